@@ -1,0 +1,3 @@
+//! merestone: the host agent and the operator command.
+
+fn main() {}

@@ -1,0 +1,96 @@
+//! The boundary as the kernel holds it: prefixes that point at rule sets.
+//!
+//! User space flattens `boundary.toml` so that the kernel needs one longest
+//! match and one bounded walk: each prefix carries every rule that applies at
+//! it, denies first, then allows from the most to the least specific. The
+//! first entry that matches decides; none means denied.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bits of [`Prefix`] before the address: always matched in full.
+pub const PREFIX_HEADER_BITS: u32 = 32;
+/// Prefixes the trie has room for, over both live generations.
+pub const MAX_PREFIXES: u32 = 2 * 1_048_576;
+/// Rule sets a generation may have.
+pub const MAX_RULE_SETS: u32 = 2048;
+/// Generations that can be in the maps at once: the live one and the next.
+pub const GENERATION_SLOTS: u32 = 2;
+/// Entries in a rule set.
+pub const RULE_ENTRIES: usize = 32;
+
+/// The data part of an LPM key: generation and boundary, then the address.
+///
+/// Because the generation is part of the key, a reload writes the next
+/// generation beside the live one and then switches [`Settings::generation`]:
+/// no packet sees half a policy.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Prefix {
+    /// The generation, big endian, modulo 2^16.
+    pub generation: [u8; 2],
+    /// The boundary's number, big endian; 0 is the default boundary.
+    pub boundary: [u8; 2],
+    /// The network address.
+    pub address: [u8; 16],
+}
+
+/// What the trie holds for a prefix.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct PrefixValue {
+    /// Index into the rule-set array, the generation's slot already added.
+    pub set: u32,
+}
+
+/// One condition and what to do when it holds.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct RuleEntry {
+    /// Lowest destination port; 0 to 65535 means any port and no port.
+    pub port_low: u16,
+    /// Highest destination port.
+    pub port_high: u16,
+    /// The rule's number in the boundary file, from 1; see the agent's policy.
+    pub rule: u16,
+    /// IP protocol number, [`crate::protocol::ANY`] for all.
+    pub protocol: u8,
+    /// [`crate::Verdict::ALLOW`] or [`crate::Verdict::DENY`], as its integer.
+    pub action: u8,
+}
+
+/// Every rule that applies at a prefix, in the order they are tried.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct RuleSet {
+    /// Entries in use.
+    pub length: u32,
+    /// Always zero.
+    pub reserved: u32,
+    /// The entries; those past `length` are zero.
+    pub entries: [RuleEntry; RULE_ENTRIES],
+}
+
+/// What every decision reads first; one array element, written whole.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Settings {
+    /// The generation packets are judged under.
+    pub generation: u32,
+    /// 1 where the live generation only audits: a denial is reported and let
+    /// pass. Indexed by `generation % GENERATION_SLOTS`, so that the mode
+    /// changes with the rules it belongs to.
+    pub audit: [u8; 2],
+    /// Always zero.
+    pub reserved: [u8; 2],
+}
+
+const _: () = {
+    assert!(size_of::<Prefix>() == 20);
+    assert!(size_of::<RuleEntry>() == 8);
+    assert!(size_of::<RuleSet>() == 8 + 8 * RULE_ENTRIES);
+    assert!(size_of::<Settings>() == 8);
+};

@@ -1,0 +1,106 @@
+//! Who is guarded, and which devices make a task guarded.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A guarded group's id: the cgroup v2 id, or [`TREE_GROUP`] with the process
+/// id of the tree's root where only a process tree is guarded.
+pub type GroupId = u64;
+
+/// Set in a [`GroupId`] that names a process tree.
+pub const TREE_GROUP: GroupId = 1 << 63;
+
+/// What opening a device means.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(transparent)]
+pub struct DeviceClass(pub u8);
+
+impl DeviceClass {
+    /// The control node alone (195:255); seen, not guarded.
+    pub const CONTROL: Self = Self(1);
+    /// A graphics or compute node (195:0-247, 226:128-191).
+    pub const GRAPHICS: Self = Self(2);
+    /// A compute node (nvidia-uvm, kfd, accel).
+    pub const COMPUTE: Self = Self(3);
+    /// A MIG capability (nvidia-caps).
+    pub const MIG: Self = Self(4);
+    /// A device the operator named in `[gpu] devices`.
+    pub const CONFIGURED: Self = Self(5);
+}
+
+/// A key of the device map: exact, or a whole major with `minor` all ones.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Device {
+    /// Major number.
+    pub major: u32,
+    /// Minor number, or [`Device::ANY_MINOR`].
+    pub minor: u32,
+}
+
+impl Device {
+    /// Stands for every minor of a major.
+    pub const ANY_MINOR: u32 = u32::MAX;
+}
+
+/// A guarded cgroup.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Group {
+    /// When it became guarded, nanoseconds since boot.
+    pub since_boot_ns: u64,
+    /// The thread group that opened the device.
+    pub tgid: u32,
+    /// The device's major number.
+    pub major: u32,
+    /// The device's minor number.
+    pub minor: u32,
+    /// The boundary that judges it; 0 is the default one.
+    pub boundary: u16,
+    /// The class of the device.
+    pub class: DeviceClass,
+    /// Always zero.
+    pub reserved: u8,
+}
+
+/// Bits of [`Task::flags`].
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(transparent)]
+pub struct TaskFlags(pub u32);
+
+impl TaskFlags {
+    /// Guarded by its tree alone: its cgroup is not.
+    pub const TREE: u32 = 1;
+    /// It left the guarded cgroup it belongs to.
+    pub const LEFT: u32 = 2;
+}
+
+/// A guarded process (thread group), keyed by its tgid.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Task {
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// When it became guarded, nanoseconds since boot.
+    pub since_boot_ns: u64,
+    /// The thread group that forked it; 0 where it opened the device itself.
+    pub parent: u32,
+    /// [`TaskFlags`].
+    pub flags: TaskFlags,
+    /// The boundary that judges it.
+    pub boundary: u16,
+    /// Always zero.
+    pub reserved: [u8; 6],
+}
+
+const _: () = {
+    assert!(size_of::<Group>() == 24);
+    assert!(size_of::<Task>() == 32);
+};

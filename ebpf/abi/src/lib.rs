@@ -1,0 +1,45 @@
+//! The binary contract between the kernel programs and the agent.
+//!
+//! Everything here crosses a map or the ring buffer as bytes. So every type is
+//! `repr(C)`, has no padding the compiler put there, and holds only integers:
+//! an enumeration is a newtype over its integer, because the other side may
+//! one day send a number this build does not know.
+//!
+//! Addresses are always 16 bytes in network order; an IPv4 address is its
+//! IPv4-mapped form (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2). Ports are in host
+//! order. Times are nanoseconds since boot (`bpf_ktime_get_boot_ns`).
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod boundary;
+mod counters;
+mod event;
+mod guard;
+
+pub use boundary::{
+    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue,
+    RULE_ENTRIES, RuleEntry, RuleSet, Settings,
+};
+pub use counters::{
+    COUNTER_SLOTS, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
+    protocol_bucket,
+};
+pub use event::{Event, EventKind, Hook, Reason, Verdict};
+pub use guard::{Device, DeviceClass, Group, GroupId, TREE_GROUP, Task, TaskFlags};
+
+/// The version of this contract; the agent refuses pins made under another.
+pub const ABI_VERSION: u32 = 1;
+
+/// IP protocol numbers as the boundary names them (IANA protocol registry).
+pub mod protocol {
+    /// Any protocol.
+    pub const ANY: u8 = 0;
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+}
