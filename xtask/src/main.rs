@@ -1,2 +1,149 @@
-//! 
-fn main() {}
+//! `cargo xtask`: sets a machine up, builds, tests, boots virtual machines.
+//!
+//! It ships with the source and is never installed. It changes nothing on the
+//! machine without saying so, and as root only after asking.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::{
+    sudo::Consent,
+    vm::{Load, kernel::Series},
+};
+
+mod build;
+mod ebpf_toolchain;
+mod progress;
+mod setup;
+mod shell;
+mod sudo;
+mod suite;
+mod swtpm;
+mod undo;
+mod vm;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Set up, build and test Merestone")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find or install what building, testing and the demo need
+    Setup {
+        /// Only say what is missing
+        #[arg(long)]
+        check: bool,
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Build the eBPF object, the agent and the verifier
+    Build {
+        /// Optimised, as it is shipped
+        #[arg(long)]
+        release: bool,
+        /// Log lines in the eBPF object, for debugging
+        #[arg(long, conflicts_with = "release")]
+        log: bool,
+        /// Only the eBPF object
+        #[arg(long)]
+        object_only: bool,
+    },
+    /// Run the VM suite, or one command, on Debian's kernels in QEMU
+    Vm(VmArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct VmArguments {
+    /// 6.1 or 6.12; both without it
+    #[arg(long)]
+    kernel: Option<Series>,
+    /// Build this package's tests and put them in /merestone/tests
+    #[arg(long, value_name = "PACKAGE")]
+    tests: Vec<String>,
+    /// Put this program and its libraries in /merestone/bin
+    #[arg(long, value_name = "PATH")]
+    program: Vec<PathBuf>,
+    /// Put this file in /merestone/files
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
+    /// Seconds until the guest is ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    timeout: u64,
+    /// What to run; what it leaves in /merestone/out comes back
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let result = undo::catch_signals().and_then(|()| run(Arguments::parse().task));
+    undo::yield_to_interruption();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::line(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Setup { check, yes } => setup::all(setup::Options {
+            check,
+            consent: Consent::new(yes),
+        }),
+        Task::Build {
+            release,
+            log,
+            object_only,
+        } => {
+            setup::for_build(Consent::new(false))?;
+            if object_only {
+                build::object(log)
+            } else {
+                build::all(build::Options { release, log })
+            }
+        }
+        Task::Vm(arguments) => run_vm(arguments),
+    }
+}
+
+fn run_vm(arguments: VmArguments) -> Result<()> {
+    let VmArguments {
+        kernel,
+        tests,
+        program,
+        file,
+        timeout,
+        command,
+    } = arguments;
+    let kernels = kernel.map_or_else(|| Series::ALL.to_vec(), |kernel| vec![kernel]);
+    let limit = Duration::from_secs(timeout);
+    let mut load = Load::default();
+    for package in tests {
+        for test in suite::test_programs(&package, &[])? {
+            load.programs
+                .push((test.path, format!("{}/{}", vm::disk::TESTS, test.name)));
+        }
+    }
+    for (paths, place, into) in [
+        (program, vm::disk::BIN, &mut load.programs),
+        (file, vm::disk::FILES, &mut load.files),
+    ] {
+        for path in paths {
+            let name = path
+                .file_name()
+                .with_context(|| format!("{} names no file", path.display()))?;
+            let place = format!("{place}/{}", name.to_string_lossy());
+            // Relative to where the person is, not to the workspace.
+            into.push((std::path::absolute(&path)?, place));
+        }
+    }
+    vm::command(&kernels, load, &command, limit)
+}
