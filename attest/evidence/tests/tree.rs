@@ -1,4 +1,5 @@
 //! The tree against a plain recursive one, and every proof of every small tree.
+#![expect(clippy::indexing_slicing, reason = "helpers of tests")]
 
 use merestone_evidence::{
     Digest, Frontier, consistency_path, empty_root, inclusion_path, leaf_hash, node_hash, root_of,
