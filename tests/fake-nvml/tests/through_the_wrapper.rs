@@ -1,5 +1,7 @@
 //! The library as a real client sees it: loaded by `dlopen` through `nvml-wrapper`.
 
+#![expect(clippy::unwrap_used, reason = "a failing helper is a failing test")]
+
 use fake_nvml::install::{Installed, install};
 use fake_nvml::scenario::{Call, Gpu, Mig, MigDevice, Process, Sample, Scenario, Utilization};
 use nvml_wrapper::Nvml;
