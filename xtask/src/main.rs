@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod build;
+mod demo;
 mod ebpf_toolchain;
 mod progress;
 mod setup;
@@ -53,6 +54,15 @@ enum Task {
         /// Only the eBPF object
         #[arg(long)]
         object_only: bool,
+    },
+    /// Guard a real inference server, let it try to leak, verify the evidence
+    Demo {
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
+        /// Only the part that needs root; everything is built already
+        #[arg(long, hide = true)]
+        stage: bool,
     },
     /// Run the VM suite, or one command, on Debian's kernels in QEMU
     Vm(VmArguments),
@@ -110,6 +120,7 @@ fn run(task: Task) -> Result<()> {
                 build::all(build::Options { release, log })
             }
         }
+        Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage),
         Task::Vm(arguments) => run_vm(arguments),
     }
 }

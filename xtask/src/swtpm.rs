@@ -88,7 +88,6 @@ pub(crate) fn start_for_machine(state: &Path) -> Result<(Running, PathBuf)> {
 }
 
 /// Starts the TPM on a TCP port, and its control channel on the next one.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the demo"))]
 pub(crate) fn start_on_port(state: &Path, port: u16) -> Result<Running> {
     let mut swtpm = dies_with_us("swtpm");
     swtpm.args([
