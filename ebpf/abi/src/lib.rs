@@ -30,6 +30,9 @@ pub use guard::{Device, DeviceClass, Group, GroupId, TREE_GROUP, Task, TaskFlags
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 1;
 
+/// The rule number of the built-in rule that lets loopback be.
+pub const LOOPBACK_RULE: u16 = u16::MAX;
+
 /// IP protocol numbers as the boundary names them (IANA protocol registry).
 pub mod protocol {
     /// Any protocol.
@@ -42,4 +45,17 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+    /// UDP-Lite.
+    pub const UDP_LITE: u8 = 136;
+
+    /// Whether the protocol starts with a source and a destination port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_ports(protocol: u8) -> bool {
+        matches!(protocol, TCP | UDP | DCCP | SCTP | UDP_LITE)
+    }
 }
