@@ -15,6 +15,7 @@ mod boundary;
 mod counters;
 mod event;
 mod guard;
+pub mod maps;
 
 pub use boundary::{
     GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue,
@@ -25,7 +26,9 @@ pub use counters::{
     protocol_bucket,
 };
 pub use event::{Event, EventKind, Hook, Reason, Verdict};
-pub use guard::{Device, DeviceClass, Group, GroupId, TREE_GROUP, Task, TaskFlags};
+pub use guard::{
+    Armed, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
+};
 
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 1;
