@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// The packages that a person runs.
-const AGENT: &str = "merestone-agent";
-const VERIFIER: &str = "merestone-verify-cli";
+pub(crate) const AGENT: &str = "merestone-agent";
+pub(crate) const VERIFIER: &str = "merestone-verify-cli";
 
 /// How to build.
 #[derive(Clone, Copy, Debug)]

@@ -16,12 +16,14 @@ use crate::{
 mod build;
 mod demo;
 mod ebpf_toolchain;
+mod leftovers;
 mod progress;
 mod setup;
 mod shell;
 mod sudo;
 mod suite;
 mod swtpm;
+mod test;
 mod undo;
 mod vm;
 
@@ -64,6 +66,21 @@ enum Task {
         #[arg(long, hide = true)]
         stage: bool,
     },
+    /// Run every check and every test, on this kernel and in virtual machines
+    Test {
+        /// Leave the virtual machines out
+        #[arg(long)]
+        no_vm: bool,
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Remove what interrupted tests and demos left on this machine
+    Cleanup {
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
+    },
     /// Run the VM suite, or one command, on Debian's kernels in QEMU
     Vm(VmArguments),
 }
@@ -94,7 +111,7 @@ fn main() -> ExitCode {
     let result = undo::catch_signals().and_then(|()| run(Arguments::parse().task));
     undo::yield_to_interruption();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             progress::line(format_args!("error: {error:#}"));
             ExitCode::FAILURE
@@ -102,12 +119,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
+fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup { check, yes } => setup::all(setup::Options {
             check,
             consent: Consent::new(yes),
-        }),
+        })?,
         Task::Build {
             release,
             log,
@@ -115,17 +132,20 @@ fn run(task: Task) -> Result<()> {
         } => {
             setup::for_build(Consent::new(false))?;
             if object_only {
-                build::object(log)
+                build::object(log)?;
             } else {
-                build::all(build::Options { release, log })
+                build::all(build::Options { release, log })?;
             }
         }
-        Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage),
-        Task::Vm(arguments) => run_vm(arguments),
+        Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage)?,
+        Task::Test { no_vm, yes } => return Ok(test::all(Consent::new(yes), no_vm)),
+        Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
+        Task::Vm(arguments) => return run_vm(arguments),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn run_vm(arguments: VmArguments) -> Result<()> {
+fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
     let VmArguments {
         kernel,
         tests,
@@ -135,13 +155,13 @@ fn run_vm(arguments: VmArguments) -> Result<()> {
         command,
     } = arguments;
     let kernels = kernel.map_or_else(|| Series::ALL.to_vec(), |kernel| vec![kernel]);
+    if command.is_empty() {
+        return test::virtual_machines_alone(&kernels);
+    }
     let limit = Duration::from_secs(timeout);
     let mut load = Load::default();
-    for package in tests {
-        for test in suite::test_programs(&package, &[])? {
-            load.programs
-                .push((test.path, format!("{}/{}", vm::disk::TESTS, test.name)));
-        }
+    if !tests.is_empty() {
+        load.add_programs(&suite::programs(&tests, &[])?);
     }
     for (paths, place, into) in [
         (program, vm::disk::BIN, &mut load.programs),
@@ -156,5 +176,6 @@ fn run_vm(arguments: VmArguments) -> Result<()> {
             into.push((std::path::absolute(&path)?, place));
         }
     }
-    vm::command(&kernels, load, &command, limit)
+    vm::command(&kernels, load, &command, limit)?;
+    Ok(ExitCode::SUCCESS)
 }

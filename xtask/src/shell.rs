@@ -156,11 +156,6 @@ impl Running {
         undo::yield_to_interruption();
         status.with_context(|| format!("cannot wait for `{}`", self.name))
     }
-
-    /// The process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Running {

@@ -1,11 +1,12 @@
 //! Test programs and what they say: builds them, runs them, counts.
 
 use std::{
+    mem,
     path::PathBuf,
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::{
@@ -13,48 +14,91 @@ use crate::{
     shell::{self, Running},
 };
 
-/// One test program that cargo built.
-#[derive(Clone, Debug)]
-pub(crate) struct TestProgram {
-    /// `<package>-<target>`, without cargo's hash.
-    pub(crate) name: String,
+/// A program that cargo built: a test, or a binary that tests start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// The package's directory name-giver, `merestone-agent`.
+    pub(crate) package: String,
+    /// The target, without cargo's hash.
+    pub(crate) target: String,
     pub(crate) path: PathBuf,
+    /// Where cargo would run it.
+    pub(crate) directory: PathBuf,
+    /// A test, not a binary.
+    pub(crate) is_test: bool,
 }
 
-/// Builds a package's test programs and says where they are.
-pub(crate) fn test_programs(package: &str, features: &[&str]) -> Result<Vec<TestProgram>> {
-    let mut build = shell::cargo();
-    build.args([
-        "test",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-        "--package",
-        package,
-    ]);
-    if !features.is_empty() {
-        build.arg("--features").arg(features.join(","));
+impl Program {
+    /// Told apart from the other packages' targets of the same name.
+    pub(crate) fn name(&self) -> String {
+        if self.target.replace('_', "-") == self.package {
+            self.package.clone()
+        } else {
+            format!("{}-{}", self.package, self.target)
+        }
     }
-    let mut running = Running::start(build.stdout(Stdio::piped()))?;
-    let found: Vec<_> = running
-        .lines()?
-        .filter_map(|line| test_program(package, &line))
-        .collect();
-    if !running.wait()?.success() {
-        bail!("the tests of {package} do not compile");
+}
+
+/// Builds tests and binaries of the packages; no package is all of them.
+///
+/// One selection for everything that runs: another one has other features, and
+/// then compiles the same crates again.
+pub(crate) fn programs(packages: &[String], features: &[&str]) -> Result<Vec<Program>> {
+    let mut found = Vec::new();
+    for what in [["build", "--bins"], ["test", "--no-run"]] {
+        let mut build = shell::cargo();
+        build
+            .args(what)
+            .arg("--message-format=json-render-diagnostics");
+        if packages.is_empty() {
+            build.arg("--workspace");
+        }
+        for package in packages {
+            build.args(["--package", package]);
+        }
+        if !features.is_empty() {
+            build.arg("--features").arg(features.join(","));
+        }
+        let mut running = Running::start(build.stdout(Stdio::piped()))?;
+        for program in running.lines()?.filter_map(|line| program(&line)) {
+            if !found.contains(&program) {
+                found.push(program);
+            }
+        }
+        if !running.wait()?.success() {
+            bail!("`cargo {}` failed: it does not compile", what.join(" "));
+        }
     }
     Ok(found)
 }
 
-/// One line of cargo's messages, where it tells of a test program.
-fn test_program(package: &str, message: &str) -> Option<TestProgram> {
+/// One line of cargo's messages, where it tells of a program.
+fn program(message: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(message).ok()?;
-    let is_test = message.pointer("/profile/test")?.as_bool()?;
-    let path = message.get("executable")?.as_str()?;
-    let target = message.pointer("/target/name")?.as_str()?;
-    is_test.then(|| TestProgram {
-        name: format!("{package}-{target}"),
-        path: PathBuf::from(path),
+    let text = |at: &str| {
+        message
+            .pointer(at)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let manifest = PathBuf::from(text("/manifest_path")?);
+    Some(Program {
+        package: package_name(&text("/package_id")?),
+        target: text("/target/name")?,
+        path: PathBuf::from(text("/executable")?),
+        directory: manifest.parent()?.to_owned(),
+        is_test: message.pointer("/profile/test")?.as_bool()?,
     })
+}
+
+/// `path+file:///a/agent#merestone-agent@0.1.0`, or `..fake-nvml#0.1.0` where
+/// the directory has the package's name.
+fn package_name(id: &str) -> String {
+    let (place, name) = id.rsplit_once('#').unwrap_or(("", id));
+    match name.split_once('@') {
+        Some((name, _)) => name.to_owned(),
+        None => place.rsplit('/').next().unwrap_or(name).to_owned(),
+    }
 }
 
 /// What a set of tests came to.
@@ -65,27 +109,50 @@ pub(crate) struct Tally {
     pub(crate) skipped: u64,
     /// The names of the failed ones.
     pub(crate) failures: Vec<String>,
+    /// Of the program that is running.
+    said_skipped: u64,
+    /// Inside the output of tests that passed.
+    of_passed: bool,
 }
 
 impl Tally {
-    /// Takes in one line of a test program's output.
-    pub(crate) fn read(&mut self, line: &str) {
+    /// Takes in one line of a test program's output; whether to show it.
+    ///
+    /// libtest cannot skip while it runs: a test that cannot run here prints
+    /// `SKIPPED: name: why` and returns, and is counted as what it is.
+    pub(crate) fn read(&mut self, line: &str) -> bool {
+        if line.starts_with("SKIPPED: ") {
+            self.said_skipped += 1;
+            return true;
+        }
         if let Some(counts) = line.strip_prefix("test result: ") {
-            for part in counts.split(['.', ';']) {
-                let mut words = part.split_whitespace();
-                let count = words.next().and_then(|count| count.parse::<u64>().ok());
-                match (count, words.next()) {
-                    (Some(count), Some("passed")) => self.passed += count,
-                    (Some(count), Some("failed")) => self.failed += count,
-                    (Some(count), Some("ignored")) => self.skipped += count,
-                    _ => {}
-                }
-            }
+            self.of_passed = false;
+            self.count(counts);
         } else if let Some(name) = line
             .strip_prefix("test ")
             .and_then(|line| line.strip_suffix(" ... FAILED"))
         {
             self.failures.push(name.to_owned());
+        } else if line == "successes:" || line == "failures:" {
+            self.of_passed = line == "successes:";
+        }
+        !self.of_passed
+    }
+
+    fn count(&mut self, counts: &str) {
+        let said_skipped = mem::take(&mut self.said_skipped);
+        for part in counts.split(['.', ';']) {
+            let mut words = part.split_whitespace();
+            let count = words.next().and_then(|count| count.parse::<u64>().ok());
+            match (count, words.next()) {
+                (Some(count), Some("passed")) => {
+                    self.passed += count.saturating_sub(said_skipped);
+                    self.skipped += said_skipped;
+                }
+                (Some(count), Some("failed")) => self.failed += count,
+                (Some(count), Some("ignored")) => self.skipped += count,
+                _ => {}
+            }
         }
     }
 
@@ -112,6 +179,7 @@ impl Tally {
             failed,
             skipped,
             failures,
+            ..
         } = other;
         self.passed += passed;
         self.failed += failed;
@@ -135,26 +203,15 @@ pub(crate) fn run(name: &str, command: &mut Command) -> Result<Tally> {
     let mut running = Running::start(command.stdout(Stdio::piped()))?;
     let mut tally = Tally::default();
     for line in running.lines()? {
-        progress::line(&line);
-        tally.read(&line);
+        if tally.read(&line) {
+            progress::line(&line);
+        }
     }
     let status = running.wait()?;
     if !status.success() && tally.failed == 0 {
         tally.check(&format!("{name} ended with {status}"), false);
     }
     Ok(tally)
-}
-
-/// The names of the tests that a package has.
-pub(crate) fn names(package: &str) -> Result<Vec<String>> {
-    let mut list = shell::cargo();
-    list.args(["test", "--quiet", "--package", package, "--", "--list"]);
-    let listed = shell::read(&mut list).context("cannot list the tests")?;
-    Ok(listed
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .map(str::to_owned)
-        .collect())
 }
 
 #[cfg(test)]
@@ -184,11 +241,39 @@ mod tests {
     }
 
     #[test]
-    fn only_test_programs_are_taken_from_cargos_messages() {
-        let test = r#"{"reason":"compiler-artifact","target":{"name":"egress"},"profile":{"test":true},"executable":"/t/egress-1"}"#;
-        assert_eq!(test_program("p", test).unwrap().name, "p-egress");
-        let library = r#"{"reason":"compiler-artifact","target":{"name":"l"},"profile":{"test":false},"executable":null}"#;
-        assert!(test_program("p", library).is_none());
-        assert!(test_program("p", "not json").is_none());
+    fn a_test_that_says_it_was_skipped_is_not_counted_as_passed() {
+        let mut tally = Tally::default();
+        let shown: Vec<bool> = [
+            "test a ... ok",
+            "successes:",
+            "---- a stdout ----",
+            "SKIPPED: a: needs root",
+            "successes:",
+            "    a",
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+        ]
+        .into_iter()
+        .map(|line| tally.read(line))
+        .collect();
+        assert_eq!(tally.closing_line(), "0 passed, 0 failed, 1 skipped");
+        assert_eq!(shown, [true, false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn programs_are_taken_from_cargos_messages() {
+        let test = r#"{"package_id":"path+file:///w/agent#merestone-agent@0.1.0","manifest_path":"/w/agent/Cargo.toml","target":{"name":"egress"},"profile":{"test":true},"executable":"/t/egress-1"}"#;
+        let found = program(test).unwrap();
+        assert_eq!(
+            (found.package.as_str(), found.target.as_str(), found.is_test),
+            ("merestone-agent", "egress", true)
+        );
+        assert_eq!(found.directory, PathBuf::from("/w/agent"));
+        let library = test.replace(r#""/t/egress-1""#, "null");
+        assert!(program(&library).is_none());
+        assert!(program("not json").is_none());
+        assert_eq!(
+            package_name("path+file:///w/tests/fake-nvml#0.1.0"),
+            "fake-nvml"
+        );
     }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     progress::{self, Step},
     shell,
+    suite::Program,
     undo::Undo,
     vm::{disk::Disk, kernel::Series, machine::Machine},
 };
@@ -36,6 +37,20 @@ pub(crate) struct Load {
     pub(crate) environment: Vec<(String, String)>,
     /// The shell script to run.
     pub(crate) command: String,
+}
+
+impl Load {
+    /// Test programs under /merestone/tests, binaries under /merestone/bin.
+    pub(crate) fn add_programs(&mut self, programs: &[Program]) {
+        for program in programs {
+            let place = if program.is_test {
+                format!("{}/{}", disk::TESTS, program.name())
+            } else {
+                format!("{}/{}", disk::BIN, program.target)
+            };
+            self.programs.push((program.path.clone(), place));
+        }
+    }
 }
 
 /// How a guest ended.
