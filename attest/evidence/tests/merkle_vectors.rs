@@ -58,6 +58,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Standard base64. What is not 32 bytes stands as its digest: equal only to itself.
+/// Nothing stands for nothing: an empty string is no hash.
 fn hash(text: Option<&str>) -> Option<Digest> {
     let mut bits = 0_u32;
     let mut held = 0;
@@ -71,6 +72,9 @@ fn hash(text: Option<&str>) -> Option<Digest> {
             held -= 8;
             bytes.push(u8::try_from(bits >> held & 0xff).ok()?);
         }
+    }
+    if bytes.is_empty() {
+        return None;
     }
     Some(match bytes.try_into() {
         Ok(bytes) => Digest(bytes),
