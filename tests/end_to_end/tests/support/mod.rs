@@ -37,7 +37,10 @@ pub fn binary(name: &str) -> PathBuf {
         return Path::new(&folder).join(name);
     }
     let test = std::env::current_exe().expect("a test has a path");
-    let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .expect("target/<profile>/deps/<test>");
     let program = folder.join(name);
     assert!(
         program.is_file(),
@@ -75,8 +78,14 @@ pub fn swtpm(folder: &Path) -> (Kept, String) {
     let child = Command::new("swtpm")
         .args(["socket", "--tpm2", "--tpmstate"])
         .arg(format!("dir={}", state.display()))
-        .args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")])
-        .args(["--ctrl", &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1)])
+        .args([
+            "--server",
+            &format!("type=tcp,port={port},bindaddr=127.0.0.1"),
+        ])
+        .args([
+            "--ctrl",
+            &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1),
+        ])
         .args(["--flags", "not-need-init,startup-clear"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -108,7 +117,8 @@ pub struct Host {
     pub config: PathBuf,
 }
 
-pub const BOUNDARY: &str = "name = \"test\"\n[[allow]]\ncidr = [\"198.51.100.0/24\"]\nports = [443]\n";
+pub const BOUNDARY: &str =
+    "name = \"test\"\n[[allow]]\ncidr = [\"198.51.100.0/24\"]\nports = [443]\n";
 
 impl Host {
     /// Makes the files; nothing runs yet.
@@ -116,7 +126,11 @@ impl Host {
         let folder = tempfile::tempdir().expect("a folder");
         let name = format!("merestone-e2e-{name}-{}", std::process::id());
         let config = folder.path().join("merestone.toml");
-        let host = Self { folder, name, config };
+        let host = Self {
+            folder,
+            name,
+            config,
+        };
         fs::write(host.boundary(), BOUNDARY).expect("writes the boundary");
         let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
         let metrics = metrics.local_addr().expect("has one");
@@ -197,7 +211,11 @@ jsonl = "{folder}/events.jsonl"
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.merestone(&["status"]).status.success() {
             let ended = kept.0.try_wait().expect("can be waited for");
-            assert!(ended.is_none() && Instant::now() < deadline, "{}", self.log());
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
         kept
@@ -224,8 +242,20 @@ jsonl = "{folder}/events.jsonl"
     pub fn verify(&self, name: &str) -> (PathBuf, Output) {
         let bundle = self.file(&format!("{name}.merestone"));
         let trust = self.file("trust.toml");
-        self.ask(&["report", "--from", "2020-01-01T00:00:00Z", "--out", &bundle.to_string_lossy()]);
-        self.ask(&["enroll", "trust", "--out", &trust.to_string_lossy(), "--force"]);
+        self.ask(&[
+            "report",
+            "--from",
+            "2020-01-01T00:00:00Z",
+            "--out",
+            &bundle.to_string_lossy(),
+        ]);
+        self.ask(&[
+            "enroll",
+            "trust",
+            "--out",
+            &trust.to_string_lossy(),
+            "--force",
+        ]);
         let output = verify(&bundle, &trust);
         (bundle, output)
     }
@@ -280,7 +310,10 @@ pub struct Node(pub PathBuf);
 impl Node {
     pub fn new(name: &str) -> Self {
         let path = PathBuf::from(format!("/dev/{name}-{}", std::process::id()));
-        let made = Command::new("mknod").arg(&path).args(["c", "195", "0"]).status();
+        let made = Command::new("mknod")
+            .arg(&path)
+            .args(["c", "195", "0"])
+            .status();
         assert!(made.expect("mknod runs").success());
         Self(path)
     }
