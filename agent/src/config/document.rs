@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-/// A key or value with its byte range.
-pub(crate) type Key<'t> = Spanned<std::borrow::Cow<'t, str>>;
-/// See [`Key`].
+/// A value with its byte range.
 pub(crate) type Value<'t> = Spanned<DeValue<'t>>;
 
 /// The text of a file and where its lines begin.

@@ -226,7 +226,7 @@ impl Tpm for EsysTpm {
 }
 
 /// Refuse a PCR that cannot carry a chain.
-pub(crate) fn check_chain_pcr(pcr: u8) -> Result<(), TpmError> {
+pub fn check_chain_pcr(pcr: u8) -> Result<(), TpmError> {
     if RESETTABLE_PCRS.contains(&pcr) {
         return Err(TpmError::ChainPcr {
             pcr,

@@ -30,7 +30,7 @@ pub use address::Address;
 pub use ak::{AkKind, DEFAULT_AK_HANDLE};
 pub use deadline::Deadline;
 pub use error::TpmError;
-pub use esys::{EsysTpm, Options};
+pub use esys::{EsysTpm, Options, check_chain_pcr};
 pub use properties::Properties;
 
 use merestone_evidence::{Digest, PcrValue, Quote};
