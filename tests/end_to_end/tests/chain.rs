@@ -1,6 +1,12 @@
 //! The whole chain on this host's kernel with a software TPM: guarded, held,
 //! told, sealed, reported, verified; across a crash of the agent.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test says what it needs by panicking"
+)]
+
 mod support;
 
 use support::{Cgroup, Host, Node, Workload, eventually, has_swtpm, is_root, swtpm, verify};

@@ -4,7 +4,11 @@
 //! Runs as root inside the virtual machine of `cargo xtask vm`, nowhere else:
 //! it sends on the machine's own addresses.
 
-#![expect(clippy::expect_used, reason = "a test says what it needs by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test says what it needs by panicking"
+)]
 
 mod support;
 

@@ -5,7 +5,11 @@
 //! `cargo xtask vm` runs this after each guest, with `MERESTONE_VM_OUT` naming
 //! what the guest left.
 
-#![expect(clippy::expect_used, reason = "a test says what it needs by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test says what it needs by panicking"
+)]
 
 mod support;
 

@@ -1,6 +1,12 @@
 //! `merestone run` on a host that lacks something refuses, with one line that
 //! says what to do, and leaves nothing behind.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test says what it needs by panicking"
+)]
+
 mod support;
 
 use std::os::unix::process::CommandExt as _;
