@@ -76,6 +76,7 @@ pub(crate) fn object(log: bool) -> Result<()> {
     if log {
         build.args(["--features", "log"]);
     }
+    build.arg("--config").arg(without_paths()?);
     // The flags are in .cargo/config.toml; the linker may be outside PATH.
     build.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
     shell::run(&mut build)?;
@@ -91,6 +92,18 @@ pub(crate) fn object(log: bool) -> Result<()> {
         .context("`sha256sum` said nothing")?;
     progress::line(format_args!("    {} sha256:{digest}", object.display()));
     Ok(())
+}
+
+/// Flags that keep this machine's paths out of the object: it is named by its
+/// digest in the evidence, and must not depend on where it was built.
+fn without_paths() -> Result<String> {
+    let home = shell::cargo_home().context("neither CARGO_HOME nor HOME is set")?;
+    let workspace = shell::root().display();
+    let flags = [
+        format!("--remap-path-prefix={workspace}=merestone"),
+        format!("--remap-path-prefix={}=cargo", home.display()),
+    ];
+    Ok(format!("target.{TARGET}.rustflags={flags:?}"))
 }
 
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
