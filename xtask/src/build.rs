@@ -21,6 +21,9 @@ use crate::{
 pub(crate) const AGENT: &str = "merestone-agent";
 pub(crate) const VERIFIER: &str = "merestone-verify-cli";
 
+/// The Cargo profile of the eBPF object.
+const PROFILE: &str = "bpf";
+
 /// How to build.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
@@ -62,27 +65,24 @@ pub(crate) fn object(log: bool) -> Result<()> {
     let mut build = toolchain.cargo();
     build.args([
         "build",
-        "--release",
+        "--profile",
+        PROFILE,
         "--package",
         "merestone-programs",
-        "--target",
-        TARGET,
     ]);
-    build.arg("--target-dir").arg(&directory);
+    build
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(&directory);
     if log {
         build.args(["--features", "log"]);
     }
-    let prefix = "CARGO_TARGET_BPFEL_UNKNOWN_NONE";
-    build.env(format!("{prefix}_LINKER"), linker);
-    // BTF is what the kernel needs for socket, task and cgroup storage.
-    build.env(
-        format!("{prefix}_RUSTFLAGS"),
-        "-Cdebuginfo=2 -Clink-arg=--btf",
-    );
+    build.arg("--config").arg(without_paths()?);
+    // The flags are in .cargo/config.toml; the linker may be outside PATH.
+    build.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
     shell::run(&mut build)?;
     let object = object_path();
     copy_if_changed(
-        &directory.join(TARGET).join("release/merestone-bpf"),
+        &directory.join(TARGET).join(PROFILE).join("merestone-bpf"),
         &object,
     )?;
     let digest = shell::read(shell::command("sha256sum").arg(&object))?;
@@ -92,6 +92,18 @@ pub(crate) fn object(log: bool) -> Result<()> {
         .context("`sha256sum` said nothing")?;
     progress::line(format_args!("    {} sha256:{digest}", object.display()));
     Ok(())
+}
+
+/// Flags that keep this machine's paths out of the object: it is named by its
+/// digest in the evidence, and must not depend on where it was built.
+fn without_paths() -> Result<String> {
+    let home = shell::cargo_home().context("neither CARGO_HOME nor HOME is set")?;
+    let workspace = shell::root().display();
+    let flags = [
+        format!("--remap-path-prefix={workspace}=merestone"),
+        format!("--remap-path-prefix={}=cargo", home.display()),
+    ];
+    Ok(format!("target.{TARGET}.rustflags={flags:?}"))
 }
 
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {

@@ -76,11 +76,15 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// Where cargo keeps its registry and its programs.
+pub(crate) fn cargo_home() -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
+}
+
 /// `name` in cargo's own `bin`, where it is there; otherwise by PATH.
 pub(crate) fn home_bin(name: &str) -> PathBuf {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
-    match home.map(|home| home.join("bin").join(name)) {
+    match cargo_home().map(|home| home.join("bin").join(name)) {
         Some(path) if path.is_file() => path,
         _ => PathBuf::from(name),
     }

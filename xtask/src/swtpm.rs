@@ -1,12 +1,14 @@
-//! The TPM of a virtual machine: made with an endorsement key certificate of our
-//! own test authority.
+//! Software TPMs: made with an endorsement key certificate of our own test
+//! authority, and started for a virtual machine or on a TCP port.
 //!
 //! Nothing is written outside the directory given and `target/vm/tpm-authority`;
 //! the machine's own swtpm authority is not touched.
 
 use std::{
     fs,
+    net::TcpStream,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -85,6 +87,32 @@ pub(crate) fn start_for_machine(state: &Path) -> Result<(Running, PathBuf)> {
     Ok((running, socket))
 }
 
+/// Starts the TPM on a TCP port, and its control channel on the next one.
+pub(crate) fn start_on_port(state: &Path, port: u16) -> Result<Running> {
+    let mut swtpm = dies_with_us("swtpm");
+    swtpm.args([
+        "socket",
+        "--tpm2",
+        "--flags",
+        "not-need-init,startup-clear",
+        "--tpmstate",
+    ]);
+    swtpm.arg(format!("dir={}", state.display()));
+    let address = "bindaddr=127.0.0.1";
+    swtpm
+        .arg("--server")
+        .arg(format!("type=tcp,port={port},{address}"));
+    swtpm
+        .arg("--ctrl")
+        .arg(format!("type=tcp,port={},{address}", port + 1));
+    let mut running = Running::start(swtpm.stdout(Stdio::null()))?;
+    // The control port: one connection to the other would be the TPM's only one.
+    wait_until_up(&mut running, || {
+        TcpStream::connect(("127.0.0.1", port + 1)).is_ok()
+    })?;
+    Ok(running)
+}
+
 fn wait_until_up(running: &mut Running, up: impl Fn() -> bool) -> Result<()> {
     let mut ended = false;
     let came = shell::within(STARTS_WITHIN, || {
@@ -92,7 +120,7 @@ fn wait_until_up(running: &mut Running, up: impl Fn() -> bool) -> Result<()> {
         ended || up()
     });
     if ended || !came {
-        bail!("swtpm did not start; is its directory writable?");
+        bail!("swtpm did not start; is its port free and its directory writable?");
     }
     Ok(())
 }

@@ -1,6 +1,12 @@
 //! The whole chain on this host's kernel with a software TPM: guarded, held,
 //! told, sealed, reported, verified; across a crash of the agent.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test says what it needs by panicking"
+)]
+
 mod support;
 
 use support::{Cgroup, Host, Node, Workload, eventually, has_swtpm, is_root, swtpm, verify};
@@ -17,16 +23,31 @@ fn what_is_held_is_told_sealed_and_verified() {
     let (_tpm, tcti) = swtpm(tpm_folder.path());
     let host = Host::new("chain", &tcti);
     let agent = host.start();
-    let (cgroup, node) = (Cgroup::new("merestone-e2e-chain"), Node::new("merestone-e2e-chain"));
+    let (cgroup, node) = (
+        Cgroup::new("merestone-e2e-chain"),
+        Node::new("merestone-e2e-chain"),
+    );
 
     let mut free = Workload::start(&Cgroup::new("merestone-e2e-free"), None);
-    assert_ne!(free.send("udp", "203.0.113.7", 9000), EPERM, "the control is not held");
+    assert_ne!(
+        free.send("udp", "203.0.113.7", 9000),
+        EPERM,
+        "the control is not held"
+    );
     let mut guarded = Workload::start(&cgroup, Some(&node));
     assert_eq!(guarded.send("tcp", "203.0.113.7", 443), EPERM);
     assert_eq!(guarded.send("udp", "203.0.113.7", 9000), EPERM);
     assert_eq!(guarded.send("tcp", "2001:db8:66::7", 443), EPERM);
-    assert_ne!(guarded.send("udp", "198.51.100.9", 443), EPERM, "an allowed destination");
-    assert_eq!(guarded.send("udp", "198.51.100.9", 444), EPERM, "another port of it");
+    assert_ne!(
+        guarded.send("udp", "198.51.100.9", 443),
+        EPERM,
+        "an allowed destination"
+    );
+    assert_eq!(
+        guarded.send("udp", "198.51.100.9", 444),
+        EPERM,
+        "another port of it"
+    );
 
     told(&host, guarded.pid());
     metrics(&host);
@@ -36,7 +57,12 @@ fn what_is_held_is_told_sealed_and_verified() {
     let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(output.status.code(), Some(0), "{verdict:#}");
     assert_eq!(verdict["verdict"], "pass");
-    assert!(!verdict["not_checked"].as_array().expect("a list").is_empty());
+    assert!(
+        !verdict["not_checked"]
+            .as_array()
+            .expect("a list")
+            .is_empty()
+    );
     altered(&host, &bundle);
 
     crash(&host, agent, &mut guarded);
@@ -47,7 +73,10 @@ fn told(host: &Host, pid: u32) {
     let denied = host.denied();
     let tcp = denied
         .iter()
-        .find(|event| event["destination"]["address"] == "203.0.113.7" && event["destination"]["protocol"] == "tcp")
+        .find(|event| {
+            event["destination"]["address"] == "203.0.113.7"
+                && event["destination"]["protocol"] == "tcp"
+        })
         .expect("the refused connection");
     assert_eq!(tcp["process"]["pid"], pid);
     assert_eq!(tcp["verdict"], "deny");
@@ -57,12 +86,18 @@ fn told(host: &Host, pid: u32) {
     let groups = host.ask(&["guarded", "--json"]);
     assert!(groups.contains("merestone-e2e-chain"), "{groups}");
     let lines = std::fs::read_to_string(host.file("events.jsonl")).expect("the JSONL file");
-    assert!(lines.lines().any(|line| line.contains("203.0.113.7")), "{lines}");
+    assert!(
+        lines.lines().any(|line| line.contains("203.0.113.7")),
+        "{lines}"
+    );
 }
 
 fn metrics(host: &Host) {
     let text = std::fs::read_to_string(&host.config).expect("reads");
-    let listen = text.lines().find_map(|line| line.strip_prefix("listen = ")).expect("has one");
+    let listen = text
+        .lines()
+        .find_map(|line| line.strip_prefix("listen = "))
+        .expect("has one");
     let url = format!("http://{}/metrics", listen.trim_matches('"'));
     let script = "import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1]).read().decode())";
     let output = std::process::Command::new("/usr/bin/python3")
@@ -90,7 +125,11 @@ fn reload(host: &Host, guarded: &mut Workload) {
     std::fs::write(host.boundary(), "name = \"broken\"\n[[allow]]\ncidr = 7\n").expect("writes");
     let refused = host.merestone(&["policy", "reload"]);
     assert!(!refused.status.success());
-    assert_ne!(guarded.send("udp", "198.51.100.9", 443), EPERM, "the old boundary stays");
+    assert_ne!(
+        guarded.send("udp", "198.51.100.9", 443),
+        EPERM,
+        "the old boundary stays"
+    );
     assert_eq!(host.status()["boundary"]["name"], "test");
     std::fs::write(
         host.boundary(),
@@ -114,7 +153,11 @@ fn altered(host: &Host, bundle: &std::path::Path) {
         let path = host.file("bad.merestone");
         std::fs::write(&path, bad).expect("writes");
         let code = verify(&path, &host.file("trust.toml")).status.code();
-        assert!(matches!(code, Some(1..=3)), "byte {at} of {} changed: {code:?}", good.len());
+        assert!(
+            matches!(code, Some(1..=3)),
+            "byte {at} of {} changed: {code:?}",
+            good.len()
+        );
     }
 }
 
@@ -123,7 +166,11 @@ fn altered(host: &Host, bundle: &std::path::Path) {
 fn crash(host: &Host, agent: support::Kept, guarded: &mut Workload) {
     drop(agent);
     assert!(!host.merestone(&["status"]).status.success());
-    assert_eq!(guarded.send("tcp", "203.0.113.7", 443), EPERM, "held without an agent");
+    assert_eq!(
+        guarded.send("tcp", "203.0.113.7", 443),
+        EPERM,
+        "held without an agent"
+    );
     let _second = host.start();
     assert_eq!(guarded.send("udp", "203.0.113.7", 9000), EPERM);
     assert!(host.ask(&["guarded"]).contains("merestone-e2e-chain"));

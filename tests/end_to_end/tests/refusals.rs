@@ -1,6 +1,12 @@
 //! `merestone run` on a host that lacks something refuses, with one line that
 //! says what to do, and leaves nothing behind.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test says what it needs by panicking"
+)]
+
 mod support;
 
 use std::os::unix::process::CommandExt as _;
@@ -26,7 +32,10 @@ fn no_pins(host: &Host) {
 
 #[test]
 fn without_root_it_says_so_b56() {
-    skip_unless!(is_root(), "without_root_it_says_so_b56: dropping root needs root");
+    skip_unless!(
+        is_root(),
+        "without_root_it_says_so_b56: dropping root needs root"
+    );
     let host = Host::new("noroot", "swtpm:host=127.0.0.1,port=2321");
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(host.folder.path(), open).expect("opens the folder");
@@ -62,7 +71,10 @@ fn without_cgroup_v2_it_says_so_b56() {
 
 #[test]
 fn an_unreadable_boundary_is_named() {
-    skip_unless!(is_root(), "an_unreadable_boundary_is_named: needs root to get that far");
+    skip_unless!(
+        is_root(),
+        "an_unreadable_boundary_is_named: needs root to get that far"
+    );
     let host = Host::new("noboundary", "swtpm:host=127.0.0.1,port=2321");
     std::fs::remove_file(host.boundary()).expect("removes");
     let said = refusal(&host.merestone(&["run"]));
@@ -73,7 +85,11 @@ fn an_unreadable_boundary_is_named() {
 #[test]
 fn a_faulty_boundary_is_refused_with_its_line() {
     let host = Host::new("faulty", "swtpm:host=127.0.0.1,port=2321");
-    std::fs::write(host.boundary(), "name = \"x\"\n[[allow]]\ncidr = [\"10.0.0.1/8\"]\n").expect("writes");
+    std::fs::write(
+        host.boundary(),
+        "name = \"x\"\n[[allow]]\ncidr = [\"10.0.0.1/8\"]\n",
+    )
+    .expect("writes");
     let output = host.merestone(&["policy", "check", &host.boundary().to_string_lossy()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -83,7 +99,10 @@ fn a_faulty_boundary_is_refused_with_its_line() {
 
 #[test]
 fn a_wrong_tpm_address_is_named() {
-    skip_unless!(is_root(), "a_wrong_tpm_address_is_named: needs root to get that far");
+    skip_unless!(
+        is_root(),
+        "a_wrong_tpm_address_is_named: needs root to get that far"
+    );
     let host = Host::new("notpm", "swtpm:host=127.0.0.1,port=9");
     let said = refusal(&host.merestone(&["run"]));
     assert!(said.contains("port=9"), "{said}");
@@ -92,7 +111,10 @@ fn a_wrong_tpm_address_is_named() {
 
 #[test]
 fn a_required_tier_that_does_not_load_is_not_downgraded_b55() {
-    skip_unless!(is_root() && has_swtpm(), "a_required_tier_that_does_not_load_is_not_downgraded_b55: needs root and swtpm");
+    skip_unless!(
+        is_root() && has_swtpm(),
+        "a_required_tier_that_does_not_load_is_not_downgraded_b55: needs root and swtpm"
+    );
     let folder = tempfile::tempdir().expect("a folder");
     let (_tpm, tcti) = swtpm(folder.path());
     let host = Host::new("require", &tcti);
@@ -106,7 +128,10 @@ fn a_required_tier_that_does_not_load_is_not_downgraded_b55() {
         .and_then(|tiers| tiers.iter().find(|tier| tier["name"] == "lsm"))
         .expect("check lists the tier")["active"]
         == true;
-    skip_unless!(!lsm, "a_required_tier_that_does_not_load_is_not_downgraded_b55: BPF LSM loads on this kernel");
+    skip_unless!(
+        !lsm,
+        "a_required_tier_that_does_not_load_is_not_downgraded_b55: BPF LSM loads on this kernel"
+    );
     let said = refusal(&host.merestone(&["run"]));
     assert!(said.contains("lsm"), "{said}");
     no_pins(&host);

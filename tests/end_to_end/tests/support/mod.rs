@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a software TPM, an agent on this host's
 //! kernel with pins of its own, a guarded child. Dropping them takes all away.
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unused_macros, reason = "each test uses a part of it")]
+#![allow(clippy::expect_used, reason = "a test says what it needs by panicking")]
 
 use serde_json::Value;
 use std::fs;
@@ -22,22 +23,25 @@ macro_rules! skip_unless {
 }
 
 /// Whether we are root.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Whether a software TPM is installed.
-pub fn has_swtpm() -> bool {
+pub(crate) fn has_swtpm() -> bool {
     Command::new("swtpm").arg("--version").output().is_ok()
 }
 
 /// A program built beside this test: `target/<profile>/<name>`.
-pub fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os("MERESTONE_BIN_DIR") {
         return Path::new(&folder).join(name);
     }
     let test = std::env::current_exe().expect("a test has a path");
-    let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .expect("target/<profile>/deps/<test>");
     let program = folder.join(name);
     assert!(
         program.is_file(),
@@ -58,7 +62,7 @@ fn free_ports() -> u16 {
 }
 
 /// A child that is killed when dropped.
-pub struct Kept(pub Child);
+pub(crate) struct Kept(pub(crate) Child);
 
 impl Drop for Kept {
     fn drop(&mut self) {
@@ -68,15 +72,21 @@ impl Drop for Kept {
 }
 
 /// A software TPM with its state in `folder`.
-pub fn swtpm(folder: &Path) -> (Kept, String) {
+pub(crate) fn swtpm(folder: &Path) -> (Kept, String) {
     let state = folder.join("swtpm");
     fs::create_dir_all(&state).expect("makes the state");
     let port = free_ports();
     let child = Command::new("swtpm")
         .args(["socket", "--tpm2", "--tpmstate"])
         .arg(format!("dir={}", state.display()))
-        .args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")])
-        .args(["--ctrl", &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1)])
+        .args([
+            "--server",
+            &format!("type=tcp,port={port},bindaddr=127.0.0.1"),
+        ])
+        .args([
+            "--ctrl",
+            &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1),
+        ])
         .args(["--flags", "not-need-init,startup-clear"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -92,7 +102,7 @@ pub fn swtpm(folder: &Path) -> (Kept, String) {
 }
 
 /// The mount of cgroup v2.
-pub fn cgroup_root() -> Option<PathBuf> {
+pub(crate) fn cgroup_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ');
@@ -102,21 +112,26 @@ pub fn cgroup_root() -> Option<PathBuf> {
 }
 
 /// One host's worth of files, an agent's configuration and its pins.
-pub struct Host {
-    pub folder: tempfile::TempDir,
-    pub name: String,
-    pub config: PathBuf,
+pub(crate) struct Host {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) name: String,
+    pub(crate) config: PathBuf,
 }
 
-pub const BOUNDARY: &str = "name = \"test\"\n[[allow]]\ncidr = [\"198.51.100.0/24\"]\nports = [443]\n";
+pub(crate) const BOUNDARY: &str =
+    "name = \"test\"\n[[allow]]\ncidr = [\"198.51.100.0/24\"]\nports = [443]\n";
 
 impl Host {
     /// Makes the files; nothing runs yet.
-    pub fn new(name: &str, tcti: &str) -> Self {
+    pub(crate) fn new(name: &str, tcti: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let name = format!("merestone-e2e-{name}-{}", std::process::id());
         let config = folder.path().join("merestone.toml");
-        let host = Self { folder, name, config };
+        let host = Self {
+            folder,
+            name,
+            config,
+        };
         fs::write(host.boundary(), BOUNDARY).expect("writes the boundary");
         let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
         let metrics = metrics.local_addr().expect("has one");
@@ -147,16 +162,16 @@ jsonl = "{folder}/events.jsonl"
         host
     }
 
-    pub fn boundary(&self) -> PathBuf {
+    pub(crate) fn boundary(&self) -> PathBuf {
         self.folder.path().join("boundary.toml")
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// An operator's command.
-    pub fn merestone(&self, words: &[&str]) -> Output {
+    pub(crate) fn merestone(&self, words: &[&str]) -> Output {
         Command::new(binary("merestone"))
             .arg("--config")
             .arg(&self.config)
@@ -166,7 +181,7 @@ jsonl = "{folder}/events.jsonl"
     }
 
     /// The same, which must succeed.
-    pub fn ask(&self, words: &[&str]) -> String {
+    pub(crate) fn ask(&self, words: &[&str]) -> String {
         let output = self.merestone(words);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
@@ -179,7 +194,7 @@ jsonl = "{folder}/events.jsonl"
     }
 
     /// Starts the agent and waits until it enforces.
-    pub fn start(&self) -> Kept {
+    pub(crate) fn start(&self) -> Kept {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -197,23 +212,27 @@ jsonl = "{folder}/events.jsonl"
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.merestone(&["status"]).status.success() {
             let ended = kept.0.try_wait().expect("can be waited for");
-            assert!(ended.is_none() && Instant::now() < deadline, "{}", self.log());
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
         kept
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.file("agent.log")).unwrap_or_default()
     }
 
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let said = self.merestone(&["status", "--json"]);
         serde_json::from_slice(&said.stdout).expect("status --json is JSON")
     }
 
     /// The refused flows so far.
-    pub fn denied(&self) -> Vec<Value> {
+    pub(crate) fn denied(&self) -> Vec<Value> {
         let said = self.ask(&["flows", "--denied", "--json"]);
         said.lines()
             .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
@@ -221,11 +240,23 @@ jsonl = "{folder}/events.jsonl"
     }
 
     /// Writes report and trust file and has them verified.
-    pub fn verify(&self, name: &str) -> (PathBuf, Output) {
+    pub(crate) fn verify(&self, name: &str) -> (PathBuf, Output) {
         let bundle = self.file(&format!("{name}.merestone"));
         let trust = self.file("trust.toml");
-        self.ask(&["report", "--from", "2020-01-01T00:00:00Z", "--out", &bundle.to_string_lossy()]);
-        self.ask(&["enroll", "trust", "--out", &trust.to_string_lossy(), "--force"]);
+        self.ask(&[
+            "report",
+            "--from",
+            "2020-01-01T00:00:00Z",
+            "--out",
+            &bundle.to_string_lossy(),
+        ]);
+        self.ask(&[
+            "enroll",
+            "trust",
+            "--out",
+            &trust.to_string_lossy(),
+            "--force",
+        ]);
         let output = verify(&bundle, &trust);
         (bundle, output)
     }
@@ -240,7 +271,7 @@ impl Drop for Host {
 }
 
 /// Runs the verifier.
-pub fn verify(bundle: &Path, trust: &Path) -> Output {
+pub(crate) fn verify(bundle: &Path, trust: &Path) -> Output {
     Command::new(binary("merestone-verify"))
         .arg("bundle")
         .arg(bundle)
@@ -252,10 +283,10 @@ pub fn verify(bundle: &Path, trust: &Path) -> Output {
 }
 
 /// A cgroup of a test's own, removed when dropped.
-pub struct Cgroup(pub PathBuf);
+pub(crate) struct Cgroup(pub(crate) PathBuf);
 
 impl Cgroup {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let root = cgroup_root().expect("cgroup v2 is mounted");
         let path = root.join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&path).expect("makes the cgroup");
@@ -275,12 +306,15 @@ impl Drop for Cgroup {
 }
 
 /// A GPU node by its number, removed when dropped.
-pub struct Node(pub PathBuf);
+pub(crate) struct Node(pub(crate) PathBuf);
 
 impl Node {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = PathBuf::from(format!("/dev/{name}-{}", std::process::id()));
-        let made = Command::new("mknod").arg(&path).args(["c", "195", "0"]).status();
+        let made = Command::new("mknod")
+            .arg(&path)
+            .args(["c", "195", "0"])
+            .status();
         assert!(made.expect("mknod runs").success());
         Self(path)
     }
@@ -294,10 +328,10 @@ impl Drop for Node {
 
 /// A workload: a shell in a cgroup that opens the GPU node (where one is
 /// given) and then tries what it is told, one line at a time.
-pub struct Workload(Kept);
+pub(crate) struct Workload(Kept);
 
 impl Workload {
-    pub fn start(cgroup: &Cgroup, node: Option<&Node>) -> Self {
+    pub(crate) fn start(cgroup: &Cgroup, node: Option<&Node>) -> Self {
         let script = r#"
 import os, socket, sys
 open(os.path.join(sys.argv[1], "cgroup.procs"), "w").write(str(os.getpid()))
@@ -328,12 +362,12 @@ for line in sys.stdin:
         Self(Kept(child))
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.0.id()
     }
 
     /// Tries, and gives `sent` or the error number.
-    pub fn send(&mut self, kind: &str, address: &str, port: u16) -> String {
+    pub(crate) fn send(&mut self, kind: &str, address: &str, port: u16) -> String {
         let child = &mut self.0.0;
         let input = child.stdin.as_mut().expect("piped");
         writeln!(input, "{kind} {address} {port}").expect("writes");
@@ -348,7 +382,7 @@ for line in sys.stdin:
 }
 
 /// Waits until `wanted` says yes.
-pub fn eventually(what: &str, mut wanted: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut wanted: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(15);
     while !wanted() {
         assert!(Instant::now() < deadline, "not within 15 s: {what}");
