@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::flow::{Fold, FlowEvent, Names, ProcessInfo, Store};
 use crate::gpu;
 use crate::ledger::Ledger;
-use crate::policy::{self, Compiled};
+use crate::policy::Compiled;
 use crate::seal::{self, EpochSealed, SealError, Sealer};
 use crate::serve::Call;
 use anyhow::{Context as _, Result};
@@ -405,9 +405,8 @@ impl Agent {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let config = &self.parts.config;
-        let boundary = policy::load(&config.boundary, config.enforcement.mode)
-            .map_err(|faults| faults.to_string())?;
+        let boundary =
+            super::load_boundary(&self.parts.config).map_err(|faults| faults.to_string())?;
         let tables = super::tables(&boundary);
         let installed = tokio::task::block_in_place(|| self.parts.kernel.install(&tables));
         self.generation = installed.map_err(|error| error.to_string())?;

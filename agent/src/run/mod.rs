@@ -14,7 +14,7 @@ mod report;
 pub use entries::class_name;
 
 use crate::bpf;
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::flow::Store;
 use crate::gpu;
 use crate::ledger::{Ledger, LedgerError};
@@ -40,7 +40,7 @@ const TPM_PATIENCE: Duration = Duration::from_secs(20);
 /// Runs until SIGTERM or SIGINT. Call it before any thread is started.
 pub fn run(config: Config) -> Result<()> {
     privilege::require()?;
-    let boundary = policy::load(&config.boundary, config.enforcement.mode)?;
+    let boundary = load_boundary(&config)?;
     let root = privilege::cgroup_root(config.enforcement.cgroup_root.as_deref())?;
     privilege::bpffs(&config.enforcement.pin_dir)?;
     let address = Address::from_str(&config.tpm.tcti)?;
@@ -55,6 +55,13 @@ pub fn run(config: Config) -> Result<()> {
         .build()
         .context("cannot start the runtime")?
         .block_on(begin(config, boundary, &root, address))
+}
+
+/// The boundary file, audited where the configuration says so.
+fn load_boundary(config: &Config) -> Result<Compiled, Faults> {
+    let mut boundary = policy::load(&config.boundary)?;
+    boundary.audit |= config.enforcement.mode == policy::Mode::Audit;
+    Ok(boundary)
 }
 
 async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address) -> Result<()> {
