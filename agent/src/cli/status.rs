@@ -110,6 +110,7 @@ fn text(status: &Status) -> String {
         "evidence",
         &format!("node {}, {} entries, {} epochs sealed", evidence.node, evidence.entries, evidence.epochs),
     );
+    line("key", &evidence.ak_name);
     if let Some(error) = &evidence.quote_error {
         line("quote", &format!("FAILING: {error}"));
     }

@@ -286,9 +286,10 @@ fn evidence_info(agent: &Agent) -> EvidenceInfo {
         epochs: seal.epochs,
         last_quote_ms: seal.last_epoch_ms,
         quote_error: seal.error,
-        tpm: seal.tpm.to_string(),
+        tpm: format!("{} {} firmware {}", seal.tpm.manufacturer, seal.tpm.vendor, seal.tpm.firmware),
         software_tpm: seal.tpm.software,
         node: seal.node,
+        ak_name: seal.ak_name,
     }
 }
 
