@@ -255,10 +255,10 @@ impl Agent {
             Ok(found) => found.into_iter().for_each(|event| self.take(event)),
             Err(error) => tracing::error!(%error, "cannot look for processes that hold a GPU"),
         }
-        let state = self.parts.gpu.snapshot().state.name();
+        let state = self.parts.gpu.latest().state.name();
         if state != self.gpu_state {
             state.clone_into(&mut self.gpu_state);
-            let body = entries::from_gpu(&self.parts.gpu.snapshot());
+            let body = entries::from_gpu(&self.parts.gpu.latest());
             self.log(body);
         }
     }
@@ -270,8 +270,8 @@ impl Agent {
             return;
         }
         self.log_losses();
-        if !self.parts.gpu.snapshot().devices.is_empty() {
-            let body = entries::from_gpu(&self.parts.gpu.snapshot());
+        if !self.parts.gpu.latest().devices.is_empty() {
+            let body = entries::from_gpu(&self.parts.gpu.latest());
             self.log(body);
         }
         let inputs = report::epoch_inputs(self);

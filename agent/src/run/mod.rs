@@ -12,6 +12,7 @@ mod jsonl;
 mod report;
 
 pub use entries::class_name;
+pub use report::tiers;
 
 use crate::bpf;
 use crate::config::{Config, Faults};
@@ -39,7 +40,7 @@ const TPM_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs until SIGTERM or SIGINT. Call it before any thread is started.
 pub fn run(config: Config) -> Result<()> {
-    privilege::require()?;
+    privilege::require_root_capabilities()?;
     let boundary = load_boundary(&config)?;
     let root = privilege::cgroup_root(config.enforcement.cgroup_root.as_deref())?;
     privilege::bpffs(&config.enforcement.pin_dir)?;
@@ -162,12 +163,12 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
 }
 
 /// What the GPU monitor needs of the configuration.
-pub fn gpu_options(config: &Config) -> gpu::Options {
-    gpu::Options {
+pub fn gpu_options(config: &Config) -> gpu::Config {
+    gpu::Config {
         library: config.gpu.nvml_library.clone(),
         interval: config.gpu.interval,
         allow_test_library: config.gpu.allow_test_library,
-        ..gpu::Options::default()
+        ..gpu::Config::default()
     }
 }
 
