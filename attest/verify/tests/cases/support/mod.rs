@@ -88,13 +88,6 @@ impl Tpm {
     }
 }
 
-/// One epoch before it is sealed.
-#[derive(Clone, Debug)]
-pub(crate) struct EpochPlan {
-    pub(crate) statement: EpochStatement,
-    pub(crate) leaves: Vec<Vec<u8>>,
-}
-
 pub(crate) type EpochHook = Box<dyn Fn(u64, &mut EpochStatement)>;
 type SessionHook = Box<dyn Fn(&mut SessionStatement)>;
 type AttestHook = Box<dyn Fn(usize, &mut Attest)>;
@@ -105,6 +98,8 @@ pub(crate) struct Maker {
     pub(crate) tpm: Tpm,
     pub(crate) epochs: u64,
     pub(crate) leaves_each: u64,
+    /// One more leaf in the first epoch.
+    pub(crate) extra_leaf: Option<Vec<u8>>,
     pub(crate) span_from: u64,
     pub(crate) boot_log: Option<Vec<u8>>,
     pub(crate) ima_log: Option<Vec<u8>>,
@@ -136,6 +131,7 @@ impl Maker {
             tpm,
             epochs: 4,
             leaves_each: 3,
+            extra_leaf: None,
             span_from: 0,
             boot_log: None,
             ima_log: None,
@@ -177,6 +173,9 @@ impl Maker {
         for sequence in 0..self.epochs {
             let opened = start + 10_000 * sequence;
             let size_before = log.size();
+            if let Some(leaf) = self.extra_leaf.clone().filter(|_| sequence == 0) {
+                log.append(leaf);
+            }
             for leaf in 0..self.leaves_each {
                 log.append(encode(&flow(opened + leaf, leaf)));
             }
