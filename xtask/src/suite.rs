@@ -1,0 +1,279 @@
+//! Test programs and what they say: builds them, runs them, counts.
+
+use std::{
+    mem,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::{
+    progress,
+    shell::{self, Running},
+};
+
+/// A program that cargo built: a test, or a binary that tests start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// The package's directory name-giver, `merestone-agent`.
+    pub(crate) package: String,
+    /// The target, without cargo's hash.
+    pub(crate) target: String,
+    pub(crate) path: PathBuf,
+    /// Where cargo would run it.
+    pub(crate) directory: PathBuf,
+    /// A test, not a binary.
+    pub(crate) is_test: bool,
+}
+
+impl Program {
+    /// Told apart from the other packages' targets of the same name.
+    pub(crate) fn name(&self) -> String {
+        if self.target.replace('_', "-") == self.package {
+            self.package.clone()
+        } else {
+            format!("{}-{}", self.package, self.target)
+        }
+    }
+}
+
+/// Builds tests and binaries of the packages; no package is all of them.
+///
+/// One selection for everything that runs: another one has other features, and
+/// then compiles the same crates again.
+pub(crate) fn programs(packages: &[String], features: &[&str]) -> Result<Vec<Program>> {
+    let mut found = Vec::new();
+    for what in [["build", "--bins"], ["test", "--no-run"]] {
+        let mut build = shell::cargo();
+        build
+            .args(what)
+            .arg("--message-format=json-render-diagnostics");
+        if packages.is_empty() {
+            build.arg("--workspace");
+        }
+        for package in packages {
+            build.args(["--package", package]);
+        }
+        if !features.is_empty() {
+            build.arg("--features").arg(features.join(","));
+        }
+        let mut running = Running::start(build.stdout(Stdio::piped()))?;
+        for program in running.lines()?.filter_map(|line| program(&line)) {
+            if !found.contains(&program) {
+                found.push(program);
+            }
+        }
+        if !running.wait()?.success() {
+            bail!("`cargo {}` failed: it does not compile", what.join(" "));
+        }
+    }
+    Ok(found)
+}
+
+/// One line of cargo's messages, where it tells of a program.
+fn program(message: &str) -> Option<Program> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let text = |at: &str| {
+        message
+            .pointer(at)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let manifest = PathBuf::from(text("/manifest_path")?);
+    Some(Program {
+        package: package_name(&text("/package_id")?),
+        target: text("/target/name")?,
+        path: PathBuf::from(text("/executable")?),
+        directory: manifest.parent()?.to_owned(),
+        is_test: message.pointer("/profile/test")?.as_bool()?,
+    })
+}
+
+/// `path+file:///a/agent#merestone-agent@0.1.0`, or `..fake-nvml#0.1.0` where
+/// the directory has the package's name.
+fn package_name(id: &str) -> String {
+    let (place, name) = id.rsplit_once('#').unwrap_or(("", id));
+    match name.split_once('@') {
+        Some((name, _)) => name.to_owned(),
+        None => place.rsplit('/').next().unwrap_or(name).to_owned(),
+    }
+}
+
+/// What a set of tests came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    /// The names of the failed ones.
+    pub(crate) failures: Vec<String>,
+    /// Of the program that is running.
+    said_skipped: u64,
+    /// Inside the output of tests that passed.
+    of_passed: bool,
+}
+
+impl Tally {
+    /// Takes in one line of a test program's output; whether to show it.
+    ///
+    /// libtest cannot skip while it runs: a test that cannot run here prints
+    /// `SKIPPED: name: why` and returns, and is counted as what it is.
+    pub(crate) fn read(&mut self, line: &str) -> bool {
+        if line.starts_with("SKIPPED: ") {
+            self.said_skipped += 1;
+            return true;
+        }
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            self.of_passed = false;
+            self.count(counts);
+        } else if let Some(name) = line
+            .strip_prefix("test ")
+            .and_then(|line| line.strip_suffix(" ... FAILED"))
+        {
+            self.failures.push(name.to_owned());
+        } else if line == "successes:" || line == "failures:" {
+            self.of_passed = line == "successes:";
+        }
+        !self.of_passed
+    }
+
+    fn count(&mut self, counts: &str) {
+        let said_skipped = mem::take(&mut self.said_skipped);
+        for part in counts.split(['.', ';']) {
+            let mut words = part.split_whitespace();
+            let count = words.next().and_then(|count| count.parse::<u64>().ok());
+            match (count, words.next()) {
+                (Some(count), Some("passed")) => {
+                    self.passed += count.saturating_sub(said_skipped);
+                    self.skipped += said_skipped;
+                }
+                (Some(count), Some("failed")) => self.failed += count,
+                (Some(count), Some("ignored")) => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+
+    /// A check that is no test program's.
+    pub(crate) fn check(&mut self, name: &str, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+            self.failures.push(name.to_owned());
+        }
+    }
+
+    /// Something that could not run here; said by name.
+    pub(crate) fn skip(&mut self, name: &str, why: &str) {
+        progress::line(format_args!("skipped: {name}: {why}"));
+        self.skipped += 1;
+    }
+
+    /// Adds another tally's counts, its failures under a name.
+    pub(crate) fn add(&mut self, suite: &str, other: Self) {
+        let Self {
+            passed,
+            failed,
+            skipped,
+            failures,
+            ..
+        } = other;
+        self.passed += passed;
+        self.failed += failed;
+        self.skipped += skipped;
+        self.failures
+            .extend(failures.into_iter().map(|name| format!("{suite}: {name}")));
+    }
+
+    /// The line that a suite ends with.
+    pub(crate) fn closing_line(&self) -> String {
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+/// Runs a test command, shows what it prints and counts it. A command that
+/// fails without a failed test (it did not compile, it crashed) counts as one.
+pub(crate) fn run(name: &str, command: &mut Command) -> Result<Tally> {
+    let mut running = Running::start(command.stdout(Stdio::piped()))?;
+    let mut tally = Tally::default();
+    for line in running.lines()? {
+        if tally.read(&line) {
+            progress::line(&line);
+        }
+    }
+    let status = running.wait()?;
+    if !status.success() && tally.failed == 0 {
+        tally.check(&format!("{name} ended with {status}"), false);
+    }
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_every_result_line() {
+        let mut tally = Tally::default();
+        for line in [
+            "running 3 tests",
+            "test a ... ok",
+            "test b::c ... FAILED",
+            "test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.00s",
+            "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.23s",
+        ] {
+            tally.read(line);
+        }
+        assert_eq!(tally.closing_line(), "13 passed, 1 failed, 1 skipped");
+        assert_eq!(tally.failures, ["b::c"]);
+    }
+
+    #[test]
+    fn a_command_that_fails_without_a_failed_test_is_a_failure() {
+        let tally = run("sh", shell::command("sh").args(["-c", "exit 3"])).unwrap();
+        assert_eq!((tally.passed, tally.failed), (0, 1));
+    }
+
+    #[test]
+    fn a_test_that_says_it_was_skipped_is_not_counted_as_passed() {
+        let mut tally = Tally::default();
+        let shown: Vec<bool> = [
+            "test a ... ok",
+            "successes:",
+            "---- a stdout ----",
+            "SKIPPED: a: needs root",
+            "successes:",
+            "    a",
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+        ]
+        .into_iter()
+        .map(|line| tally.read(line))
+        .collect();
+        assert_eq!(tally.closing_line(), "0 passed, 0 failed, 1 skipped");
+        assert_eq!(shown, [true, false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn programs_are_taken_from_cargos_messages() {
+        let test = r#"{"package_id":"path+file:///w/agent#merestone-agent@0.1.0","manifest_path":"/w/agent/Cargo.toml","target":{"name":"egress"},"profile":{"test":true},"executable":"/t/egress-1"}"#;
+        let found = program(test).unwrap();
+        assert_eq!(
+            (found.package.as_str(), found.target.as_str(), found.is_test),
+            ("merestone-agent", "egress", true)
+        );
+        assert_eq!(found.directory, PathBuf::from("/w/agent"));
+        let library = test.replace(r#""/t/egress-1""#, "null");
+        assert!(program(&library).is_none());
+        assert!(program("not json").is_none());
+        assert_eq!(
+            package_name("path+file:///w/tests/fake-nvml#0.1.0"),
+            "fake-nvml"
+        );
+    }
+}
