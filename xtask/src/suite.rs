@@ -128,11 +128,12 @@ impl Tally {
         if let Some(counts) = line.strip_prefix("test result: ") {
             self.of_passed = false;
             self.count(counts);
-        } else if let Some(name) = line
-            .strip_prefix("test ")
-            .and_then(|line| line.strip_suffix(" ... FAILED"))
-        {
-            self.failures.push(name.to_owned());
+        } else if let Some(counts) = line.strip_prefix("egress suite: ") {
+            self.count(counts);
+        } else if let Some((name, result)) = named(line) {
+            if result.starts_with("FAILED") {
+                self.failures.push(name.to_owned());
+            }
         } else if line == "successes:" || line == "failures:" {
             self.of_passed = line == "successes:";
         }
@@ -141,7 +142,7 @@ impl Tally {
 
     fn count(&mut self, counts: &str) {
         let said_skipped = mem::take(&mut self.said_skipped);
-        for part in counts.split(['.', ';']) {
+        for part in counts.split(['.', ',', ';']) {
             let mut words = part.split_whitespace();
             let count = words.next().and_then(|count| count.parse::<u64>().ok());
             match (count, words.next()) {
@@ -150,7 +151,9 @@ impl Tally {
                     self.skipped += said_skipped;
                 }
                 (Some(count), Some("failed")) => self.failed += count,
-                (Some(count), Some("ignored")) => self.skipped += count,
+                (Some(count), Some("ignored" | "skipped" | "declared" | "absent")) => {
+                    self.skipped += count;
+                }
                 _ => {}
             }
         }
@@ -197,6 +200,11 @@ impl Tally {
     }
 }
 
+/// `test NAME ... RESULT`, of libtest and of the egress suite.
+fn named(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("test ")?.rsplit_once(" ... ")
+}
+
 /// Runs a test command, shows what it prints and counts it. A command that
 /// fails without a failed test (it did not compile, it crashed) counts as one.
 pub(crate) fn run(name: &str, command: &mut Command) -> Result<Tally> {
@@ -232,6 +240,23 @@ mod tests {
         }
         assert_eq!(tally.closing_line(), "13 passed, 1 failed, 1 skipped");
         assert_eq!(tally.failures, ["b::c"]);
+    }
+
+    #[test]
+    fn the_egress_suite_counts_what_it_could_not_hold_or_try_as_skipped() {
+        let mut tally = Tally::default();
+        for line in [
+            "test udp (B07), cgroup: a guarded process cannot send ... ok: EPERM",
+            "test vsock (B30), cgroup: a guarded process cannot send ... FAILED: it arrived",
+            "egress suite: 40 passed, 1 failed, 3 declared uncovered, 2 absent on this kernel, 1 skipped; 12.3 s",
+        ] {
+            tally.read(line);
+        }
+        assert_eq!(tally.closing_line(), "40 passed, 1 failed, 6 skipped");
+        assert_eq!(
+            tally.failures,
+            ["vsock (B30), cgroup: a guarded process cannot send"]
+        );
     }
 
     #[test]

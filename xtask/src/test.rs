@@ -20,6 +20,7 @@ use crate::{
     setup, shell,
     sudo::{self, Consent},
     suite::{self, Program, Tally},
+    swtpm,
     undo::Undo,
     vm::{self, Load, disk, kernel::Series},
 };
@@ -143,23 +144,15 @@ fn on_this_host(programs: &[Program], tally: &mut Tally) -> Result<()> {
         .filter(|program| program.is_test && !only_in_vm(program))
     {
         let name = program.name();
-        if program.package == KERNEL_TESTS && is_runner(program) && !sudo::is_root() {
-            for case in cases(program)? {
-                tally.skip(
-                    &format!("{name}: {case}"),
-                    "loading eBPF programs needs root",
-                );
-            }
+        let mut command = shell::command(&program.path);
+        command.current_dir(&program.directory);
+        if is_runner(program) {
+            egress_on_this_host(&name, &mut command, tally)?;
             continue;
         }
         let _step = Step::begin(&name, program.path.display());
-        let mut command = shell::command(&program.path);
-        command.current_dir(&program.directory);
         command.env("MERESTONE_BIN_DIR", build::output(false));
-        if !is_runner(program) {
-            command.arg("--show-output");
-        }
-        tally.add(&name, suite::run(&name, &mut command)?);
+        tally.add(&name, suite::run(&name, command.arg("--show-output"))?);
     }
     let _step = Step::begin("documentation", "the examples in it compile and run");
     let mut documentation = shell::cargo();
@@ -171,6 +164,35 @@ fn on_this_host(programs: &[Program], tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// The egress suite against the real agent and a software TPM of its own.
+fn egress_on_this_host(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
+    if !sudo::is_root() {
+        let listed = shell::read(command.arg("--list"))?;
+        for case in listed
+            .lines()
+            .filter_map(|line| line.strip_suffix(": test"))
+        {
+            tally.skip(
+                &format!("{name}: {case}"),
+                "loading eBPF programs needs root",
+            );
+        }
+        return Ok(());
+    }
+    let _step = Step::begin(name, "every way out, against this kernel");
+    let state = tempfile::Builder::new()
+        .prefix("merestone-swtpm-")
+        .tempdir()?;
+    let path = state.path().to_owned();
+    let _undo = Undo::new(move || drop(state));
+    let (_swtpm, port) = swtpm::start_on_free_ports(&path)?;
+    command.env("MERESTONE_BIN", build::output(false).join("merestone"));
+    let tpm = format!("[tpm]\ntcti = \"swtpm:host=127.0.0.1,port={port}\"\n");
+    command.env("MERESTONE_CONFIG_EXTRA", tpm);
+    tally.add(name, suite::run(name, command)?);
+    Ok(())
+}
+
 fn only_in_vm(program: &Program) -> bool {
     program.package == END_TO_END && [IN_GUEST, AFTER_GUEST].contains(&program.target.as_str())
 }
@@ -178,15 +200,6 @@ fn only_in_vm(program: &Program) -> bool {
 /// Not libtest: it takes no flags.
 fn is_runner(program: &Program) -> bool {
     program.package == KERNEL_TESTS && program.target == "egress"
-}
-
-fn cases(program: &Program) -> Result<Vec<String>> {
-    let listed = shell::read(shell::command(&program.path).arg("--list"))?;
-    Ok(listed
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .map(str::to_owned)
-        .collect())
 }
 
 /// The verifier as it is shipped.
@@ -246,6 +259,9 @@ fn guest(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally>
     if outcome.status != 0 && tally.failed == 0 {
         tally.check(&format!("the guest's status is {}", outcome.status), false);
     }
+    if tally.passed == 0 {
+        tally.check("the guest ran no test", false);
+    }
     let judge = programs
         .iter()
         .find(|program| program.is_test && program.target == AFTER_GUEST);
@@ -266,14 +282,16 @@ fn guest(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally>
 fn script(programs: &[Program]) -> String {
     let mut lines = vec!["failed=0".to_owned()];
     for program in programs.iter().filter(|program| program.is_test) {
-        let path = format!("/{}/{}", disk::TESTS, program.name());
-        let flags = if is_runner(program) {
-            ""
+        let name = program.name();
+        let run = if is_runner(program) {
+            // The same runner, beside its probe.
+            let bin = disk::BIN;
+            format!("MERESTONE_BIN=/{bin}/merestone /{bin}/egress-suite")
         } else {
-            " --show-output --test-threads=1"
+            format!("/{}/{name} --show-output --test-threads=1", disk::TESTS)
         };
-        lines.push(format!("echo '==> {}'", program.name()));
-        lines.push(format!("{path}{flags} || failed=1"));
+        lines.push(format!("echo '==> {name}'"));
+        lines.push(format!("{run} || failed=1"));
     }
     lines.push("exit $failed\n".to_owned());
     lines.join("\n")
