@@ -9,7 +9,7 @@ use super::{Compiled, LOOPBACK_RULE};
 use merestone_abi::{Reason, Verdict, protocol};
 use serde::Serialize;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A destination to ask about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,7 +82,12 @@ impl Target {
                 (address.map_err(|_| given())?, None)
             }
         };
-        let address = unmapped(mapped(address));
+        // As the kernel does: to connect to no address is to connect to this host.
+        let address = match unmapped(mapped(address)) {
+            IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            named => named,
+        };
         let number = match word {
             "icmp" if address.is_ipv6() => protocol::ICMPV6,
             _ => protocol_number(word)?,
@@ -151,6 +156,21 @@ pub struct Explanation {
     pub embedded: Option<EmbeddedAnswer>,
     /// The boundary.
     pub boundary: BoundaryAnswer,
+    /// The process asked about, if one was.
+    pub process: Option<ProcessAnswer>,
+}
+
+/// A process the question was asked for.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct ProcessAnswer {
+    /// Its id.
+    pub pid: u32,
+    /// Its command name.
+    pub comm: String,
+    /// Its cgroup v2 path, if /proc says.
+    pub cgroup: Option<String>,
+    /// Whether the running agent guards it; absent where no agent answered.
+    pub guarded: Option<bool>,
 }
 
 /// What was asked about.
@@ -234,13 +254,21 @@ impl Explanation {
                 name: compiled.name.clone(),
                 digest: hex::encode(compiled.digest),
             },
+            process: None,
         }
     }
 
-    /// Whether the rules let it through.
+    /// Whether it would get through: the rules let it, or the process asked
+    /// about is known not to be guarded. An auditing boundary changes nothing
+    /// here: what the rules refuse is refused the day it enforces.
     #[must_use]
     pub fn allowed(&self) -> bool {
-        self.verdict == "allow"
+        self.verdict == "allow" || self.unguarded()
+    }
+
+    fn unguarded(&self) -> bool {
+        let guarded = self.process.as_ref().and_then(|process| process.guarded);
+        guarded == Some(false)
     }
 }
 
@@ -289,7 +317,10 @@ impl fmt::Display for Explanation {
             Some(port) => format!("{address}:{port}"),
             None => address.clone(),
         };
-        let word = match (self.allowed(), self.mode) {
+        let word = match (self.verdict == "allow", self.mode) {
+            _ if self.unguarded() => {
+                "allowed (the process is not guarded; the rules below do not apply)"
+            }
             (true, _) => "allowed",
             (false, "audit") => "denied (audit: reported, not held)",
             (false, _) => "denied",
@@ -313,6 +344,21 @@ impl fmt::Display for Explanation {
         writeln!(f, "  prefix    {prefix}")?;
         if let Some(EmbeddedAnswer { address, verdict }) = &self.embedded {
             writeln!(f, "  embedded  {address}, judged as well: {verdict}")?;
+        }
+        if let Some(ProcessAnswer {
+            pid,
+            comm,
+            cgroup,
+            guarded,
+        }) = &self.process
+        {
+            let cgroup = cgroup.as_deref().unwrap_or("an unknown cgroup");
+            let guarded = match guarded {
+                Some(true) => "guarded",
+                Some(false) => "not guarded",
+                None => "no agent answers whether it is guarded: this is what holds if it is",
+            };
+            writeln!(f, "  process   {pid} ({comm}) in {cgroup}: {guarded}")?;
         }
         let digest = self.boundary.digest.get(..16).unwrap_or_default();
         write!(

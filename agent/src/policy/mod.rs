@@ -19,7 +19,7 @@ mod property;
 mod tests;
 
 pub use compile::{Compiled, CompiledPrefix, RuleNote, compile};
-pub use explain::{Explanation, Target, TargetError};
+pub use explain::{Explanation, ProcessAnswer, Target, TargetError};
 pub use lookup::{Decision, embedded, judge, lookup};
 pub use network::{Network, mapped, unmapped};
 pub use parse::parse;
@@ -166,10 +166,7 @@ impl Boundary {
     }
 }
 
-/// Reads, parses and compiles `path`. Where the configuration says `Audit`, so
-/// does the result; `Enforce` leaves it to the file.
-pub fn load(path: &Path, mode: Mode) -> Result<Compiled, Faults> {
-    let mut compiled = compile(&Boundary::load(path)?)?;
-    compiled.audit |= mode == Mode::Audit;
-    Ok(compiled)
+/// Reads, parses and compiles `path`.
+pub fn load(path: &Path) -> Result<Compiled, Faults> {
+    compile(&Boundary::load(path)?)
 }

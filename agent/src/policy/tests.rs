@@ -315,7 +315,7 @@ fn a_hundred_thousand_networks_share_one_set() {
 
 #[test]
 fn an_explanation_names_the_rule_and_where_it_stands() {
-    let compiled = load(Path::new(EXAMPLE), Mode::Enforce).unwrap();
+    let compiled = load(Path::new(EXAMPLE)).unwrap();
     let allowed = explain(&compiled, "10.1.2.3:443", "tcp");
     let rule = allowed.rule.as_ref().unwrap();
     assert_eq!((rule.number, rule.line), (1, Some(10)));
@@ -335,10 +335,11 @@ fn an_explanation_names_the_rule_and_where_it_stands() {
 }
 
 #[test]
-fn the_configuration_can_make_any_boundary_audit_but_none_enforce() {
-    assert!(load(Path::new(EXAMPLE), Mode::Audit).unwrap().audit);
-    assert!(!load(Path::new(EXAMPLE), Mode::Enforce).unwrap().audit);
-    assert!(compiled("name = \"n\"\n[mode]\ndefault = \"audit\"\n").audit);
+fn a_boundary_says_itself_whether_it_only_audits() {
+    assert!(!load(Path::new(EXAMPLE)).unwrap().audit);
+    let audits = compiled("name = \"n\"\n[mode]\ndefault = \"audit\"\n");
+    let denied = explain(&audits, "203.0.113.7:443", "tcp");
+    assert_eq!((denied.verdict, denied.mode), ("deny", "audit"));
 }
 
 #[test]
@@ -353,6 +354,9 @@ fn a_destination_is_an_address_with_a_port_where_the_protocol_has_one() {
         Target::parse("::ffff:10.0.0.1", "icmp").unwrap().protocol,
         protocol::ICMP
     );
+    // Connecting to no address is connecting to this host.
+    let here = Target::parse("0.0.0.0:80", "tcp").unwrap().address;
+    assert!(here.is_loopback());
     for (to, word) in [
         ("example.com:443", "tcp"),
         ("10.0.0.1", "tcp"),

@@ -214,7 +214,7 @@ pub fn effective() -> Result<Capabilities, CapabilityError> {
 }
 
 /// Refuses unless every required capability is there.
-pub fn require() -> Result<Capabilities, CapabilityError> {
+pub fn require_root_capabilities() -> Result<Capabilities, CapabilityError> {
     let held = effective()?;
     let missing = held.missing();
     if missing.is_empty() {

@@ -8,6 +8,7 @@ mod capability;
 mod mounts;
 
 pub use capability::{
-    Capabilities, Capability, CapabilityError, Dropped, drop_to, effective, require, wanted,
+    Capabilities, Capability, CapabilityError, Dropped, drop_to, effective,
+    require_root_capabilities, wanted,
 };
 pub use mounts::{MountError, bpffs, cgroup_root};

@@ -43,6 +43,11 @@ impl Attributor {
         }
     }
 
+    /// The cgroup v2 root.
+    pub(super) fn root(&self) -> &std::path::Path {
+        &self.cgroup_root
+    }
+
     /// The process of an event. Where the hook had none (`cgroup_skb`), the one
     /// that used the same socket before; otherwise only the group is named.
     pub(super) fn process(&mut self, event: &Event) -> ProcessInfo {

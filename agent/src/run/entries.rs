@@ -12,15 +12,15 @@ use merestone_evidence::{
 
 /// A moment, by both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub(super) struct Moment {
     /// Milliseconds since the Unix epoch.
-    pub time_ms: u64,
+    pub(super) time_ms: u64,
     /// Nanoseconds since boot.
-    pub boot_ns: u64,
+    pub(super) boot_ns: u64,
 }
 
 /// An entry of `body` at `moment`.
-pub fn entry(moment: Moment, body: Body) -> Entry {
+pub(super) fn entry(moment: Moment, body: Body) -> Entry {
     Entry {
         kind: EntryKind,
         time_ms: moment.time_ms,
@@ -29,7 +29,8 @@ pub fn entry(moment: Moment, body: Body) -> Entry {
     }
 }
 
-fn name<T: Copy + PartialEq>(names: &[(T, &str)], code: T, number: u8) -> String {
+/// The name of a code, or its number.
+pub(super) fn code_name<T: Copy + PartialEq>(names: &[(T, &str)], code: T, number: u8) -> String {
     names
         .iter()
         .find(|(known, _)| *known == code)
@@ -49,7 +50,7 @@ pub fn class_name(class: DeviceClass) -> String {
 }
 
 /// A process, where it could be named at all.
-pub fn process(info: &ProcessInfo) -> Option<Process> {
+pub(super) fn process(info: &ProcessInfo) -> Option<Process> {
     if info.pid == 0 {
         return None;
     }
@@ -73,7 +74,7 @@ fn digest(text: &str) -> Option<Digest> {
 /// The log's form of an event, where it belongs in the log: flows that were
 /// refused or audited, guards and leavings. Allowed flows are in the epoch's
 /// exact counters.
-pub fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Option<Body> {
+pub(super) fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Option<Body> {
     let cgroup = || info.cgroup.clone().unwrap_or_default();
     match event.kind {
         EventKind::FLOW => {
@@ -84,8 +85,8 @@ pub fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Option<Body>
             };
             Some(Body::Flow {
                 verdict,
-                hook: name(Hook::NAMES, event.hook, event.hook.0),
-                reason: name(Reason::NAMES, event.reason, event.reason.0),
+                hook: code_name(Hook::NAMES, event.hook, event.hook.0),
+                reason: code_name(Reason::NAMES, event.reason, event.reason.0),
                 group: event.group,
                 process: process(info),
                 address: event.address,
@@ -114,22 +115,31 @@ pub fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Option<Body>
     }
 }
 
-/// A reading of the GPUs. Watts are kept in milliwatts, whole.
-pub fn from_gpu(snapshot: &GpuSnapshot) -> Body {
+/// A GPU's UUID; where the driver gives none, its place.
+pub(super) fn gpu_id(device: &crate::gpu::GpuReading) -> String {
+    device
+        .uuid
+        .clone()
+        .unwrap_or_else(|| format!("index-{}", device.index))
+}
+
+/// A reading of the GPUs, as far as the log keeps it.
+pub(super) fn from_gpu(snapshot: &GpuSnapshot) -> Body {
     Body::Gpu {
         state: snapshot.state.name().to_owned(),
         devices: snapshot
             .devices
             .iter()
             .map(|device| GpuReading {
-                uuid: device.uuid.clone(),
-                utilisation_percent: device.utilization_gpu,
-                memory_used_bytes: device.memory_used_bytes,
-                power_milliwatts: device.power_milliwatts,
+                uuid: gpu_id(device),
+                utilisation_percent: device.utilization.as_ref().map(|use_| use_.gpu_percent),
+                memory_used_bytes: device.memory.as_ref().map(|memory| memory.used_bytes),
+                power_milliwatts: device.power_milliwatts.map(u64::from),
                 energy_millijoules: device.energy_millijoules,
                 processes: device
                     .processes
                     .iter()
+                    .flatten()
                     .map(|one| GpuUse {
                         pid: one.pid,
                         memory_bytes: one.memory_bytes,

@@ -4,6 +4,7 @@
 //! Process ids and command lines are never labels.
 
 use crate::api::Status;
+use crate::seal;
 use prometheus::{Counter, Encoder as _, Gauge, IntCounter, IntGauge, Opts, Registry, TextEncoder};
 
 /// A reading that another part gives by name, with its labels.
@@ -16,10 +17,8 @@ pub struct Readings<'a> {
     pub status: &'a Status,
     /// The GPU monitor's readings, already named.
     pub gpu: Vec<Reading>,
-    /// How long quotes took.
-    pub quotes: &'a prometheus::Histogram,
-    /// Quotes and seals that failed.
-    pub seal_failures: u64,
+    /// How sealing fares.
+    pub seal: &'a seal::Metrics,
 }
 
 /// Renders the exposition.
@@ -133,24 +132,10 @@ fn evidence(registry: &Registry, readings: &Readings<'_>) -> Result<(), promethe
     let evidence = &readings.status.evidence;
     counter(
         registry,
-        "merestone_epochs_total",
-        "Epochs sealed by a TPM quote in this session.",
-        &[],
-        evidence.epochs,
-    )?;
-    counter(
-        registry,
         "merestone_log_entries_total",
         "Entries in the evidence log.",
         &[],
         evidence.entries,
-    )?;
-    counter(
-        registry,
-        "merestone_seal_failures_total",
-        "Epochs whose quote failed and was tried again.",
-        &[],
-        readings.seal_failures,
     )?;
     if let Some(last) = evidence.last_quote_ms {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds fit 2^53 until the year 287396")]
@@ -162,7 +147,7 @@ fn evidence(registry: &Registry, readings: &Readings<'_>) -> Result<(), promethe
             last as f64 / 1000.0,
         )?;
     }
-    registry.register(Box::new(readings.quotes.clone()))
+    readings.seal.register(registry)
 }
 
 fn options(name: &str, help: &str, labels: &[(&str, &str)]) -> Opts {
