@@ -1,0 +1,305 @@
+//! The agent under test, behind one face: the real `merestone run`, or the
+//! `hold` example, which loads the same programs with nothing around them.
+//!
+//! It never enforces anything itself and never decides what a leak is.
+
+mod agent;
+mod event;
+mod example;
+
+use crate::cgroup;
+use crate::cleanup;
+use anyhow::{Context as _, Result, bail};
+pub use event::{Log, SeenEvent};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Where pins go; each suite has its own directory below.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// What the agent is told to hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Boundary {
+    /// Networks inside.
+    pub allow: Vec<String>,
+    /// Report only.
+    pub audit: bool,
+}
+
+impl Default for Boundary {
+    /// The lab's inside. The translation prefixes are inside too, so that only
+    /// the address within the address can refuse them.
+    fn default() -> Self {
+        let allow = [
+            "198.18.0.0/16",
+            "fd00:6d65::/32",
+            "64:ff9b::/96",
+            "2002::/16",
+        ];
+        Self {
+            allow: allow.map(str::to_owned).to_vec(),
+            audit: false,
+        }
+    }
+}
+
+/// What the agent says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Active tiers by name.
+    pub tiers: Vec<String>,
+    /// Ways out it says it does not cover.
+    pub uncovered: Vec<String>,
+    /// Lost events by reason.
+    pub lost: BTreeMap<String, u64>,
+}
+
+impl Status {
+    /// Reads the fields wherever the answer has them.
+    fn from_json(value: &Value) -> Self {
+        let list = |name: &str| value.get(name).and_then(Value::as_array).cloned();
+        let tiers = list("tiers").unwrap_or_default();
+        let active = tiers
+            .iter()
+            .filter(|tier| tier.get("active").and_then(Value::as_bool).unwrap_or(false));
+        let name = |tier: &Value| tier.get("name").and_then(Value::as_str).map(str::to_owned);
+        let uncovered = list("uncovered").unwrap_or_default();
+        let text = |value: &Value| {
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+        };
+        Self {
+            tiers: active.filter_map(name).collect(),
+            uncovered: uncovered.iter().map(text).collect(),
+            lost: lost(value.get("lost")),
+        }
+    }
+
+    /// Whether the LSM tier decides as well.
+    pub fn lsm(&self) -> bool {
+        self.tiers
+            .iter()
+            .any(|tier| tier.to_lowercase().contains("lsm"))
+    }
+
+    /// Whether the agent owns up to not covering `word`.
+    pub fn declares(&self, word: &str) -> Option<&str> {
+        let word = word.to_lowercase();
+        let entry = self
+            .uncovered
+            .iter()
+            .find(|entry| entry.to_lowercase().contains(&word));
+        entry.map(String::as_str)
+    }
+}
+
+/// `{"ring_full": 3}` or `[{"reason": "ring_full", "count": 3}]`.
+fn lost(value: Option<&Value>) -> BTreeMap<String, u64> {
+    match value {
+        Some(Value::Object(map)) => map
+            .iter()
+            .filter_map(|(reason, count)| Some((reason.clone(), count.as_u64()?)))
+            .collect(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .filter_map(|entry| {
+                let reason = entry.get("reason")?.as_str()?.to_owned();
+                Some((reason, entry.get("count")?.as_u64()?))
+            })
+            .collect(),
+        _ => BTreeMap::new(),
+    }
+}
+
+/// Which program is under test.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Flavour {
+    /// `merestone run`.
+    Agent(PathBuf),
+    /// `hold`.
+    Example(PathBuf),
+}
+
+impl Flavour {
+    /// `$MERESTONE_BIN`, else `$MERESTONE_HOLD`, else whichever lies where
+    /// cargo would have put it beside this executable; the agent first.
+    pub fn find() -> Result<Option<Self>> {
+        let named = |key: &str| std::env::var_os(key).map(PathBuf::from);
+        let exists = |path: PathBuf| {
+            let known = path.exists();
+            known
+                .then_some(path.clone())
+                .with_context(|| format!("{} is not there", path.display()))
+        };
+        if let Some(path) = named("MERESTONE_BIN") {
+            return exists(path).map(|path| Some(Self::Agent(path)));
+        }
+        if let Some(path) = named("MERESTONE_HOLD") {
+            return exists(path).map(|path| Some(Self::Example(path)));
+        }
+        let own = std::env::current_exe()?;
+        let near = own.ancestors().skip(1).take(2);
+        Ok(near
+            .map(|place| place.join("examples/hold"))
+            .find(|path| path.exists())
+            .map(Self::Example))
+    }
+}
+
+/// The places one holder uses.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Configuration, state, sockets.
+    pub home: PathBuf,
+    /// Where links and maps are pinned.
+    pub pins: PathBuf,
+    /// The cgroup v2 root it attaches to.
+    pub cgroups: PathBuf,
+}
+
+/// The agent under test, running or not.
+#[derive(Debug)]
+pub struct Holder {
+    flavour: Flavour,
+    places: Places,
+    boundary: Boundary,
+    child: Option<Child>,
+    /// What it reported.
+    pub log: Arc<Log>,
+}
+
+impl Holder {
+    /// Starts it and waits until it enforces.
+    pub fn start(flavour: Flavour, cgroups: &Path) -> Result<Self> {
+        let name = format!("{}{}", cgroup::NAME, std::process::id());
+        let places = Places {
+            home: std::env::temp_dir().join(&name),
+            pins: Path::new(BPFFS).join(&name),
+            cgroups: cgroups.to_owned(),
+        };
+        for stale in cgroup::stale(Path::new(BPFFS)) {
+            drop(fs::remove_dir_all(stale));
+        }
+        for stale in cgroup::stale(&std::env::temp_dir()) {
+            drop(fs::remove_dir_all(stale));
+        }
+        fs::create_dir_all(&places.home)?;
+        let doomed = places.clone();
+        cleanup::later(move || {
+            // Both may be gone already.
+            drop(fs::remove_dir_all(&doomed.pins));
+            drop(fs::remove_dir_all(&doomed.home));
+        });
+        let mut holder = Self {
+            flavour,
+            places,
+            boundary: Boundary::default(),
+            child: None,
+            log: Arc::new(Log::default()),
+        };
+        holder.launch()?;
+        Ok(holder)
+    }
+
+    /// Starts the process and waits until it says it enforces.
+    pub fn launch(&mut self) -> Result<()> {
+        let log = Arc::clone(&self.log);
+        let child = match &self.flavour {
+            Flavour::Agent(program) => agent::launch(program, &self.places, &self.boundary, log)?,
+            Flavour::Example(program) => {
+                example::launch(program, &self.places, &self.boundary, log)?
+            }
+        };
+        let pid = i32::try_from(child.id())?;
+        cleanup::later(move || {
+            if still_ours(pid) {
+                drop(crate::sys::kill(pid, libc::SIGCONT));
+                drop(crate::sys::kill(pid, libc::SIGKILL));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        self.child = Some(child);
+        self.wait_ready()
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                let said = self.log.complaint();
+                bail!("the agent under test ended with {status}: {said}");
+            }
+            let ready = match &self.flavour {
+                Flavour::Agent(program) => agent::ready(program, &self.places),
+                Flavour::Example(_) => self.log.answer("ready").is_some(),
+            };
+            if ready {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the agent under test does not get ready within 60 s")
+    }
+
+    /// Asks it for its state.
+    pub fn status(&mut self) -> Result<Status> {
+        let value = match &self.flavour {
+            Flavour::Agent(program) => agent::status(program, &self.places)?,
+            Flavour::Example(_) => {
+                let child = self.child.as_mut().context("the agent does not run")?;
+                example::ask(child, &self.log, "status", "status")?
+            }
+        };
+        Ok(Status::from_json(&value))
+    }
+
+    /// Gives it another boundary and waits until it is in force.
+    pub fn reload(&mut self, boundary: Boundary) -> Result<()> {
+        let child = self.child.as_mut().context("the agent does not run")?;
+        match &self.flavour {
+            Flavour::Agent(program) => agent::reload(program, &self.places, &boundary)?,
+            Flavour::Example(_) => example::reload(child, &self.log, &boundary)?,
+        }
+        self.boundary = boundary;
+        Ok(())
+    }
+
+    /// SIGKILL, and the process is gone when this returns.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the agent does not run")?;
+        child.kill()?;
+        child.wait()?;
+        self.log.forget_answers();
+        Ok(())
+    }
+
+    /// SIGSTOP: nobody reads the ring buffer any more.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(libc::SIGSTOP)
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(libc::SIGCONT)
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        let child = self.child.as_ref().context("the agent does not run")?;
+        Ok(crate::sys::kill(i32::try_from(child.id())?, signal)?)
+    }
+}
+
+/// Whether `pid` is still a child of this process: ids are used again.
+fn still_ours(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    parent.is_some_and(|parent| parent.trim() == std::process::id().to_string())
+}

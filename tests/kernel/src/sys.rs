@@ -1,0 +1,318 @@
+//! System calls the standard library does not offer, each behind a safe
+//! function that takes integers, byte slices and owned descriptors.
+//!
+//! A socket address is its bytes (see [`crate::wire`]): the vectors send ones
+//! the standard library would refuse to build.
+#![expect(
+    unsafe_code,
+    reason = "the vectors need system calls with flags and families no safe wrapper takes"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::AtomicU32;
+
+fn check(value: libc::c_int) -> io::Result<libc::c_int> {
+    if value < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(value)
+    }
+}
+
+fn check_size(value: isize) -> io::Result<usize> {
+    usize::try_from(value).map_err(|_negative| io::Error::last_os_error())
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    let fd = check(fd)?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn length(bytes: &[u8]) -> libc::socklen_t {
+    libc::socklen_t::try_from(bytes.len()).unwrap_or(libc::socklen_t::MAX)
+}
+
+/// `socket(2)`, close-on-exec.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    owned(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) })
+}
+
+/// `bind(2)`.
+pub fn bind(socket: &OwnedFd, address: &[u8]) -> io::Result<()> {
+    let pointer = address.as_ptr().cast();
+    // SAFETY: pointer and length describe `address`, which outlives the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), pointer, length(address)) }).map(drop)
+}
+
+/// `connect(2)`.
+pub fn connect(socket: &OwnedFd, address: &[u8]) -> io::Result<()> {
+    let pointer = address.as_ptr().cast();
+    // SAFETY: pointer and length describe `address`, which outlives the call.
+    check(unsafe { libc::connect(socket.as_raw_fd(), pointer, length(address)) }).map(drop)
+}
+
+/// `sendto(2)`; an empty address means none.
+pub fn send(socket: &OwnedFd, data: &[u8], flags: i32, address: &[u8]) -> io::Result<usize> {
+    let name = if address.is_empty() {
+        std::ptr::null()
+    } else {
+        address.as_ptr().cast()
+    };
+    let fd = socket.as_raw_fd();
+    let flags = flags | libc::MSG_NOSIGNAL;
+    // SAFETY: both pointers describe slices that outlive the call; a null name
+    // goes with length zero.
+    check_size(unsafe {
+        libc::sendto(
+            fd,
+            data.as_ptr().cast(),
+            data.len(),
+            flags,
+            name,
+            length(address),
+        )
+    })
+}
+
+/// An IPv4 socket address another thread rewrites while the kernel reads it.
+#[derive(Debug)]
+#[repr(C)]
+pub struct SharedAddress {
+    /// `AF_INET`.
+    pub family: u16,
+    /// Network order.
+    pub port: u16,
+    /// Network order.
+    pub address: AtomicU32,
+    /// Padding of `sockaddr_in`.
+    pub zero: [u8; 8],
+}
+
+/// `sendto(2)` from an address that changes underneath.
+pub fn send_shared(socket: &OwnedFd, data: &[u8], address: &SharedAddress) -> io::Result<usize> {
+    let name: *const SharedAddress = address;
+    let size = libc::socklen_t::try_from(size_of::<SharedAddress>()).unwrap_or(0);
+    let fd = socket.as_raw_fd();
+    // SAFETY: both pointers stay valid for the call; the kernel copies the
+    // address once, and any value of the atomic field is a valid address.
+    check_size(unsafe {
+        libc::sendto(
+            fd,
+            data.as_ptr().cast(),
+            data.len(),
+            libc::MSG_NOSIGNAL,
+            name.cast(),
+            size,
+        )
+    })
+}
+
+fn header(name: &[u8], parts: &mut [libc::iovec]) -> libc::msghdr {
+    // SAFETY: msghdr is plain integers and pointers; all zero is its empty value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    if !name.is_empty() {
+        header.msg_name = name.as_ptr().cast_mut().cast();
+        header.msg_namelen = length(name);
+    }
+    header.msg_iov = parts.as_mut_ptr();
+    header.msg_iovlen = parts.len();
+    header
+}
+
+fn part(data: &[u8]) -> libc::iovec {
+    libc::iovec {
+        iov_base: data.as_ptr().cast_mut().cast(),
+        iov_len: data.len(),
+    }
+}
+
+/// `sendmsg(2)` of several parts.
+pub fn send_message(socket: &OwnedFd, data: &[&[u8]], address: &[u8]) -> io::Result<usize> {
+    let mut parts: Vec<_> = data.iter().map(|data| part(data)).collect();
+    let header = header(address, &mut parts);
+    // SAFETY: the header points at slices that outlive the call; sendmsg only
+    // reads them.
+    check_size(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, 0) })
+}
+
+/// `sendmmsg(2)`: `data` twice, to the same address.
+pub fn send_messages(socket: &OwnedFd, data: &[u8], address: &[u8]) -> io::Result<usize> {
+    let (mut first, mut second) = ([part(data)], [part(data)]);
+    let mut messages =
+        [header(address, &mut first), header(address, &mut second)].map(|header| libc::mmsghdr {
+            msg_hdr: header,
+            msg_len: 0,
+        });
+    // SAFETY: the two headers point at slices and arrays that outlive the call.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), 2, 0) };
+    check(sent).map(|count| usize::try_from(count).unwrap_or(0))
+}
+
+/// `setsockopt(2)`.
+pub fn set_option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: pointer and length describe `value`, which outlives the call.
+    let done = unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), length(value)) };
+    check(done).map(drop)
+}
+
+/// `setsockopt(2)` of an integer.
+pub fn set_number(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    set_option(socket, level, name, &value.to_ne_bytes())
+}
+
+/// `getsockopt(2)` into `value`; how many bytes the kernel wrote.
+pub fn get_option(
+    socket: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: &mut [u8],
+) -> io::Result<usize> {
+    let mut size = length(value);
+    let fd = socket.as_raw_fd();
+    // SAFETY: pointer and length describe `value`, and the kernel writes no more.
+    let done =
+        unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut size) };
+    check(done).map(|_| size as usize)
+}
+
+/// Which side of a fork this is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, and the new one's id.
+    Parent(i32),
+}
+
+/// `fork(2)`. The probe forks while it has one thread, so the child may do
+/// anything the parent could.
+pub fn fork() -> io::Result<Fork> {
+    // SAFETY: no other thread of the probe holds a lock at this point.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// `CLONE_INTO_CGROUP`, include/uapi/linux/sched.h; libc's does not fit its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `clone3(2)` with flags and a cgroup to be born in.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    // struct clone_args, include/uapi/linux/sched.h: flags, pidfd, child_tid,
+    // parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
+    let mut arguments = [0_u64; 11];
+    let [f, _, _, _, signal, .., group] = &mut arguments;
+    *f = flags;
+    // A CLONE_PARENT child signals as its parent does (kernel/fork.c,
+    // clone3_args_valid).
+    if flags & libc::CLONE_PARENT as u64 == 0 {
+        *signal = libc::SIGCHLD as u64;
+    }
+    if let Some(cgroup) = cgroup {
+        *f |= CLONE_INTO_CGROUP;
+        *group = u64::try_from(cgroup.as_raw_fd()).unwrap_or(0);
+    }
+    let size = size_of_val(&arguments);
+    // SAFETY: the arguments are valid for the call; without a stack and without
+    // CLONE_VM the child gets a copy of this address space, as with fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, arguments.as_mut_ptr(), size) };
+    match pid {
+        0 => Ok(Fork::Child),
+        1.. => Ok(Fork::Parent(i32::try_from(pid).unwrap_or(0))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `waitpid(2)`; the exit code, or 128 plus the signal.
+pub fn wait(pid: i32) -> io::Result<i32> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the answer.
+    check(unsafe { libc::waitpid(pid, &raw mut status, 0) })?;
+    Ok(if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        128 + libc::WTERMSIG(status)
+    })
+}
+
+/// `_exit(2)`: ends a forked child without running the parent's destructors.
+pub fn leave(code: i32) -> ! {
+    // SAFETY: never returns, touches nothing.
+    unsafe { libc::_exit(code) }
+}
+
+/// `alarm(2)`: the process is ended by a signal after `seconds`.
+pub fn alarm(seconds: u32) {
+    // SAFETY: takes an integer; no handler is installed, so it ends the process.
+    unsafe {
+        libc::alarm(seconds);
+    }
+}
+
+/// `kill(2)`.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// `setns(2)` into the network namespace of `namespace`, this thread only.
+pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// `unshare(2)` of the network namespace, this thread only.
+pub fn leave_network() -> io::Result<()> {
+    // SAFETY: takes an integer only.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// `geteuid(2)`.
+pub fn effective_user() -> u32 {
+    // SAFETY: has no arguments and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Gives up root in this thread group: real, effective and saved ids.
+pub fn become_user(id: u32) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::setresgid(id, id, id) })?;
+    // SAFETY: takes integers only.
+    check(unsafe { libc::setresuid(id, id, id) }).map(drop)
+}
+
+/// `ioctl(2)` with a buffer the kernel reads and writes.
+pub fn control(fd: BorrowedFd<'_>, request: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let raw = fd.as_raw_fd();
+    // SAFETY: callers pass a buffer at least as large as the request's type.
+    check(unsafe { libc::ioctl(raw, request, buffer.as_mut_ptr()) }).map(drop)
+}
+
+/// Has SIGINT, SIGTERM and SIGHUP write a byte to `pipe`, and nothing else.
+pub fn forward_signals(pipe: OwnedFd) -> io::Result<()> {
+    static PIPE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
+    extern "C" fn handler(signal: libc::c_int) {
+        let byte = [u8::try_from(signal).unwrap_or(0)];
+        let fd = PIPE.load(std::sync::atomic::Ordering::Relaxed);
+        // SAFETY: write(2) is async-signal-safe; the buffer is on this stack.
+        unsafe {
+            libc::write(fd, byte.as_ptr().cast(), 1);
+        }
+    }
+    use std::os::fd::IntoRawFd as _;
+    PIPE.store(pipe.into_raw_fd(), std::sync::atomic::Ordering::Relaxed);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let entry: extern "C" fn(libc::c_int) = handler;
+        let entry = entry as libc::sighandler_t;
+        // SAFETY: the handler does nothing but an async-signal-safe call.
+        if unsafe { libc::signal(signal, entry) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
