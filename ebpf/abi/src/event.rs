@@ -7,7 +7,7 @@ macro_rules! code {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $value:literal,)* }) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+            Clone, Copy, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq,
         )]
         #[repr(transparent)]
         pub struct $name(pub u8);
