@@ -1,4 +1,8 @@
 //! What the kernel programs report through the ring buffer.
+#![expect(
+    missing_debug_implementations,
+    reason = "of hidden types that zerocopy's derives make; inside a macro the lint sees them"
+)]
 
 use crate::GroupId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
