@@ -79,6 +79,8 @@ pub struct Program {
     /// The kernel's digest of its instructions as loaded (SHA-1 or SHA-256,
     /// cut to 8 bytes).
     pub tag: u64,
+    /// Instructions the kernel's verifier walked; none on old kernels.
+    pub verified: Option<u32>,
 }
 
 /// What this host can do, found without changing it.
@@ -305,6 +307,7 @@ fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Vec<Program> {
                 name: hook.name,
                 id: info.id(),
                 tag: info.tag(),
+                verified: info.verified_instruction_count(),
             })
         })
         .collect()
