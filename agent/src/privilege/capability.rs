@@ -233,8 +233,10 @@ pub fn require_root_capabilities() -> Result<Capabilities, CapabilityError> {
 /// `CAP_DAC_OVERRIDE` where the TPM's node belongs to a user and group that
 /// this process is not (`tss:tss` on Debian).
 #[must_use]
-pub fn wanted(held: Capabilities, tpm_device: Option<&Path>) -> Vec<Capability> {
-    let optional = OPTIONAL.iter().filter(|capability| held.has(**capability));
+pub fn wanted(tpm_device: Option<&Path>) -> Vec<Capability> {
+    let held = effective().ok();
+    let holds = |capability: &&Capability| held.is_some_and(|held| held.has(**capability));
+    let optional = OPTIONAL.iter().filter(holds);
     let mut wanted: Vec<Capability> = REQUIRED.iter().chain(optional).copied().collect();
     if tpm_device.is_some_and(|device| !opens_by_mode(device)) {
         wanted.insert(0, Capability::DacOverride);
@@ -375,13 +377,12 @@ mod tests {
 
     #[test]
     fn a_tpm_of_another_user_keeps_dac_override() {
-        let held = effective().unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mine = wanted(held, Some(file.path()));
+        let mine = wanted(Some(file.path()));
         assert!(!mine.contains(&Capability::DacOverride));
-        let none = wanted(held, None);
+        let none = wanted(None);
         assert!(!none.contains(&Capability::DacOverride));
-        let absent = wanted(held, Some(Path::new("/nonexistent/tpmrm0")));
+        let absent = wanted(Some(Path::new("/nonexistent/tpmrm0")));
         assert!(absent.contains(&Capability::DacOverride));
     }
 
