@@ -94,7 +94,7 @@ pub struct SharedAddress {
 /// `sendto(2)` from an address that changes underneath.
 pub fn send_shared(socket: &OwnedFd, data: &[u8], address: &SharedAddress) -> io::Result<usize> {
     let name: *const SharedAddress = address;
-    let size = size_of::<SharedAddress>() as libc::socklen_t;
+    let size = libc::socklen_t::try_from(size_of::<SharedAddress>()).unwrap_or(0);
     let fd = socket.as_raw_fd();
     // SAFETY: both pointers stay valid for the call; the kernel copies the
     // address once, and any value of the atomic field is a valid address.
@@ -249,7 +249,9 @@ pub fn leave(code: i32) -> ! {
 /// `alarm(2)`: the process is ended by a signal after `seconds`.
 pub fn alarm(seconds: u32) {
     // SAFETY: takes an integer; no handler is installed, so it ends the process.
-    unsafe { libc::alarm(seconds) };
+    unsafe {
+        libc::alarm(seconds);
+    }
 }
 
 /// `kill(2)`.
@@ -298,7 +300,9 @@ pub fn forward_signals(pipe: OwnedFd) -> io::Result<()> {
         let byte = [u8::try_from(signal).unwrap_or(0)];
         let fd = PIPE.load(std::sync::atomic::Ordering::Relaxed);
         // SAFETY: write(2) is async-signal-safe; the buffer is on this stack.
-        unsafe { libc::write(fd, byte.as_ptr().cast(), 1) };
+        unsafe {
+            libc::write(fd, byte.as_ptr().cast(), 1);
+        }
     }
     use std::os::fd::IntoRawFd as _;
     PIPE.store(pipe.into_raw_fd(), std::sync::atomic::Ordering::Relaxed);

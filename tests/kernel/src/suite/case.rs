@@ -38,7 +38,7 @@ fn attempt(suite: &mut Suite, vector: &'static Vector, phase: Phase) -> Result<O
     let outcome = match phase {
         Phase::Control | Phase::Teeth => verdict::unguarded(vector, &seen),
         Phase::Cgroup | Phase::Tree => {
-            let outcome = verdict::guarded(vector, &seen, &suite.status);
+            let outcome = verdict::guarded(vector, phase, &seen, &suite.status);
             with_events(suite, vector, phase, &running, &seen, position, outcome)
         }
     };

@@ -10,7 +10,7 @@ mod endurance;
 mod report;
 mod verdict;
 
-use crate::catalog::{VECTORS, Vector};
+use crate::catalog::{Tree, VECTORS, Vector};
 use crate::cgroup::Corner;
 use crate::cleanup;
 use crate::holder::{Flavour, Holder, Status};
@@ -176,7 +176,7 @@ impl Suite {
 
     fn all(&mut self, report: &mut Report, vectors: &[&'static Vector], phase: Phase) {
         for vector in vectors {
-            if phase == Phase::Tree && !vector.tree {
+            if phase == Phase::Tree && vector.tree == Tree::Outside {
                 continue;
             }
             if report.is_absent(vector) {
