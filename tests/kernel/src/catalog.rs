@@ -1,5 +1,5 @@
 //! Every way out that is tried, as a table: what it does, which case of the
-//! bypass catalogue it is (B-numbers, `docs/bypasses`), and what must come of it.
+//! bypass catalogue it is (B-numbers), and what must come of it.
 //!
 //! A row claims nothing by itself: the control run must show that the way is
 //! open when nobody is guarded.
