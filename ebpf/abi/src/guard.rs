@@ -62,8 +62,9 @@ pub struct Group {
     pub boundary: u16,
     /// The class of the device.
     pub class: DeviceClass,
-    /// Always zero.
-    pub reserved: u8,
+    /// How deep the cgroup lies below the root; 0 where it is deeper than
+    /// [`MAX_LEVEL`], so that its children are not found by their ancestor.
+    pub level: u8,
 }
 
 /// Bits of [`Task::flags`].
@@ -78,6 +79,9 @@ impl TaskFlags {
     pub const TREE: u32 = 1;
     /// It left the guarded cgroup it belongs to.
     pub const LEFT: u32 = 2;
+    /// It ended. The entry stays a while so that what its sockets still hold
+    /// is judged; a new process of the same id takes the entry away.
+    pub const ENDED: u32 = 4;
 }
 
 /// A guarded process (thread group), keyed by its tgid.
@@ -97,10 +101,54 @@ pub struct Task {
     /// The boundary that judges it.
     pub boundary: u16,
     /// Always zero.
-    pub reserved: [u8; 6],
+    pub reserved: u16,
+    /// With [`TaskFlags::ENDED`], when: whole seconds since boot.
+    pub ended_boot_s: u32,
+}
+
+/// What a socket remembers of the processes that made or used it.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct SocketMark {
+    /// The group that judges the socket, whoever holds it now; 0 for none yet.
+    pub group: GroupId,
+    /// The thread group that made or last used it.
+    pub owner: u32,
+    /// The boundary that judges it, where `group` is set.
+    pub boundary: u16,
+    /// Always zero.
+    pub reserved: u16,
+}
+
+/// The deepest cgroup level whose children are found by their ancestor.
+pub const MAX_LEVEL: u32 = 15;
+
+/// Bits of the two masks in the map [`crate::maps::ARMED`].
+///
+/// Bit 0: something is guarded. Bit `n`: a cgroup at level `n` is. They are
+/// only ever set, because a socket that was marked can outlive whatever marked
+/// it. Two elements, so that neither side overwrites the other's bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Armed;
+
+impl Armed {
+    /// The element that the programs set.
+    pub const KERNEL: u32 = 0;
+    /// The element that the agent sets.
+    pub const AGENT: u32 = 1;
+    /// Set when anything is guarded.
+    pub const ANY: u64 = 1;
+    /// Set when a cgroup at `level` is guarded.
+    #[must_use]
+    pub const fn level(level: u32) -> u64 {
+        1 << level
+    }
 }
 
 const _: () = {
     assert!(size_of::<Group>() == 24);
     assert!(size_of::<Task>() == 32);
+    assert!(size_of::<SocketMark>() == 16);
 };

@@ -15,6 +15,7 @@ mod boundary;
 mod counters;
 mod event;
 mod guard;
+pub mod maps;
 
 pub use boundary::{
     GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue,
@@ -25,10 +26,15 @@ pub use counters::{
     protocol_bucket,
 };
 pub use event::{Event, EventKind, Hook, Reason, Verdict};
-pub use guard::{Device, DeviceClass, Group, GroupId, TREE_GROUP, Task, TaskFlags};
+pub use guard::{
+    Armed, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
+};
 
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 1;
+
+/// The rule number of the built-in rule that lets loopback be.
+pub const LOOPBACK_RULE: u16 = u16::MAX;
 
 /// IP protocol numbers as the boundary names them (IANA protocol registry).
 pub mod protocol {
@@ -42,4 +48,17 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+    /// UDP-Lite.
+    pub const UDP_LITE: u8 = 136;
+
+    /// Whether the protocol starts with a source and a destination port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_ports(protocol: u8) -> bool {
+        matches!(protocol, TCP | UDP | DCCP | SCTP | UDP_LITE)
+    }
 }

@@ -1,0 +1,69 @@
+//! The maps by name, what they hold and how much.
+//!
+//! A map is pinned under its name, so a name here is part of the contract.
+
+/// [`crate::Settings`], one element.
+pub const SETTINGS: &str = "SETTINGS";
+/// Longest-prefix match: `Key<Prefix>` to [`crate::PrefixValue`].
+pub const PREFIXES: &str = "PREFIXES";
+/// Array of [`crate::RuleSet`].
+pub const RULE_SETS: &str = "RULE_SETS";
+/// [`crate::Device`] to [`crate::DeviceClass`] (one byte).
+pub const DEVICES: &str = "DEVICES";
+/// [`crate::GroupId`] of a cgroup to [`crate::Group`].
+pub const GROUPS: &str = "GROUPS";
+/// Thread group id (`u32`) to [`crate::Task`].
+pub const TASKS: &str = "TASKS";
+/// Level-1 cgroup ids (`u64`) under which only a process tree is guarded.
+pub const TREE_ROOTS: &str = "TREE_ROOTS";
+/// Socket storage: [`crate::SocketMark`].
+pub const SOCKETS: &str = "SOCKETS";
+/// What is guarded at all, two `u64` masks; see [`crate::Armed`].
+pub const ARMED: &str = "ARMED";
+/// Entries of [`TASKS`], two `u64`: added by the kernel, removed by the agent.
+pub const TASK_COUNT: &str = "TASK_COUNT";
+/// Per-CPU `u64` by [`crate::counter_slot`].
+pub const COUNTERS: &str = "COUNTERS";
+/// Per-CPU [`crate::GroupCount`] by [`crate::GroupId`].
+pub const GROUP_COUNTS: &str = "GROUP_COUNTS";
+/// Per-CPU `u64` by [`crate::LostReason`].
+pub const LOST: &str = "LOST";
+/// The ring buffer of [`crate::Event`].
+pub const EVENTS: &str = "EVENTS";
+/// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
+pub const ABI: &str = "ABI";
+
+/// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
+pub const PINNED: [&str; 15] = [
+    ABI,
+    SETTINGS,
+    PREFIXES,
+    RULE_SETS,
+    DEVICES,
+    GROUPS,
+    TASKS,
+    TREE_ROOTS,
+    SOCKETS,
+    ARMED,
+    TASK_COUNT,
+    COUNTERS,
+    GROUP_COUNTS,
+    LOST,
+    EVENTS,
+];
+
+/// Guarded cgroups at once.
+pub const MAX_GROUPS: u32 = 4096;
+/// Guarded processes at once.
+pub const MAX_TASKS: u32 = 65_536;
+/// Entries of [`TASKS`] kept for processes that fork while it is full: the
+/// child still gets its entry, its parent is killed.
+pub const TASK_HEADROOM: u32 = 1024;
+/// Device numbers.
+pub const MAX_DEVICES: u32 = 1024;
+/// Level-1 cgroups in [`TREE_ROOTS`].
+pub const MAX_TREE_ROOTS: u32 = 64;
+/// Groups, cgroups and trees, that are counted by name.
+pub const MAX_COUNTED: u32 = 8192;
+/// Bytes of the ring buffer; a power of two times the page size.
+pub const RING_BYTES: u32 = 4 << 20;

@@ -1,0 +1,213 @@
+//! The one verdict: may this group send to that destination?
+//!
+//! One longest match finds the rule set, one bounded walk finds the entry;
+//! none means denied. An empty map reaches nothing.
+
+use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
+use aya_ebpf::maps::lpm_trie::Key;
+use merestone_abi::{
+    Event, GENERATION_SLOTS, PREFIX_HEADER_BITS, Prefix, RULE_ENTRIES, Reason, RuleEntry, Verdict,
+    protocol,
+};
+
+/// Where something is sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination {
+    /// Network order; an IPv4 address in its mapped form.
+    pub(crate) address: [u8; 16],
+    /// 0 where the protocol has none.
+    pub(crate) port: u16,
+    /// IP protocol number.
+    pub(crate) protocol: u8,
+    /// A non-first fragment: it has no ports, whatever its protocol.
+    pub(crate) fragment: bool,
+}
+
+/// What was decided, and by what.
+#[derive(Clone, Copy)]
+pub(crate) struct Decision {
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Reason,
+    pub(crate) rule: u16,
+    pub(crate) generation: u32,
+}
+
+/// `::ffff:0:0/96`, RFC 4291 §2.5.5.2.
+const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/// `64:ff9b::/96`, RFC 6052 §2.1.
+const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The mapped form of an IPv4 address in network order.
+#[inline(always)]
+pub(crate) fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    let mut address = [0; 16];
+    address[10] = 0xff;
+    address[11] = 0xff;
+    address[12] = v4[0];
+    address[13] = v4[1];
+    address[14] = v4[2];
+    address[15] = v4[3];
+    address
+}
+
+/// The IPv4 address that an IPv6 one carries to a translator or a relay.
+#[inline(always)]
+fn embedded(address: &[u8; 16]) -> Option<[u8; 16]> {
+    if starts_with(address, &NAT64) {
+        return Some(mapped([address[12], address[13], address[14], address[15]]));
+    }
+    // 2002::/16, RFC 3056 §2.
+    if address[0] == 0x20 && address[1] == 0x02 {
+        return Some(mapped([address[2], address[3], address[4], address[5]]));
+    }
+    None
+}
+
+#[inline(always)]
+fn starts_with(address: &[u8; 16], prefix: &[u8; 12]) -> bool {
+    let mut same = true;
+    for i in 0..12 {
+        same &= address[i] == prefix[i];
+    }
+    same
+}
+
+/// Whether an address is an IPv4 one in its mapped form.
+#[inline(always)]
+pub(crate) fn is_mapped(address: &[u8; 16]) -> bool {
+    starts_with(address, &MAPPED)
+}
+
+/// Judges a destination. Every hook calls this and nothing else.
+#[inline(never)]
+pub(crate) fn decide(to: &Destination, boundary: u16, decision: &mut Decision) {
+    *decision = refuse(Reason::NO_RULE);
+    // A verdict of `refuse` may be AUDIT; what the rules say comes first.
+    let refused = decision.verdict;
+    judge(&to.address, to, boundary, decision);
+    if decision.verdict == Verdict::ALLOW
+        && let Some(inner) = embedded(&to.address)
+    {
+        let outer_rule = decision.rule;
+        judge(&inner, to, boundary, decision);
+        if decision.verdict == Verdict::ALLOW {
+            decision.rule = outer_rule;
+        } else {
+            decision.reason = Reason::EMBEDDED;
+        }
+    }
+    if decision.verdict != Verdict::ALLOW {
+        decision.verdict = refused;
+    }
+}
+
+/// A refusal for a reason that no rule can lift; under an auditing boundary it
+/// is reported and passes.
+#[inline(always)]
+pub(crate) fn refuse(reason: Reason) -> Decision {
+    let (generation, audit) = match SETTINGS.get(0) {
+        Some(settings) => {
+            let generation = settings.generation;
+            let slot = generation % GENERATION_SLOTS;
+            let audit = if slot == 0 {
+                settings.audit[0]
+            } else {
+                settings.audit[1]
+            };
+            (generation, audit == 1)
+        }
+        None => (0, false),
+    };
+    Decision {
+        verdict: if audit { Verdict::AUDIT } else { Verdict::DENY },
+        reason,
+        rule: 0,
+        generation,
+    }
+}
+
+#[inline(always)]
+fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Decision) {
+    decision.verdict = Verdict::DENY;
+    decision.reason = Reason::NO_RULE;
+    decision.rule = 0;
+    let key = Key::new(
+        PREFIX_HEADER_BITS + 128,
+        Prefix {
+            generation: (decision.generation as u16).to_be_bytes(),
+            boundary: boundary.to_be_bytes(),
+            address: *address,
+        },
+    );
+    let Some(prefix) = PREFIXES.get(key) else {
+        return;
+    };
+    let Some(set) = RULE_SETS.get(prefix.set) else {
+        return;
+    };
+    let length = set.length;
+    for i in 0..RULE_ENTRIES {
+        if i as u32 >= length {
+            return;
+        }
+        // SAFETY: `i` is below the array's length.
+        let entry = unsafe { set.entries.get_unchecked(i) };
+        if matches(entry, to) {
+            decision.reason = Reason::RULE;
+            decision.rule = entry.rule;
+            if entry.action == Verdict::ALLOW.0 {
+                decision.verdict = Verdict::ALLOW;
+            }
+            return;
+        }
+    }
+}
+
+#[inline(always)]
+fn matches(entry: &RuleEntry, to: &Destination) -> bool {
+    if entry.protocol != protocol::ANY && entry.protocol != to.protocol {
+        return false;
+    }
+    let any_port = entry.port_low == 0 && entry.port_high == u16::MAX;
+    if any_port {
+        return true;
+    }
+    // A rule with ports is no rule for a protocol without; a later fragment
+    // follows its first one, which was judged by port.
+    if !protocol::has_ports(to.protocol) {
+        return false;
+    }
+    to.fragment || (entry.port_low <= to.port && to.port <= entry.port_high)
+}
+
+/// To connect to no address is to connect to this host (net/ipv4/route.c
+/// `ip_route_output_key_hash_rcu`, net/ipv6/tcp_ipv6.c `tcp_v6_connect`).
+#[inline(always)]
+pub(crate) fn loopback_if_unspecified(mut address: [u8; 16]) -> [u8; 16] {
+    let mut head = 0;
+    for byte in address.iter().take(12) {
+        head |= byte;
+    }
+    let tail = address[12] | address[13] | address[14] | address[15];
+    if tail == 0 {
+        if head == 0 {
+            address[15] = 1;
+        } else if is_mapped(&address) {
+            address[12] = 127;
+            address[15] = 1;
+        }
+    }
+    address
+}
+
+/// Writes what was decided into an event.
+#[inline(always)]
+pub(crate) fn describe(event: &mut Event, to: &Destination, decision: &Decision) {
+    event.address = to.address;
+    event.port = to.port;
+    event.protocol = to.protocol;
+    event.verdict = decision.verdict;
+    event.reason = decision.reason;
+    event.rule = decision.rule;
+    event.generation = decision.generation;
+}

@@ -1,0 +1,195 @@
+//! `cgroup/device`: a task is guarded from the very call that opens a GPU.
+//!
+//! The hook runs inside open(2) (security/device_cgroup.c
+//! `devcgroup_inode_permission`), before the driver, so that the task is
+//! guarded whether or not the open succeeds. access(2) on the node guards as
+//! well. It denies an open only when the guarding could not be recorded, and
+//! sees no mknod(2): a node is nothing until it is opened.
+
+use crate::emit;
+use crate::guarded::{self, Recorded, Subject};
+use crate::maps::{DEVICES, GROUPS};
+use aya_ebpf::bindings::{
+    BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE, BPF_DEVCG_DEV_CHAR, BPF_NOEXIST,
+};
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns};
+use aya_ebpf::macros::cgroup_device;
+use aya_ebpf::programs::DeviceContext;
+use merestone_abi::{
+    Armed, Device, DeviceClass, EventKind, Group, Hook, LostReason, Reason, TREE_GROUP, Task,
+    TaskFlags, Verdict,
+};
+
+const ALLOW: i32 = 1;
+const REFUSE: i32 = 0;
+
+/// Guards whoever opens a GPU.
+#[cgroup_device]
+pub(crate) fn device(ctx: DeviceContext) -> i32 {
+    // SAFETY: the context is valid; volatile, because the verifier wants each
+    // field loaded whole.
+    let access = unsafe { (&raw const (*ctx.device).access_type).read_volatile() };
+    if access & 0xffff != BPF_DEVCG_DEV_CHAR
+        || (access >> 16) & (BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE) == 0
+    {
+        return ALLOW;
+    }
+    // SAFETY: as above.
+    let major = unsafe { (&raw const (*ctx.device).major).read_volatile() };
+    // SAFETY: as above.
+    let minor = unsafe { (&raw const (*ctx.device).minor).read_volatile() };
+    let Some(class) = class_of(major, minor) else {
+        return ALLOW;
+    };
+    let device = Device { major, minor };
+    if class == DeviceClass::CONTROL {
+        report(
+            EventKind::CONTROL,
+            Verdict::ALLOW,
+            &nobody(),
+            &device,
+            class,
+        );
+        return ALLOW;
+    }
+    guard(&device, class)
+}
+
+#[inline(always)]
+fn class_of(major: u32, minor: u32) -> Option<DeviceClass> {
+    let exact = Device { major, minor };
+    // SAFETY: the agent only ever adds devices.
+    if let Some(class) = unsafe { DEVICES.get(exact) } {
+        return Some(*class);
+    }
+    let whole = Device {
+        major,
+        minor: Device::ANY_MINOR,
+    };
+    // SAFETY: as above.
+    unsafe { DEVICES.get(whole) }.copied()
+}
+
+#[inline(always)]
+fn nobody() -> Subject {
+    Subject {
+        group: 0,
+        tgid: 0,
+        boundary: 0,
+    }
+}
+
+#[inline(always)]
+fn guard(device: &Device, class: DeviceClass) -> i32 {
+    let tgid = guarded::current_tgid();
+    if guarded::task(tgid).is_some() {
+        return ALLOW;
+    }
+    if guarded::in_tree_cgroup() {
+        guard_tree(tgid, device, class)
+    } else {
+        guard_cgroup(tgid, device, class)
+    }
+}
+
+#[inline(always)]
+fn guard_tree(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
+    let subject = Subject {
+        group: TREE_GROUP | u64::from(tgid),
+        tgid,
+        boundary: 0,
+    };
+    guarded::arm(Armed::ANY);
+    match guarded::record(tgid, &task_entry(&subject, TaskFlags::TREE)) {
+        Recorded::Yes => {}
+        // The headroom is for children of those who are guarded already.
+        Recorded::Barely => {
+            guarded::forget(tgid);
+            report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+            return REFUSE;
+        }
+        Recorded::No => {
+            report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+            return REFUSE;
+        }
+    }
+    emit::count_group_anew(subject.group);
+    report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
+    ALLOW
+}
+
+#[inline(always)]
+fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
+    // SAFETY: the helper takes no arguments and cannot fail.
+    let own = unsafe { bpf_get_current_cgroup_id() };
+    let level = guarded::current_level(own);
+    let mut subject = Subject {
+        group: own,
+        tgid,
+        boundary: 0,
+    };
+    if let Some((group, boundary)) = guarded::current_group(guarded::armed()) {
+        subject.group = group;
+        subject.boundary = boundary;
+        // Held by its cgroup in any case; the entry serves its children.
+        guarded::record(tgid, &task_entry(&subject, 0));
+        return ALLOW;
+    }
+    guarded::arm(Armed::ANY | Armed::level(level));
+    let entry = Group {
+        // SAFETY: the helper takes no arguments and cannot fail.
+        since_boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+        tgid,
+        major: device.major,
+        minor: device.minor,
+        boundary: 0,
+        class,
+        level: level as u8,
+    };
+    if GROUPS.insert(own, entry, u64::from(BPF_NOEXIST)).is_err() {
+        if guarded::group(own).is_none() {
+            emit::lost(LostReason::GROUPS_FULL);
+            report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+            return REFUSE;
+        }
+        // Another thread was first; it reports.
+        guarded::record(tgid, &task_entry(&subject, 0));
+        return ALLOW;
+    }
+    guarded::record(tgid, &task_entry(&subject, 0));
+    emit::count_group_anew(own);
+    report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
+    ALLOW
+}
+
+#[inline(always)]
+fn task_entry(subject: &Subject, flags: u32) -> Task {
+    Task {
+        group: subject.group,
+        // SAFETY: the helper takes no arguments and cannot fail.
+        since_boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+        flags: TaskFlags(flags),
+        boundary: subject.boundary,
+        ..Task::default()
+    }
+}
+
+#[inline(never)]
+fn report(
+    kind: EventKind,
+    verdict: Verdict,
+    subject: &Subject,
+    device: &Device,
+    class: DeviceClass,
+) {
+    emit::send(kind, Hook::DEVICE, subject, |event| {
+        emit::describe_current(event);
+        event.major = device.major;
+        event.minor = device.minor;
+        event.class = class;
+        event.verdict = verdict;
+        if verdict == Verdict::DENY {
+            event.reason = Reason::NO_ROOM;
+        }
+    });
+}

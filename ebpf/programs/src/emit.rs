@@ -1,0 +1,122 @@
+//! Counting and reporting.
+//!
+//! Counters are exact: per CPU, and atomic, because a softirq may interrupt a
+//! process in the same hook on the same CPU. Events are best effort: a full
+//! ring costs the event, which is counted, and nothing else.
+
+use crate::guarded::Subject;
+use crate::maps::{COUNTERS, EVENTS, GROUP_COUNTS, LOST};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::bpf_get_current_comm;
+use aya_ebpf::helpers::{
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
+};
+use core::arch::asm;
+use merestone_abi::{
+    Event, EventKind, GroupCount, GroupId, Hook, LostReason, Verdict, counter_slot,
+};
+
+/// Adds to a map value that other CPUs and interrupts may add to.
+#[inline(always)]
+pub(crate) fn add(slot: *mut u64, amount: u64) {
+    // `core` has no read-modify-write atomics for this target.
+    // SAFETY: `slot` is a map value the verifier has checked; it is 8-aligned.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) slot, in(reg) amount) };
+}
+
+/// Sets bits of a map value that other CPUs may set bits of.
+#[inline(always)]
+pub(crate) fn set_bits(slot: *mut u64, bits: u64) {
+    // SAFETY: as in `add`. The instruction is of Linux 5.12.
+    unsafe { asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) slot, in(reg) bits) };
+}
+
+/// Counts something that was lost.
+#[inline(always)]
+pub(crate) fn lost(reason: LostReason) {
+    if let Some(slot) = LOST.get_ptr_mut(reason.0) {
+        add(slot, 1);
+    }
+}
+
+/// Counts one decision, in the totals and for its group.
+#[inline(always)]
+pub(crate) fn count(hook: Hook, verdict: Verdict, protocol: u8, group: GroupId, bytes: u32) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter_slot(hook, verdict, protocol)) {
+        add(slot, 1);
+    }
+    let counts = match GROUP_COUNTS.get_ptr_mut(group) {
+        Some(counts) => counts,
+        None => {
+            count_group_anew(group);
+            let Some(counts) = GROUP_COUNTS.get_ptr_mut(group) else {
+                return;
+            };
+            counts
+        }
+    };
+    // SAFETY: `counts` points at a map value; only its fields' addresses are
+    // taken.
+    let (allowed, allowed_bytes, denied, audited) = unsafe {
+        (
+            &raw mut (*counts).allowed,
+            &raw mut (*counts).allowed_bytes,
+            &raw mut (*counts).denied,
+            &raw mut (*counts).audited,
+        )
+    };
+    if verdict == Verdict::DENY {
+        add(denied, 1);
+    } else {
+        if verdict == Verdict::AUDIT {
+            add(audited, 1);
+        }
+        if hook == Hook::EGRESS {
+            add(allowed, 1);
+            add(allowed_bytes, u64::from(bytes));
+        }
+    }
+}
+
+/// Makes room for a group's counts; counts the loss when there is none.
+#[inline(never)]
+pub(crate) fn count_group_anew(group: GroupId) {
+    let zero = GroupCount::default();
+    if GROUP_COUNTS
+        .insert(group, zero, u64::from(BPF_NOEXIST))
+        .is_err()
+        && GROUP_COUNTS.get_ptr(group).is_none()
+    {
+        lost(LostReason::COUNTS_FULL);
+    }
+}
+
+/// Fills in an event and hands it to the agent, or counts its loss. Filled in
+/// place: a program has 512 bytes of stack.
+#[inline(always)]
+pub(crate) fn send(kind: EventKind, hook: Hook, subject: &Subject, fill: impl FnOnce(&mut Event)) {
+    let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
+        return lost(LostReason::RING_FULL);
+    };
+    let event = slot.write(Event::default());
+    // SAFETY: the helper takes no arguments and cannot fail.
+    event.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
+    event.group = subject.group;
+    event.tgid = subject.tgid;
+    event.kind = kind;
+    event.hook = hook;
+    fill(event);
+    slot.submit(0);
+}
+
+/// Adds the calling task, where the hook runs in its context.
+#[inline(always)]
+pub(crate) fn describe_current(event: &mut Event) {
+    let id = bpf_get_current_pid_tgid();
+    event.tgid = (id >> 32) as u32;
+    event.pid = id as u32;
+    // SAFETY: the helper takes no arguments and cannot fail.
+    event.cgroup = unsafe { bpf_get_current_cgroup_id() };
+    // SAFETY: the helper writes 16 bytes, NUL padded, or zeros.
+    unsafe { bpf_get_current_comm(event.comm.as_mut_ptr().cast(), 16) };
+}

@@ -1,0 +1,69 @@
+//! Where fields lie in the running kernel's structs.
+//!
+//! There is no CO-RE in Rust: the agent looks each offset up in the kernel's
+//! BTF and writes it here before the object is loaded. A program whose offsets
+//! are not all known is not loaded at all. The verifier, which knows the
+//! struct types, checks every typed load against them once more.
+
+use aya_ebpf::Global;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        $(
+            $(#[$doc])*
+            #[unsafe(no_mangle)]
+            pub(crate) static $name: Global<u32> = Global::new(0);
+        )*
+    };
+}
+
+offsets! {
+    /// `task_struct.tgid`
+    TASK_TGID,
+    /// `task_struct.pid`
+    TASK_PID,
+    /// `task_struct.signal`
+    TASK_SIGNAL,
+    /// `signal_struct.live`
+    SIGNAL_LIVE,
+    /// `cgroup.kn`
+    CGROUP_KN,
+    /// `cgroup.root`
+    CGROUP_ROOT,
+    /// `cgroup.ancestors`
+    CGROUP_ANCESTORS,
+    /// `cgroup_root.hierarchy_id`
+    ROOT_HIERARCHY,
+    /// `kernfs_node.id`
+    KN_ID,
+    /// `socket.sk`
+    SOCKET_SK,
+    /// `msghdr.msg_name`
+    MSG_NAME,
+    /// `msghdr.msg_namelen`
+    MSG_NAMELEN,
+    /// `sock_common.skc_family`
+    SKC_FAMILY,
+    /// `sock_common.skc_daddr`
+    SKC_DADDR,
+    /// `sock_common.skc_dport`
+    SKC_DPORT,
+    /// `sock_common.skc_v6_daddr`
+    SKC_V6_DADDR,
+    /// `sock.sk_protocol`
+    SK_PROTOCOL,
+}
+
+/// Reads a field through a pointer whose type the verifier knows.
+///
+/// # Safety
+///
+/// `base` comes from the context or from another typed read; the verifier
+/// checks that the field lies in its struct, and turns a fault into zero.
+#[inline(always)]
+pub(crate) unsafe fn field<T: Copy>(base: *const u8, offset: &Global<u32>) -> T {
+    // SAFETY: as the caller says.
+    let at = unsafe { base.add(offset.load() as usize) };
+    // SAFETY: as the caller says; volatile, so that the load keeps its size.
+    unsafe { at.cast::<T>().read_volatile() }
+}

@@ -1,0 +1,254 @@
+//! BPF LSM, the second tier: socket families, and sockets handed over.
+//!
+//! Loaded only where a trial load succeeds. It closes what no cgroup hook sees
+//! (AF_PACKET, AF_XDP, vsock, ...) and judges a socket that an unguarded
+//! process made when a guarded one uses it. It does not look into what an
+//! AF_UNIX or loopback peer does with what it is told.
+
+use crate::decide::{self, Decision, Destination};
+use crate::emit;
+use crate::guarded::{self, Subject};
+use crate::layout::{
+    MSG_NAME, MSG_NAMELEN, SK_PROTOCOL, SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_V6_DADDR, SOCKET_SK,
+    field,
+};
+use crate::sockets;
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+use merestone_abi::{EventKind, Hook, LostReason, Reason, Verdict, protocol};
+
+const EPERM: i32 = -1;
+
+// include/linux/socket.h
+const AF_UNSPEC: u16 = 0;
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const AF_NETLINK: u16 = 16;
+/// include/uapi/linux/netlink.h
+const NETLINK_ROUTE: u32 = 0;
+/// `IPPROTO_MPTCP`, include/uapi/linux/in.h.
+const MPTCP: u16 = 262;
+
+/// Whether a guarded task may have a socket of this family.
+#[inline(always)]
+fn family_is_allowed(family: u16, protocol: u32) -> bool {
+    match family {
+        AF_UNIX | AF_INET | AF_INET6 => true,
+        AF_NETLINK => protocol == NETLINK_ROUTE,
+        _ => false,
+    }
+}
+
+/// `socket_create(family, type, protocol, kern)`.
+#[lsm(hook = "socket_create")]
+pub(crate) fn socket_create(ctx: LsmContext) -> i32 {
+    let before: i32 = ctx.arg(4);
+    if before != 0 {
+        return before;
+    }
+    let kern: i32 = ctx.arg(3);
+    if kern != 0 {
+        return 0;
+    }
+    let Some(subject) = guarded::current(guarded::armed()) else {
+        return 0;
+    };
+    let family: i32 = ctx.arg(0);
+    let protocol: i32 = ctx.arg(2);
+    if family_is_allowed(family as u16, protocol as u32) {
+        return 0;
+    }
+    refuse_family(Hook::LSM_CREATE, &subject, family as u16)
+}
+
+/// `socket_connect(sock, address, addrlen)`.
+#[lsm(hook = "socket_connect")]
+pub(crate) fn socket_connect(ctx: LsmContext) -> i32 {
+    let before: i32 = ctx.arg(3);
+    if before != 0 {
+        return before;
+    }
+    let Some(subject) = guarded::current(guarded::armed()) else {
+        return 0;
+    };
+    let socket: *const u8 = ctx.arg(0);
+    let address: *const u8 = ctx.arg(1);
+    let length: i32 = ctx.arg(2);
+    judge(
+        Hook::LSM_CONNECT,
+        &subject,
+        socket,
+        address as u64,
+        length as u32,
+    )
+}
+
+/// `socket_sendmsg(sock, msg, size)`.
+#[lsm(hook = "socket_sendmsg")]
+pub(crate) fn socket_sendmsg(ctx: LsmContext) -> i32 {
+    let before: i32 = ctx.arg(3);
+    if before != 0 {
+        return before;
+    }
+    let Some(subject) = guarded::current(guarded::armed()) else {
+        return 0;
+    };
+    let socket: *const u8 = ctx.arg(0);
+    let message: *const u8 = ctx.arg(1);
+    // SAFETY: a msghdr.
+    let name: u64 = unsafe { field(message, &MSG_NAME) };
+    // SAFETY: as above.
+    let length: u32 = unsafe { field(message, &MSG_NAMELEN) };
+    judge(Hook::LSM_SENDMSG, &subject, socket, name, length)
+}
+
+/// Judges one use of a socket. `name` is an address in kernel memory, or 0.
+#[inline(always)]
+fn judge(hook: Hook, subject: &Subject, socket: *const u8, name: u64, length: u32) -> i32 {
+    // SAFETY: a socket.
+    let sk: *const u8 = unsafe { field(socket, &SOCKET_SK) };
+    if sk.is_null() {
+        return 0;
+    }
+    // SAFETY: a sock, which starts with its sock_common.
+    let family: u16 = unsafe { field(sk, &SKC_FAMILY) };
+    // SAFETY: as above.
+    let sk_protocol: u16 = unsafe { field(sk, &SK_PROTOCOL) };
+    if !family_is_allowed(family, u32::from(sk_protocol)) {
+        return refuse_family(hook, subject, family);
+    }
+    if family != AF_INET && family != AF_INET6 {
+        return 0;
+    }
+    if !sockets::mark(sk.cast_mut().cast(), subject) {
+        emit::lost(LostReason::SOCKET_MARK);
+        return refuse_family(hook, subject, family);
+    }
+    let mut to = Destination {
+        address: [0; 16],
+        port: 0,
+        protocol: if sk_protocol == MPTCP {
+            protocol::TCP
+        } else {
+            sk_protocol as u8
+        },
+        fragment: false,
+    };
+    let known = if name != 0 && length >= 2 {
+        named(&mut to, family, name, length)
+    } else if hook == Hook::LSM_SENDMSG {
+        peer(&mut to, family, sk)
+    } else {
+        false
+    };
+    // Nowhere to send to yet: the kernel refuses it, or the packet is judged.
+    if !known {
+        return 0;
+    }
+    if !protocol::has_ports(to.protocol) {
+        to.port = 0;
+    }
+    let mut decision = decide::refuse(Reason::NO_RULE);
+    decide::decide(&to, subject.boundary, &mut decision);
+    emit::count(hook, decision.verdict, to.protocol, subject.group, 0);
+    if decision.verdict == Verdict::ALLOW {
+        return 0;
+    }
+    report(hook, subject, &to, &decision)
+}
+
+/// Reads a `sockaddr_in` or `sockaddr_in6` in kernel memory.
+#[inline(always)]
+fn named(to: &mut Destination, sk_family: u16, name: u64, length: u32) -> bool {
+    // SAFETY: the helper survives any address.
+    let Ok(family) = (unsafe { bpf_probe_read_kernel(name as *const u16) }) else {
+        return false;
+    };
+    // An IPv4 datagram socket takes AF_UNSPEC for AF_INET (net/ipv4/udp.c
+    // `udp_sendmsg`); to connect to AF_UNSPEC is to disconnect.
+    let v4 = family == AF_INET || (family == AF_UNSPEC && sk_family == AF_INET);
+    if family == AF_UNSPEC && length < 8 {
+        return false;
+    }
+    let port_at = (name + 2) as *const u16;
+    // SAFETY: as above.
+    let Ok(port) = (unsafe { bpf_probe_read_kernel(port_at) }) else {
+        return false;
+    };
+    to.port = u16::from_be(port);
+    if v4 {
+        // SAFETY: as above.
+        let Ok(v4) = (unsafe { bpf_probe_read_kernel((name + 4) as *const [u8; 4]) }) else {
+            return false;
+        };
+        to.address = decide::mapped(v4);
+    } else if family == AF_INET6 {
+        // SAFETY: as above.
+        let Ok(v6) = (unsafe { bpf_probe_read_kernel((name + 8) as *const [u8; 16]) }) else {
+            return false;
+        };
+        to.address = v6;
+    } else {
+        return false;
+    }
+    to.address = decide::loopback_if_unspecified(to.address);
+    true
+}
+
+/// Reads the peer of a connected socket; false where there is none.
+#[inline(always)]
+fn peer(to: &mut Destination, family: u16, sk: *const u8) -> bool {
+    // SAFETY: a sock, which starts with its sock_common.
+    let port: u16 = unsafe { field(sk, &SKC_DPORT) };
+    to.port = u16::from_be(port);
+    if family == AF_INET {
+        // SAFETY: as above.
+        let v4: u32 = unsafe { field(sk, &SKC_DADDR) };
+        to.address = decide::mapped(v4.to_ne_bytes());
+        return v4 != 0;
+    }
+    let at = sk.wrapping_add(SKC_V6_DADDR.load() as usize);
+    // SAFETY: the helper survives any address.
+    let Ok(v6) = (unsafe { bpf_probe_read_kernel(at.cast::<[u8; 16]>()) }) else {
+        return false;
+    };
+    to.address = v6;
+    let mut any = 0;
+    for byte in v6 {
+        any |= byte;
+    }
+    any != 0
+}
+
+#[inline(never)]
+fn report(hook: Hook, subject: &Subject, to: &Destination, decision: &Decision) -> i32 {
+    emit::send(EventKind::FLOW, hook, subject, |event| {
+        emit::describe_current(event);
+        decide::describe(event, to, decision);
+    });
+    if decision.verdict == Verdict::DENY {
+        EPERM
+    } else {
+        0
+    }
+}
+
+#[inline(never)]
+fn refuse_family(hook: Hook, subject: &Subject, family: u16) -> i32 {
+    let decision = decide::refuse(Reason::FAMILY);
+    emit::count(hook, decision.verdict, 0, subject.group, 0);
+    emit::send(EventKind::FLOW, hook, subject, |event| {
+        emit::describe_current(event);
+        event.family = family;
+        event.verdict = decision.verdict;
+        event.reason = decision.reason;
+        event.generation = decision.generation;
+    });
+    if decision.verdict == Verdict::DENY {
+        EPERM
+    } else {
+        0
+    }
+}

@@ -1,0 +1,81 @@
+//! Every map, under the name it is pinned by.
+//!
+//! The statics must carry the names of `merestone_abi::maps`. What is read on
+//! the packet path is preallocated, so that guarding never fails for want of
+//! memory at the wrong moment; only the prefixes and socket marks allocate.
+
+use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::lpm_trie::LpmTrie;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use merestone_abi::{
+    COUNTER_SLOTS, Device, DeviceClass, GENERATION_SLOTS, Group, GroupCount, GroupId, LOST_SLOTS,
+    MAX_PREFIXES, MAX_RULE_SETS, Prefix, PrefixValue, RuleSet, Settings, SocketMark, Task, maps,
+};
+
+#[map]
+pub(crate) static ABI: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static PREFIXES: LpmTrie<Prefix, PrefixValue> =
+    LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static RULE_SETS: Array<RuleSet> =
+    Array::with_max_entries(GENERATION_SLOTS * MAX_RULE_SETS, 0);
+#[map]
+pub(crate) static DEVICES: HashMap<Device, DeviceClass> =
+    HashMap::with_max_entries(maps::MAX_DEVICES, 0);
+#[map]
+pub(crate) static GROUPS: HashMap<GroupId, Group> = HashMap::with_max_entries(maps::MAX_GROUPS, 0);
+#[map]
+pub(crate) static TASKS: HashMap<u32, Task> =
+    HashMap::with_max_entries(maps::MAX_TASKS + maps::TASK_HEADROOM, 0);
+#[map]
+pub(crate) static TREE_ROOTS: HashMap<u64, u32> =
+    HashMap::with_max_entries(maps::MAX_TREE_ROOTS, 0);
+#[map]
+pub(crate) static ARMED: Array<u64> = Array::with_max_entries(2, 0);
+#[map]
+pub(crate) static TASK_COUNT: Array<u64> = Array::with_max_entries(2, 0);
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+#[map]
+pub(crate) static GROUP_COUNTS: PerCpuHashMap<GroupId, GroupCount> =
+    PerCpuHashMap::with_max_entries(maps::MAX_COUNTED, 0);
+#[map]
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(maps::RING_BYTES, 0);
+
+/// Socket marks. A socket accepted from a marked listener inherits the mark
+/// (`BPF_F_CLONE`, net/core/bpf_sk_storage.c `bpf_sk_storage_clone`), so that a
+/// reply on an inbound connection is judged like the listener.
+#[btf_map]
+pub(crate) static SOCKETS: SocketStorage = SocketStorage::new();
+
+/// A BTF map definition: the loader reads the types, never the values.
+#[repr(C)]
+pub(crate) struct SocketStorage {
+    r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const SocketMark,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the fields are null and never dereferenced; the loader replaces the
+// address of the static by the map.
+unsafe impl Sync for SocketStorage {}
+
+impl SocketStorage {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+}
