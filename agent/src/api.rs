@@ -113,6 +113,8 @@ pub struct CounterInfo {
 pub struct EvidenceInfo {
     /// This host's node id.
     pub node: String,
+    /// The attestation key's Name, in hex: what a verifier pins.
+    pub ak_name: String,
     /// The running session, in hex.
     pub session: String,
     /// Entries in the log.

@@ -35,6 +35,19 @@ pub fn boot_ns() -> u64 {
         .saturating_add(nanoseconds)
 }
 
+/// How long the host has slept since boot, in milliseconds: what boot time
+/// counts and monotonic time does not.
+#[must_use]
+pub fn slept_ms() -> u64 {
+    let awake = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(awake.tv_sec).unwrap_or_default();
+    let nanoseconds = u64::try_from(awake.tv_nsec).unwrap_or_default();
+    let awake_ns = seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds);
+    boot_ns().saturating_sub(awake_ns) / 1_000_000
+}
+
 /// What the kernel's clock discipline says (kernel/time/ntp.c). Without a time
 /// service `error_us` grows until the kernel calls the clock unsynchronised.
 #[must_use]

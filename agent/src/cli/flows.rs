@@ -1,6 +1,8 @@
 //! `merestone flows`: what guarded groups sent and what was refused.
 
-use super::{Exit, Failure, Globals};
+use super::{Exit, Failure, Globals, ask, output};
+use crate::api::{Reply, Request};
+use crate::serve::Client;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -25,6 +27,23 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-pub(super) fn execute(_: &Globals, _: &Args) -> Result<Exit, Failure> {
-    Err(Failure::unconnected("flows"))
+pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
+    let config = globals.load()?;
+    let request = Request::Flows {
+        follow: args.follow,
+        denied: args.denied,
+        limit: args.limit,
+    };
+    for reply in Client::connect(&config.api.socket)?.ask(&request)? {
+        match reply? {
+            Reply::Flow(event) if args.json => {
+                let line = serde_json::to_string(&event).map_err(|error| Failure::of(&error))?;
+                output::say(&line)?;
+            }
+            Reply::Flow(event) => output::say(&event.line())?,
+            Reply::Done { .. } => break,
+            other => return Err(ask::unexpected(&other)),
+        }
+    }
+    Ok(Exit::Yes)
 }

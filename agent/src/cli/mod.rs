@@ -4,6 +4,7 @@
 //! A command returns an [`Exit`] or a [`Failure`]; only this module turns that
 //! into text on stderr and a number. It decides nothing about traffic.
 
+mod ask;
 mod check;
 mod enroll;
 mod exit;

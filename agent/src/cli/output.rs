@@ -2,6 +2,7 @@
 
 use super::{Exit, Failure};
 use std::io::{self, Write as _};
+use std::path::Path;
 
 /// One line, or several, on stdout. A reader that went away is not an error.
 pub(super) fn say(text: &str) -> Result<(), Failure> {
@@ -47,4 +48,20 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
     } else {
         Exit::Yes
     }
+}
+
+/// Writes a file whole: a reader sees all of it or none.
+pub(super) fn file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
+    if !force && path.exists() {
+        let message = format!("{} exists already", path.display());
+        return Err(Failure::new(Exit::No, message).hint("overwrite it with --force"));
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    let beside = Path::new(&beside);
+    let written = std::fs::write(beside, bytes).and_then(|()| std::fs::rename(beside, path));
+    written.map_err(|error| {
+        Failure::new(Exit::No, format!("cannot write {}: {error}", path.display()))
+            .hint("name a file in a directory you may write to")
+    })
 }

@@ -1,6 +1,10 @@
 //! `merestone report`: the evidence of a span of time, in one file.
 
-use super::{Exit, Failure, Globals};
+use super::{Exit, Failure, Globals, ask, output};
+use crate::api::{Reply, Request};
+use crate::config::Config;
+use crate::export;
+use crate::serve::ClientError;
 use std::path::PathBuf;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -33,6 +37,38 @@ fn instant(text: &str) -> Result<OffsetDateTime, String> {
         .map_err(|error| format!("{error}; write 2026-11-01T00:00:00Z"))
 }
 
-pub(super) fn execute(_: &Globals, _: &Args) -> Result<Exit, Failure> {
-    Err(Failure::unconnected("report"))
+pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
+    let config = globals.load()?;
+    let sealed = seal(&config)?;
+    let now = OffsetDateTime::now_utc();
+    let bundle = export::bundle(
+        &config.state_dir,
+        milliseconds(args.from),
+        milliseconds(args.to.unwrap_or(now)),
+    )
+    .map_err(|error| Failure::of(&error))?;
+    output::file(&args.out, &bundle, args.force)?;
+    output::say(&format!(
+        "{}: {} bytes; {sealed}",
+        args.out.display(),
+        bundle.len()
+    ))?;
+    Ok(Exit::Yes)
+}
+
+/// Has the running agent seal what it has, so that the report is complete up
+/// to now. Without an agent the report ends with its last quote.
+fn seal(config: &Config) -> Result<String, Failure> {
+    match ask::once(config, &Request::Seal) {
+        Ok(Reply::Done { detail }) => Ok(detail),
+        Ok(other) => Err(ask::unexpected(&other)),
+        Err(ClientError::NotRunning { .. }) => {
+            Ok("no agent is running: it ends with the last quote".to_owned())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn milliseconds(time: OffsetDateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }

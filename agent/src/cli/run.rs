@@ -59,6 +59,21 @@ pub(super) fn execute(globals: &Globals, args: Args) -> Result<Exit, Failure> {
     start(config)
 }
 
-fn start(_: Config) -> Result<Exit, Failure> {
-    Err(Failure::unconnected("run"))
+fn start(config: Config) -> Result<Exit, Failure> {
+    use std::io::IsTerminal as _;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MERESTONE_LOG")
+        .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // People read lines, machines read JSON.
+    if std::io::stderr().is_terminal() {
+        log.init();
+    } else {
+        log.json().init();
+    }
+    match crate::run::run(config) {
+        Ok(()) => Ok(Exit::Yes),
+        Err(error) => Err(Failure::of(error.as_ref())),
+    }
 }

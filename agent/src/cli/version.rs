@@ -22,7 +22,7 @@ fn text(verbose: bool, object: Option<[u8; 32]>) -> String {
 
 /// The digest of the embedded object.
 fn object_sha256() -> Option<[u8; 32]> {
-    None
+    crate::bpf::object_sha256()
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ mod frame;
 mod leaves;
 mod reader;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use error::LedgerError;
 pub use leaves::Cut;

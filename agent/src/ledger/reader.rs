@@ -10,7 +10,7 @@ use super::{
     leaves, log_path,
     session::{self, SessionDir},
 };
-use merestone_evidence::{Digest, SealedEpoch};
+use merestone_evidence::{Digest, SealedEpoch, root_of};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -31,12 +31,6 @@ impl Reader {
             path: Checkpoint::path(&log),
         })?;
         Ok(Self { log, checkpoint })
-    }
-
-    /// Leaves under the last quote.
-    #[must_use]
-    pub const fn size(&self) -> u64 {
-        self.checkpoint.size
     }
 
     /// Sessions that were sealed, oldest first.
@@ -104,10 +98,16 @@ impl Reader {
         Ok(found)
     }
 
-    /// Leaf hashes of the first `size` leaves.
-    pub fn hashes(&self, size: u64) -> Result<Vec<Digest>, LedgerError> {
+    /// Hashes of the sealed leaves, checked against the sealed root.
+    pub fn hashes(&self) -> Result<Vec<Digest>, LedgerError> {
         let path = leaves::index_path(&self.log);
         let index = File::open(&path).map_err(LedgerError::io("open", &path))?;
-        leaves::read_hashes(&index, &path, size)
+        let hashes = leaves::read_hashes(&index, &path, self.checkpoint.size)?;
+        if root_of(&hashes) != self.checkpoint.root {
+            let why =
+                "its hashes do not lead to the sealed root; a start of the agent makes it again";
+            return Err(LedgerError::damaged(path, 0, why));
+        }
+        Ok(hashes)
     }
 }

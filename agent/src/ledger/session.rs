@@ -34,8 +34,8 @@ const ABANDONED: u8 = 3;
 const RECORD_LIMIT: usize = EpochStatement::LIMITS.bytes + 1;
 const KEY_LIMIT: u64 = 4096;
 const QUOTE_LIMIT: u64 = 64 << 10;
-/// Logs beyond this are left out of the evidence: no bundle could carry them.
-pub(crate) const LOG_LIMIT: u64 = 128 << 20;
+/// Logs beyond this are left out of the evidence: the verifier reads no more.
+pub(crate) const LOG_LIMIT: u64 = 64 << 20;
 
 /// The directory of all sessions.
 pub(crate) fn sessions_path(log: &Path) -> PathBuf {

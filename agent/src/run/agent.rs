@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::flow::{Fold, FlowEvent, Names, ProcessInfo, Store};
 use crate::gpu;
 use crate::ledger::Ledger;
-use crate::policy::{self, Compiled};
+use crate::policy::Compiled;
 use crate::seal::{self, EpochSealed, SealError, Sealer};
 use crate::serve::Call;
 use anyhow::{Context as _, Result};
@@ -255,10 +255,10 @@ impl Agent {
             Ok(found) => found.into_iter().for_each(|event| self.take(event)),
             Err(error) => tracing::error!(%error, "cannot look for processes that hold a GPU"),
         }
-        let state = self.parts.gpu.snapshot().state.name();
+        let state = self.parts.gpu.latest().state.name();
         if state != self.gpu_state {
             state.clone_into(&mut self.gpu_state);
-            let body = entries::from_gpu(&self.parts.gpu.snapshot());
+            let body = entries::from_gpu(&self.parts.gpu.latest());
             self.log(body);
         }
     }
@@ -270,8 +270,8 @@ impl Agent {
             return;
         }
         self.log_losses();
-        if !self.parts.gpu.snapshot().devices.is_empty() {
-            let body = entries::from_gpu(&self.parts.gpu.snapshot());
+        if !self.parts.gpu.latest().devices.is_empty() {
+            let body = entries::from_gpu(&self.parts.gpu.latest());
             self.log(body);
         }
         let inputs = report::epoch_inputs(self);
@@ -405,9 +405,8 @@ impl Agent {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let config = &self.parts.config;
-        let boundary = policy::load(&config.boundary, config.enforcement.mode)
-            .map_err(|faults| faults.to_string())?;
+        let boundary =
+            super::load_boundary(&self.parts.config).map_err(|faults| faults.to_string())?;
         let tables = super::tables(&boundary);
         let installed = tokio::task::block_in_place(|| self.parts.kernel.install(&tables));
         self.generation = installed.map_err(|error| error.to_string())?;

@@ -66,7 +66,8 @@ pub(super) fn process(info: &ProcessInfo) -> Option<Process> {
     })
 }
 
-fn digest(text: &str) -> Option<Digest> {
+/// A digest from its hexadecimal form.
+pub(super) fn digest(text: &str) -> Option<Digest> {
     let bytes = hex::decode(text).ok()?;
     Some(Digest(bytes.try_into().ok()?))
 }

@@ -12,9 +12,10 @@ mod jsonl;
 mod report;
 
 pub use entries::class_name;
+pub use report::tiers;
 
 use crate::bpf;
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::flow::Store;
 use crate::gpu;
 use crate::ledger::{Ledger, LedgerError};
@@ -39,8 +40,8 @@ const TPM_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs until SIGTERM or SIGINT. Call it before any thread is started.
 pub fn run(config: Config) -> Result<()> {
-    privilege::require()?;
-    let boundary = policy::load(&config.boundary, config.enforcement.mode)?;
+    privilege::require_root_capabilities()?;
+    let boundary = load_boundary(&config)?;
     let root = privilege::cgroup_root(config.enforcement.cgroup_root.as_deref())?;
     privilege::bpffs(&config.enforcement.pin_dir)?;
     let address = Address::from_str(&config.tpm.tcti)?;
@@ -55,6 +56,13 @@ pub fn run(config: Config) -> Result<()> {
         .build()
         .context("cannot start the runtime")?
         .block_on(begin(config, boundary, &root, address))
+}
+
+/// The boundary file, audited where the configuration says so.
+fn load_boundary(config: &Config) -> Result<Compiled, Faults> {
+    let mut boundary = policy::load(&config.boundary)?;
+    boundary.audit |= config.enforcement.mode == policy::Mode::Audit;
+    Ok(boundary)
 }
 
 async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address) -> Result<()> {
@@ -155,12 +163,12 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
 }
 
 /// What the GPU monitor needs of the configuration.
-pub fn gpu_options(config: &Config) -> gpu::Options {
-    gpu::Options {
+pub fn gpu_options(config: &Config) -> gpu::Config {
+    gpu::Config {
         library: config.gpu.nvml_library.clone(),
         interval: config.gpu.interval,
         allow_test_library: config.gpu.allow_test_library,
-        ..gpu::Options::default()
+        ..gpu::Config::default()
     }
 }
 

@@ -109,7 +109,7 @@ pub(super) fn session_inputs(agent: &Agent) -> SessionInputs {
             })
             .collect(),
         uncovered: kernel.uncovered(),
-        gpu: inventory(&agent.parts.gpu.snapshot()),
+        gpu: inventory(&agent.parts.gpu.latest()),
         kernel: evidence::Kernel {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             boot_id: clock::boot_id(),
@@ -157,8 +157,8 @@ fn inventory(snapshot: &GpuSnapshot) -> evidence::GpuInventory {
         library_sha256: snapshot
             .library
             .as_ref()
-            .and_then(|library| library.sha256)
-            .map(Digest),
+            .and_then(|library| library.sha256.as_deref())
+            .and_then(super::entries::digest),
         test_library: snapshot.test_library,
         devices: snapshot
             .devices
@@ -180,7 +180,7 @@ fn inventory(snapshot: &GpuSnapshot) -> evidence::GpuInventory {
 /// The statement that closes an epoch.
 pub(super) fn epoch_inputs(agent: &Agent) -> EpochInputs {
     let kernel = &agent.parts.kernel;
-    let gpu = agent.parts.gpu.snapshot();
+    let gpu = agent.parts.gpu.latest();
     EpochInputs {
         boundary: boundary(&agent.parts.boundary),
         object_sha256: Agent::object_digest(),
@@ -222,19 +222,23 @@ pub(super) fn epoch_inputs(agent: &Agent) -> EpochInputs {
     }
 }
 
-/// All that `merestone status` shows.
-pub(super) fn status(agent: &Agent) -> Status {
-    let kernel = &agent.parts.kernel;
-    let gpu = agent.parts.gpu.snapshot();
-    let tiers: Vec<TierInfo> = kernel
-        .tiers()
+/// The tiers, for people.
+pub fn tiers(tiers: Vec<crate::bpf::Tier>) -> Vec<TierInfo> {
+    tiers
         .into_iter()
         .map(|tier| TierInfo {
             name: tier.name.to_owned(),
             active: tier.active,
             detail: tier.detail,
         })
-        .collect();
+        .collect()
+}
+
+/// All that `merestone status` shows.
+pub(super) fn status(agent: &Agent) -> Status {
+    let kernel = &agent.parts.kernel;
+    let gpu = agent.parts.gpu.latest();
+    let tiers = tiers(kernel.tiers());
     let attached = tiers.iter().any(|tier| tier.name == "cgroup" && tier.active);
     let counters = kernel.counters().unwrap_or_default();
     Status {
@@ -286,9 +290,10 @@ fn evidence_info(agent: &Agent) -> EvidenceInfo {
         epochs: seal.epochs,
         last_quote_ms: seal.last_epoch_ms,
         quote_error: seal.error,
-        tpm: seal.tpm.to_string(),
+        tpm: format!("{} {} firmware {}", seal.tpm.manufacturer, seal.tpm.vendor, seal.tpm.firmware),
         software_tpm: seal.tpm.software,
         node: seal.node,
+        ak_name: seal.ak_name,
     }
 }
 
@@ -392,7 +397,7 @@ fn processes(
 /// The GPUs an event is about: those that NVML says the process uses; else the
 /// node whose opening guarded the group.
 pub(super) fn gpus_of(agent: &Agent, event: &Event) -> Vec<String> {
-    let snapshot = agent.parts.gpu.snapshot();
+    let snapshot = agent.parts.gpu.latest();
     let used: Vec<String> = snapshot
         .devices
         .iter()
@@ -425,7 +430,7 @@ pub(super) fn exposition(agent: &Agent) -> String {
     let status = status(agent);
     let readings = Readings {
         status: &status,
-        gpu: gpu::metrics(&agent.parts.gpu.snapshot()),
+        gpu: gpu::metrics(&agent.parts.gpu.latest()),
         seal: &agent.parts.metrics,
     };
     serve::render(&readings).unwrap_or_else(|error| {

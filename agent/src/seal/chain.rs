@@ -7,8 +7,8 @@
 
 use super::SealError;
 use crate::ledger::Ledger;
-use merestone_evidence::{Digest, Quote, sha256};
-use merestone_tpm::{Quoted, Tpm, TpmError};
+use merestone_evidence::{Digest, Quote};
+use merestone_tpm::{Clock, Quoted, Tpm, TpmError};
 use prometheus::Histogram;
 
 const IMA_PCR: u8 = 10;
@@ -19,56 +19,73 @@ pub(super) struct Step {
     pub(super) digest: Digest,
     /// The chain register before the digest goes in.
     pub(super) before: Digest,
+    /// The TPM's clock in the session's quote.
+    pub(super) clock: Clock,
     pub(super) pcrs: Vec<u8>,
     pub(super) chain_pcr: u8,
 }
 
-impl Step {
-    pub(super) fn of(statement: &[u8], before: Digest, pcrs: &[u8], chain_pcr: u8) -> Self {
-        Self {
-            digest: sha256(statement),
-            before,
-            pcrs: pcrs.to_vec(),
-            chain_pcr,
-        }
-    }
+/// What the chain register says of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Its digest is not in the register.
+    Before,
+    /// Its digest is the last thing in the register.
+    After,
+    /// Neither explains what the register holds.
+    Elsewhere(Digest),
+}
 
+impl Step {
     fn after(&self) -> Digest {
         self.before.extended(&self.digest)
     }
 
-    /// Take the step as far as it has to go. Every error but `ForeignExtend`
-    /// leaves it to be taken again; that one gives the epoch up.
+    pub(super) fn place(&self, tpm: &mut dyn Tpm) -> Result<Place, SealError> {
+        let now = chain_value(&tpm.read_pcrs(&[self.chain_pcr])?, self.chain_pcr)?;
+        Ok(match now {
+            now if now == self.before => Place::Before,
+            now if now == self.after() => Place::After,
+            now => Place::Elsewhere(now),
+        })
+    }
+
+    /// From the disk into the register and to the quote.
     pub(super) fn take(
         &self,
         tpm: &mut dyn Tpm,
         ledger: &Ledger,
         quote_seconds: &Histogram,
     ) -> Result<Quote, SealError> {
-        let now = chain_value(&tpm.read_pcrs(&[self.chain_pcr])?, self.chain_pcr)?;
-        if now == self.before {
-            tpm.extend(self.chain_pcr, &self.digest)?;
-        } else if now != self.after() {
-            return Err(self.give_up(ledger, self.before, now)?);
+        match self.place(tpm)? {
+            Place::Before => tpm.extend(self.chain_pcr, &self.digest)?,
+            Place::After => {}
+            Place::Elsewhere(got) => return Err(self.foreign(ledger, self.before, got)?),
         }
-        let timer = quote_seconds.start_timer();
-        let Quoted { quote, clock: _ } = match tpm.quote(&self.pcrs, &self.digest) {
-            Ok(quoted) => quoted,
-            Err(error) => {
-                timer.stop_and_discard();
-                return Err(error.into());
-            }
-        };
-        timer.observe_duration();
-        let quoted = chain_value(&quote.pcrs, self.chain_pcr)?;
-        if quoted != self.after() {
-            return Err(self.give_up(ledger, self.after(), quoted)?);
+        self.quote(tpm, ledger, quote_seconds)
+    }
+
+    /// Quote a step whose digest is in the register, and store the quote.
+    pub(super) fn quote(
+        &self,
+        tpm: &mut dyn Tpm,
+        ledger: &Ledger,
+        quote_seconds: &Histogram,
+    ) -> Result<Quote, SealError> {
+        let Quoted { quote, clock } = timed(quote_seconds, || tpm.quote(&self.pcrs, &self.digest))?;
+        let got = chain_value(&quote.pcrs, self.chain_pcr)?;
+        if !clock.is_same_run(&self.clock) {
+            ledger.abandon_epoch(&SealError::Restarted.to_string())?;
+            return Err(SealError::Restarted);
+        }
+        if got != self.after() {
+            return Err(self.foreign(ledger, self.after(), got)?);
         }
         ledger.seal_epoch(&quote)?;
         Ok(quote)
     }
 
-    fn give_up(
+    pub(super) fn foreign(
         &self,
         ledger: &Ledger,
         expected: Digest,
@@ -82,6 +99,21 @@ impl Step {
         ledger.abandon_epoch(&error.to_string())?;
         Ok(error)
     }
+}
+
+/// Count the time of a quote that succeeds.
+pub(super) fn timed<T>(
+    seconds: &Histogram,
+    quote: impl FnOnce() -> Result<T, TpmError>,
+) -> Result<T, TpmError> {
+    let timer = seconds.start_timer();
+    let result = quote();
+    if result.is_ok() {
+        timer.observe_duration();
+    } else {
+        timer.stop_and_discard();
+    }
+    result
 }
 
 /// The value of the chain register among `pcrs`.

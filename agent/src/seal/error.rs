@@ -27,6 +27,11 @@ pub enum SealError {
         /// What it holds.
         got: Digest,
     },
+    /// The TPM was reset, restarted or resumed.
+    #[error(
+        "the TPM was restarted since the session began (the host slept, or the TPM was reset); a new session has to be started"
+    )]
+    Restarted,
     /// No session was started, or the last one came to an end.
     #[error("no session is open; start one before closing an epoch")]
     NoSession,
@@ -56,6 +61,15 @@ pub enum SealError {
 }
 
 impl SealError {
+    /// The session came to an end with this: start another.
+    #[must_use]
+    pub const fn ends_session(&self) -> bool {
+        matches!(
+            self,
+            Self::ForeignExtend { .. } | Self::Restarted | Self::NoSession
+        )
+    }
+
     /// A short word for metrics.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
@@ -64,6 +78,7 @@ impl SealError {
             Self::Tpm(_) => "tpm",
             Self::Ledger(_) => "disk",
             Self::ForeignExtend { .. } => "foreign_extend",
+            Self::Restarted => "tpm_restart",
             Self::NoSession => "no_session",
             Self::Selection { .. } | Self::Random { .. } | Self::Pending { .. } | Self::Gone => {
                 "internal"

@@ -10,9 +10,10 @@
 //! entries gather behind it, and the next call takes it up where it stands. No
 //! further epoch is begun before, since the register could then never show the
 //! pending one. After a crash the value of the register tells how far the
-//! pending epoch got; it is finished under its own, unchanged statement, or
-//! abandoned when a reboot has cleared the register. What it covered is then
-//! sealed by the first epoch of the next session, whose cause is `recovered`.
+//! pending epoch got: if its digest is in there it gets its quote, under its own,
+//! unchanged statement; if not (it never got there, or a reboot cleared the
+//! register) it is abandoned, and what it covered is sealed by the first epoch
+//! of the next session, whose cause is `recovered`.
 //!
 //! It refuses to sign anything with the TPM that is not on the disk, and to go
 //! on with a register that somebody else extends.
@@ -22,6 +23,7 @@ mod chain;
 mod error;
 mod inputs;
 mod metrics;
+mod recover;
 mod session;
 mod status;
 mod thread;
@@ -30,7 +32,8 @@ pub use boot::BootLogs;
 pub use error::SealError;
 pub use inputs::{EpochInputs, SessionInputs};
 pub use metrics::Metrics;
-pub use session::{EpochSealed, Recovered, SealCore, SealOptions, SessionSealed};
+pub use recover::Recovered;
+pub use session::{EpochSealed, SealCore, SealOptions, SessionSealed};
 pub use status::Status;
 pub use thread::Sealer;
 

@@ -1,21 +1,20 @@
 //! The sealer itself, without its thread.
 
 use super::{
-    BootLogs, EpochInputs, Metrics, SealError, SessionInputs, Status, boot,
-    chain::{Step, chain_value, ima_value},
+    BootLogs, EpochInputs, Metrics, Recovered, SealError, SessionInputs, Status, boot,
+    chain::{Place, Step, chain_value, ima_value, timed},
     default_node_id,
     inputs::{EpochFacts, SessionFacts},
 };
 use crate::{
     clock,
-    ledger::{Cut, Ledger, Opened, Pending},
+    ledger::{Ledger, Opened},
 };
 use ed25519_dalek::SigningKey;
 use merestone_evidence::{
-    Body, Cause, Digest, Entry, EntryKind, EpochStatement, Quote, SessionId, SessionStatement,
-    TpmInfo, decode, encode, sha256,
+    Cause, Digest, EpochStatement, Quote, SessionId, TpmInfo, encode, sha256,
 };
-use merestone_tpm::{Tpm, check_chain_pcr};
+use merestone_tpm::{Clock, Quoted, Tpm, check_chain_pcr};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
 
@@ -43,17 +42,6 @@ impl Default for SealOptions {
     }
 }
 
-/// What was left over from before and what became of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// The pending epoch: `true` it has its quote now, `false` it was abandoned.
-    pub pending: Option<bool>,
-    /// A torn end of the log was cut off.
-    pub cut: Option<Cut>,
-    /// Leaves that the session before did not seal.
-    pub unsealed: u64,
-}
-
 /// A session that was started.
 #[derive(Debug, Clone)]
 pub struct SessionSealed {
@@ -78,6 +66,9 @@ pub struct EpochSealed {
     pub digest: Digest,
 }
 
+/// Two clocks are read one after the other; a sleep is longer than that.
+const SLEPT_JITTER_MS: u64 = 100;
+
 /// An open session.
 struct Open {
     id: SessionId,
@@ -93,6 +84,10 @@ struct Open {
     opened_ms: u64,
     /// The chain register after the last sealed epoch.
     chain: Digest,
+    /// The TPM's clock in the session's quote.
+    clock: Clock,
+    /// How long the host had slept when the session began.
+    slept_ms: u64,
     ima: Option<Digest>,
     /// The first epoch covers leaves from before the session.
     is_recovering: bool,
@@ -101,12 +96,12 @@ struct Open {
 
 /// Owns the TPM and the session key. Its calls block on both TPM and disk.
 pub struct SealCore {
-    tpm: Box<dyn Tpm>,
-    ledger: Arc<Ledger>,
+    pub(super) tpm: Box<dyn Tpm>,
+    pub(super) ledger: Arc<Ledger>,
     options: SealOptions,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     node: String,
-    opened: Opened,
+    pub(super) opened: Opened,
     open: Option<Open>,
     status: Status,
 }
@@ -182,7 +177,7 @@ impl SealCore {
         cause: Cause,
     ) -> Result<EpochSealed, SealError> {
         let result = self.try_close(inputs, cause);
-        if matches!(result, Err(SealError::ForeignExtend { .. })) {
+        if result.as_ref().is_err_and(SealError::ends_session) {
             self.open = None;
         }
         self.note(result.as_ref().err());
@@ -238,9 +233,10 @@ impl SealCore {
         let bytes = encode(&statement);
         let digest = sha256(&bytes);
         self.ledger.begin_session(&bytes, self.tpm.ak_public())?;
-        let timer = self.metrics.quote_seconds.start_timer();
-        let quote = self.tpm.quote(&self.options.pcrs, &digest)?.quote;
-        timer.observe_duration();
+        let slept_ms = clock::slept_ms();
+        let Quoted { quote, clock } = timed(&self.metrics.quote_seconds, || {
+            self.tpm.quote(&self.options.pcrs, &digest)
+        })?;
         let logs = &self.options.boot_logs;
         let (boot_log, ima_log) = (boot::read(&logs.boot), boot::read(&logs.ima));
         self.ledger
@@ -252,6 +248,8 @@ impl SealCore {
             previous: digest,
             opened_ms: started_ms,
             chain: chain_value(&quote.pcrs, self.options.chain_pcr)?,
+            clock,
+            slept_ms,
             ima: ima_value(&quote),
             is_recovering: recovered.unsealed > 0,
             pending: None,
@@ -263,93 +261,34 @@ impl SealCore {
         })
     }
 
-    /// Deal with what an earlier session left behind, and write it down.
-    fn recover(&mut self) -> Result<Recovered, SealError> {
-        let mut found = Recovered {
-            pending: None,
-            cut: self.opened.cut.clone(),
-            unsealed: 0,
-        };
-        let mut notes = Vec::new();
-        if let Some(pending) = self.ledger.pending()? {
-            let outcome = self.finish(&pending)?;
-            found.pending = Some(outcome.is_none());
-            notes.push(match outcome {
-                None => format!(
-                    "the epoch {} had no quote and has one now",
-                    sha256(&pending.statement)
-                ),
-                Some(why) => format!(
-                    "the epoch {} was abandoned: {why}",
-                    sha256(&pending.statement)
-                ),
-            });
-        }
-        if let Some(Cut { offset, bytes }) = self.opened.cut.take() {
-            notes.push(format!(
-                "{bytes} bytes of a torn record at offset {offset} of the log were cut"
-            ));
-        }
-        found.unsealed = self.ledger.size() - self.ledger.sealed().size;
-        if found.unsealed > 0 {
-            notes.push(format!(
-                "{} entries of the session before are sealed in this one",
-                found.unsealed
-            ));
-        }
-        for detail in notes {
-            tracing::warn!(detail, "recovered");
-            self.ledger.append(&Entry {
-                kind: EntryKind,
-                time_ms: clock::now_ms(),
-                boot_ns: clock::boot_ns(),
-                body: Body::Recovered {
-                    cause: Cause::Recovered,
-                    detail,
-                },
-            })?;
-        }
-        Ok(found)
-    }
-
-    /// Finish the pending epoch of an earlier session; `Some` says why that
-    /// cannot be.
-    fn finish(&mut self, pending: &Pending) -> Result<Option<String>, SealError> {
-        let unreadable = |error: merestone_evidence::DecodeError| SealError::Pending {
-            why: error.to_string(),
-        };
-        let session: SessionStatement = decode(&pending.session.statement).map_err(unreadable)?;
-        if pending.session.ak_public != self.tpm.ak_public() {
-            let why = "the TPM or its attestation key is another one now";
-            self.ledger.abandon_epoch(why)?;
-            return Ok(Some(why.to_owned()));
-        }
-        let before = chain_value(&pending.last_quote.pcrs, session.chain_pcr)?;
-        let step = Step::of(&pending.statement, before, &session.pcrs, session.chain_pcr);
-        match step.take(self.tpm.as_mut(), &self.ledger, &self.metrics.quote_seconds) {
-            Ok(_quote) => {
-                self.metrics.epochs.inc();
-                Ok(None)
-            }
-            Err(SealError::ForeignExtend { .. }) => {
-                Ok(Some("the chain register holds neither value of it; the machine was rebooted, or another program extends it".to_owned()))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     fn try_close(&mut self, inputs: EpochInputs, cause: Cause) -> Result<EpochSealed, SealError> {
-        if self
-            .open
-            .as_ref()
-            .ok_or(SealError::NoSession)?
-            .pending
-            .is_some()
-        {
-            self.step()?;
+        self.clear_pending()?;
+        let open = self.open.as_ref().ok_or(SealError::NoSession)?;
+        // Seen before the register is touched, so that the next session begins
+        // where this one ended.
+        if clock::slept_ms().abs_diff(open.slept_ms) > SLEPT_JITTER_MS {
+            return Err(SealError::Restarted);
         }
         self.write_ahead(inputs, cause)?;
         self.step()
+    }
+
+    /// Deal with an epoch that a slow or absent TPM left pending. One that is
+    /// in the register gets its quote; one that is not would be quoted long
+    /// after the time it names, so it makes way for a fresh statement.
+    fn clear_pending(&mut self) -> Result<(), SealError> {
+        let open = self.open.as_mut().ok_or(SealError::NoSession)?;
+        let Some((_statement, step)) = open.pending.as_ref() else {
+            return Ok(());
+        };
+        if step.place(self.tpm.as_mut())? == Place::Before {
+            self.ledger.abandon_epoch(
+                "it never reached the register; a fresh statement takes its place",
+            )?;
+            open.pending = None;
+            return Ok(());
+        }
+        self.step().map(drop)
     }
 
     fn write_ahead(&mut self, inputs: EpochInputs, cause: Cause) -> Result<(), SealError> {
@@ -372,12 +311,13 @@ impl SealCore {
             },
         });
         let bytes = encode(&statement);
-        let step = Step::of(
-            &bytes,
-            open.chain,
-            &self.options.pcrs,
-            self.options.chain_pcr,
-        );
+        let step = Step {
+            digest: sha256(&bytes),
+            before: open.chain,
+            clock: open.clock,
+            pcrs: self.options.pcrs.clone(),
+            chain_pcr: self.options.chain_pcr,
+        };
         self.ledger.write_ahead(&bytes)?;
         open.pending = Some((statement, step));
         Ok(())

@@ -4,11 +4,9 @@
 //! Process ids and command lines are never labels.
 
 use crate::api::Status;
+use crate::gpu;
 use crate::seal;
 use prometheus::{Counter, Encoder as _, Gauge, IntCounter, IntGauge, Opts, Registry, TextEncoder};
-
-/// A reading that another part gives by name, with its labels.
-pub type Reading = (String, Vec<(String, String)>, f64);
 
 /// What one scrape shows.
 #[derive(Debug)]
@@ -16,7 +14,7 @@ pub struct Readings<'a> {
     /// The agent's state.
     pub status: &'a Status,
     /// The GPU monitor's readings, already named.
-    pub gpu: Vec<Reading>,
+    pub gpu: Vec<gpu::Metric>,
     /// How sealing fares.
     pub seal: &'a seal::Metrics,
 }
@@ -102,9 +100,26 @@ pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
         )?;
     }
     evidence(&registry, readings)?;
-    for (name, labels, value) in &readings.gpu {
-        let labels: Vec<_> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        float(&registry, name, "From the GPU's driver; absent where it gives none.", &labels, *value)?;
+    for metric in &readings.gpu {
+        let labels: Vec<_> = metric
+            .labels
+            .iter()
+            .map(|(label, value)| (*label, value.as_str()))
+            .collect();
+        let options = options(metric.name, metric.help, &labels);
+        match metric.kind {
+            gpu::Kind::Gauge => {
+                let gauge = Gauge::with_opts(options)?;
+                gauge.set(metric.value);
+                registry.register(Box::new(gauge))?;
+            }
+            gpu::Kind::Counter => {
+                let counter = Counter::with_opts(options)?;
+                // A counter below zero is none; the library would panic on it.
+                counter.inc_by(metric.value.max(0.0));
+                registry.register(Box::new(counter))?;
+            }
+        }
     }
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
@@ -193,12 +208,6 @@ fn float(
     labels: &[(&str, &str)],
     value: f64,
 ) -> Result<(), prometheus::Error> {
-    // By the exposition's convention a name in `_total` is a counter.
-    if name.ends_with("_total") {
-        let metric = Counter::with_opts(options(name, help, labels))?;
-        metric.inc_by(value.max(0.0));
-        return registry.register(Box::new(metric));
-    }
     let metric = Gauge::with_opts(options(name, help, labels))?;
     metric.set(value);
     registry.register(Box::new(metric))

@@ -113,12 +113,15 @@ fn choose(context: &mut Context) -> Result<AkKind, TpmError> {
     })
 }
 
+/// `noDA` because the key has no password to guess: without it, wrong guesses
+/// at anybody's key lock this one out too, and the evidence stops.
 fn attributes() -> Result<ObjectAttributes, tss_esapi::Error> {
     ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)
         .with_sensitive_data_origin(true)
         .with_user_with_auth(true)
+        .with_no_da(true)
         .with_restricted(true)
         .with_sign_encrypt(true)
         .build()

@@ -38,7 +38,7 @@ pub enum TpmError {
     },
     /// The TPM counts too many failed authorizations.
     #[error(
-        "the TPM is in dictionary-attack lockout, so it refuses the attestation key; wait for it to recover or reset it with tpm2_dictionarylockout"
+        "the TPM is in dictionary-attack lockout, so it refuses commands with a password; wait for it to recover or reset it with tpm2_dictionarylockout"
     )]
     Lockout,
     /// A hierarchy needs a password.

@@ -52,6 +52,37 @@ pub struct Clock {
     pub safe: bool,
 }
 
+impl Clock {
+    /// The clock in a marshalled `TPMS_ATTEST` (TPM 2.0 part 2 §10.12.12);
+    /// `None` where the bytes end too early. Nothing else is checked.
+    #[must_use]
+    pub fn of_attest(attest: &[u8]) -> Option<Self> {
+        let after_kind = attest.get(6..)?;
+        let after_signer = skip_sized(after_kind)?;
+        let after_extra = skip_sized(after_signer)?;
+        let (powered_ms, rest) = after_extra.split_first_chunk()?;
+        let (reset_count, rest) = rest.split_first_chunk()?;
+        let (restart_count, rest) = rest.split_first_chunk()?;
+        Some(Self {
+            powered_ms: u64::from_be_bytes(*powered_ms),
+            reset_count: u32::from_be_bytes(*reset_count),
+            restart_count: u32::from_be_bytes(*restart_count),
+            safe: *rest.first()? != 0,
+        })
+    }
+
+    /// No reset, restart or resume lies between the two.
+    #[must_use]
+    pub const fn is_same_run(&self, other: &Self) -> bool {
+        self.reset_count == other.reset_count && self.restart_count == other.restart_count
+    }
+}
+
+fn skip_sized(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.get(usize::from(u16::from_be_bytes(*length))..)
+}
+
 /// A quote and the clock that was signed with it.
 #[derive(Debug, Clone)]
 pub struct Quoted {

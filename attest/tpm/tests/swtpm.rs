@@ -4,7 +4,7 @@
 mod support;
 
 use merestone_evidence::{Digest, sha256};
-use merestone_tpm::{AkKind, Deadline, EsysTpm, Options, Tpm as _, TpmError};
+use merestone_tpm::{AkKind, Clock, Deadline, EsysTpm, Options, Tpm as _, TpmError};
 use std::{fs, time::Duration};
 use support::Swtpm;
 
@@ -110,7 +110,9 @@ fn n21_the_key_is_a_restricted_signing_primary_of_the_endorsement_hierarchy() {
     );
     assert!(shown.contains(&format!("name: {name}")), "{shown}");
     assert!(
-        shown.contains("fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign\n"),
+        shown.contains(
+            "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign\n"
+        ),
         "{shown}"
     );
     assert!(
@@ -143,7 +145,7 @@ fn a_key_of_somebody_else_under_the_handle_is_refused_and_left_alone() {
     };
     let dir = tempfile::tempdir().unwrap();
     // Right attributes and scheme, wrong hierarchy (N29); then a storage key.
-    let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
+    let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign";
     for (handle, how, why) in [
         (
             "0x81014D53",
@@ -215,10 +217,53 @@ fn the_clock_shows_a_reboot() {
     let Some(mut swtpm) = Swtpm::start_or_skip("the_clock_shows_a_reboot") else {
         return;
     };
-    let before = EsysTpm::open(&options(&swtpm)).unwrap().clock().unwrap();
+    let before = {
+        let mut tpm = EsysTpm::open(&options(&swtpm)).unwrap();
+        let quoted = tpm.quote(&PCRS, &sha256(b"1")).unwrap();
+        assert_eq!(Clock::of_attest(&quoted.quote.attest), Some(quoted.clock));
+        tpm.clock().unwrap()
+    };
     swtpm.reset();
     let after = EsysTpm::open(&options(&swtpm)).unwrap().clock().unwrap();
     assert_eq!(after.reset_count, before.reset_count + 1);
+}
+
+#[test]
+fn a_lockout_that_others_caused_does_not_stop_the_quotes() {
+    let Some(swtpm) = Swtpm::start_or_skip("a_lockout_that_others_caused") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let lock = ["-s", "-n", "1", "-t", "1000", "-l", "1000"];
+    tool(
+        &swtpm,
+        &dir,
+        &[&["tpm2_dictionarylockout"][..], &lock].concat(),
+    );
+    tool(
+        &swtpm,
+        &dir,
+        &["tpm2_createprimary", "-p", "secret", "-c", "key.ctx"],
+    );
+    for _failure in 0..2 {
+        let create = [
+            "tpm2_create",
+            "-C",
+            "key.ctx",
+            "-P",
+            "wrong",
+            "-u",
+            "u",
+            "-r",
+            "r",
+        ];
+        swtpm.tool(dir.path(), &create).unwrap_err();
+    }
+    tool(&swtpm, &dir, &["tpm2_flushcontext", "-t"]);
+    let shown = tool(&swtpm, &dir, &["tpm2_getcap", "properties-variable"]);
+    assert!(shown.contains("inLockout:                 1"), "{shown}");
+    let mut tpm = EsysTpm::open(&options(&swtpm)).unwrap();
+    tpm.quote(&PCRS, &sha256(b"1")).unwrap();
 }
 
 #[test]

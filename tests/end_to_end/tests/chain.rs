@@ -131,11 +131,13 @@ fn reload(host: &Host, guarded: &mut Workload) {
         "the old boundary stays"
     );
     assert_eq!(host.status()["boundary"]["name"], "test");
+    let second = host.file("second.toml");
     std::fs::write(
-        host.boundary(),
+        &second,
         "name = \"second\"\n[[allow]]\ncidr = [\"203.0.113.0/24\"]\n[[deny]]\ncidr = [\"203.0.113.7/32\"]\nports = [443]\n",
     )
     .expect("writes");
+    std::fs::copy(&second, host.boundary()).expect("copies");
     host.ask(&["policy", "reload"]);
     assert_eq!(guarded.send("udp", "198.51.100.9", 443), EPERM);
     assert_ne!(guarded.send("udp", "203.0.113.7", 9000), EPERM);
