@@ -7,7 +7,7 @@ mod support;
 
 use merestone_agent::{
     clock, export,
-    ledger::{Ledger, Reader},
+    ledger::{Ledger, Reader, StoredLogs},
     seal::{
         BootLogs, EpochInputs, Metrics, SealCore, SealError, SealOptions, Sealer, SessionInputs,
     },
@@ -85,10 +85,10 @@ struct Host {
 
 impl Host {
     fn start(swtpm: &Swtpm, state_dir: &Path) -> Self {
-        Self::with(swtpm, state_dir, Duration::from_secs(20), BootLogs::none())
+        Self::with(swtpm, state_dir, Duration::from_secs(20), None)
     }
 
-    fn with(swtpm: &Swtpm, state_dir: &Path, limit: Duration, boot_logs: BootLogs) -> Self {
+    fn with(swtpm: &Swtpm, state_dir: &Path, limit: Duration, boot_logs: Option<BootLogs>) -> Self {
         let options = Options::at(swtpm.tcti().parse().unwrap());
         let mut tpm =
             Deadline::spawn(Duration::from_secs(20), move || EsysTpm::open(&options)).unwrap();
@@ -133,7 +133,7 @@ impl Host {
         let text = export::trust_file(&export::TrustInputs {
             node: status.node.clone(),
             ak_name: hex::decode(&status.ak_name).unwrap(),
-            boundary: boundary().sha256,
+            boundaries: vec![boundary().sha256],
             software_tpm: true,
             test_gpu_library: false,
             require: vec![],
@@ -151,8 +151,12 @@ fn faults(verdict: &Verdict) -> String {
         .checks
         .iter()
         .filter(|check| check.result == merestone_verify::CheckResult::Fail);
-    bad.map(|check| format!("{}: {}\n", check.id, check.detail))
-        .collect()
+    bad.map(|check| format!("{}: {}", check.id, check.detail))
+        .collect::<Vec<_>>()
+        .join(
+            "
+",
+        )
 }
 
 /// Everything sealed so far.
@@ -160,7 +164,11 @@ fn export_all(state_dir: &Path) -> Vec<u8> {
     let reader = Reader::open(state_dir).unwrap();
     let sessions = reader.sessions().unwrap();
     let first: SessionStatement = decode(&sessions[0].statement).unwrap();
-    let last = sessions.iter().rev().find_map(|session| reader.epochs(session.number).unwrap().pop()).unwrap();
+    let last = sessions
+        .iter()
+        .rev()
+        .find_map(|session| reader.epochs(session.number).unwrap().pop())
+        .unwrap();
     let last: EpochStatement = decode(&last.statement).unwrap();
     export::bundle(state_dir, first.started_ms, last.closed_ms).unwrap()
 }
@@ -337,12 +345,7 @@ fn a_tpm_that_hangs_delays_an_epoch_and_loses_nothing() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let mut host = Host::with(
-        &swtpm,
-        dir.path(),
-        Duration::from_millis(400),
-        BootLogs::none(),
-    );
+    let mut host = Host::with(&swtpm, dir.path(), Duration::from_millis(400), None);
     host.core.start_session(session_inputs()).unwrap();
     host.record(2);
     host.core.close_epoch(epoch_inputs(1), Cause::Work).unwrap();
@@ -437,10 +440,7 @@ fn an_epoch_that_never_reached_the_register_is_sealed_by_the_next_session() {
         (Some(false), 3)
     );
     host.core.close_epoch(epoch_inputs(0), Cause::Work).unwrap();
-    let verdict = judge(
-        &export_all(dir.path()),
-        &host.trust(),
-    );
+    let verdict = judge(&export_all(dir.path()), &host.trust());
     assert_eq!(verdict.verdict, Outcome::Pass, "{}", faults(&verdict));
 }
 
@@ -461,10 +461,7 @@ fn n28_a_reboot_ends_the_pending_epoch_and_the_session_and_is_seen() {
         );
         host.record(1);
         host.core.close_epoch(epoch_inputs(0), Cause::Work).unwrap();
-        let verdict = judge(
-            &export_all(dir.path()),
-            &host.trust(),
-        );
+        let verdict = judge(&export_all(dir.path()), &host.trust());
         assert_ne!(verdict.verdict, Outcome::Untrusted, "{}", faults(&verdict));
     }
 }
@@ -494,10 +491,7 @@ fn a_tpm_reset_under_a_running_agent_ends_the_session_and_a_new_one_goes_on() {
             .size,
         3
     );
-    let verdict = judge(
-        &export_all(dir.path()),
-        &host.trust(),
-    );
+    let verdict = judge(&export_all(dir.path()), &host.trust());
     assert_ne!(verdict.verdict, Outcome::Untrusted, "{}", faults(&verdict));
 }
 
@@ -539,20 +533,30 @@ fn boot_logs_are_kept_and_the_measurement_list_follows_its_register() {
     };
     fs::write(&logs.boot, b"firmware").unwrap();
     fs::write(&logs.ima, b"one").unwrap();
-    let mut host = Host::with(&swtpm, dir.path(), Duration::from_secs(20), logs.clone());
+    let mut host = Host::with(
+        &swtpm,
+        dir.path(),
+        Duration::from_secs(20),
+        Some(logs.clone()),
+    );
     host.core.start_session(session_inputs()).unwrap();
     fs::write(&logs.ima, b"one two").unwrap();
     host.core.close_epoch(epoch_inputs(1), Cause::Work).unwrap();
     let stored = || Reader::open(dir.path()).unwrap().boot_logs(1).unwrap();
     assert_eq!(
         stored(),
-        (Some(b"firmware".to_vec()), Some(b"one".to_vec())),
+        StoredLogs {
+            boot: Some(b"firmware".to_vec()),
+            ima: Some(b"one".to_vec())
+        },
         "the register did not move"
     );
     let extend = format!("10:sha256={}", sha256(b"two"));
-    swtpm.tool(dir.path(), &["tpm2_pcrextend", &extend]).unwrap();
+    swtpm
+        .tool(dir.path(), &["tpm2_pcrextend", &extend])
+        .unwrap();
     host.core.close_epoch(epoch_inputs(1), Cause::Work).unwrap();
-    assert_eq!(stored().1, Some(b"one two".to_vec()));
+    assert_eq!(stored().ima, Some(b"one two".to_vec()));
 }
 
 #[test]

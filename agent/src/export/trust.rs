@@ -6,6 +6,7 @@
 //! defaults, and a comment on each line.
 
 use merestone_evidence::Digest;
+use std::fmt::Write as _;
 
 /// What the file says of this host.
 #[derive(Debug, Clone)]
@@ -14,8 +15,8 @@ pub struct TrustInputs {
     pub node: String,
     /// The attestation key's Name.
     pub ak_name: Vec<u8>,
-    /// Digest of the boundary file that must be in force.
-    pub boundary: Digest,
+    /// Digests of the boundary files of which one must be in force.
+    pub boundaries: Vec<Digest>,
     /// The TPM is a program: evidence of it can only be accepted on purpose.
     pub software_tpm: bool,
     /// The GPU library is a test double.
@@ -30,11 +31,16 @@ pub fn trust_file(inputs: &TrustInputs) -> String {
     let TrustInputs {
         node,
         ak_name,
-        boundary,
+        boundaries,
         software_tpm,
         test_gpu_library,
         require,
     } = inputs;
+    let boundaries = boundaries
+        .iter()
+        .map(|digest| format!("\"{digest}\""))
+        .collect::<Vec<_>>()
+        .join(", ");
     let tiers = require
         .iter()
         .map(|tier| quoted(tier))
@@ -58,7 +64,7 @@ id = {node}
 ak_name = "{ak_name}"
 
 [require]
-boundary = ["{boundary}"] # sha256 of the boundary file; add each new one
+boundary = [{boundaries}] # sha256 of the boundary file; add each new one
 tiers = [{tiers}] # must be in force in every epoch
 software_tpm = {software_tpm} # {software_comment}
 test_gpu_library = {test_gpu_library} # a test double of the GPU library is accepted
@@ -79,7 +85,7 @@ fn quoted(text: &str) -> String {
         match character {
             '"' | '\\' => out.extend(['\\', character]),
             control if control.is_control() => {
-                out.push_str(&format!("\\u{:04X}", u32::from(control)))
+                let _infallible = write!(out, "\\u{:04X}", u32::from(control));
             }
             other => out.push(other),
         }
@@ -98,7 +104,7 @@ mod tests {
         let inputs = TrustInputs {
             node: "a\"b\\c\nd\u{7f}".into(),
             ak_name: [vec![0, 0x0b], vec![7; 32]].concat(),
-            boundary: Digest([1; 32]),
+            boundaries: vec![Digest([1; 32])],
             software_tpm: true,
             test_gpu_library: false,
             require: vec!["lsm".into()],

@@ -10,7 +10,7 @@ use super::{
 use merestone_evidence::{Digest, Entry, Frontier, Record as _, leaf_hash};
 use std::{
     fs::File,
-    io::{BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _},
+    io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,

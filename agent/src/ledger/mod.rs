@@ -31,7 +31,7 @@ pub use error::LedgerError;
 pub use leaves::Cut;
 pub use reader::Reader;
 pub(crate) use session::LOG_LIMIT;
-pub use session::StoredSession;
+pub use session::{StoredLogs, StoredSession};
 
 use checkpoint::Checkpoint;
 use leaves::Leaves;

@@ -146,7 +146,13 @@ fn a_log_is_read_back_as_it_was_written() {
     let sessions = reader.sessions().unwrap();
     assert_eq!(sessions.len(), 1);
     assert_eq!(reader.epochs(sessions[0].number).unwrap().len(), 4);
-    assert_eq!(reader.boot_logs(1).unwrap(), (Some(b"boot".to_vec()), None));
+    assert_eq!(
+        reader.boot_logs(1).unwrap(),
+        StoredLogs {
+            boot: Some(b"boot".to_vec()),
+            ima: None
+        }
+    );
 }
 
 #[test]
@@ -274,7 +280,7 @@ fn an_epoch_file_is_cut_behind_the_checkpoint_and_refused_before_it() {
     for _round in 0..40 {
         let dir = tempfile::tempdir().unwrap();
         filled(dir.path());
-        let path = session::SessionDir::new(&log_path(dir.path()), 1).epochs_path();
+        let path = SessionDir::new(&log_path(dir.path()), 1).epochs_path();
         let sealed = fs::read(&path).unwrap();
         let (ledger, _) = Ledger::open(dir.path()).unwrap();
         ledger.write_ahead(&epoch(&ledger, 4)).unwrap();
