@@ -18,7 +18,13 @@ use merestone_evidence::{
 };
 use merestone_tpm::{Deadline, EsysTpm, Options, Tpm as _};
 use merestone_verify::{Outcome, Purpose, Trust, Verdict, verify};
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use support::Swtpm;
 
 fn boundary() -> Boundary {
@@ -89,7 +95,11 @@ impl Host {
     }
 
     fn with(swtpm: &Swtpm, state_dir: &Path, limit: Duration, boot_logs: Option<BootLogs>) -> Self {
-        let options = Options::at(swtpm.tcti().parse().unwrap());
+        Self::at(&swtpm.tcti(), state_dir, limit, boot_logs)
+    }
+
+    fn at(tcti: &str, state_dir: &Path, limit: Duration, boot_logs: Option<BootLogs>) -> Self {
+        let options = Options::at(tcti.parse().unwrap());
         let mut tpm =
             Deadline::spawn(Duration::from_secs(20), move || EsysTpm::open(&options)).unwrap();
         tpm.set_limit(limit);
@@ -424,6 +434,72 @@ fn an_epoch_that_reached_the_register_before_a_crash_gets_its_quote_after_it() {
     let bundle: Bundle = decode(&bytes).unwrap();
     assert_eq!(sha256(&bundle.sessions[0].epochs[1].statement), digest);
     assert_eq!(verdict.verdict, Outcome::Pass, "{}", faults(&verdict));
+}
+
+/// The agent that `killed_at_any_moment` kills; does nothing by itself.
+#[test]
+fn victim() {
+    let (Ok(tcti), Ok(state_dir)) = (
+        std::env::var("MERESTONE_VICTIM_TCTI"),
+        std::env::var("MERESTONE_VICTIM_STATE"),
+    ) else {
+        return;
+    };
+    let mut host = Host::at(&tcti, Path::new(&state_dir), Duration::from_secs(20), None);
+    host.core.start_session(session_inputs()).unwrap();
+    for round in 1.. {
+        host.record(3);
+        host.core
+            .close_epoch(epoch_inputs(round), Cause::Work)
+            .unwrap();
+    }
+}
+
+#[test]
+fn killed_at_any_moment_the_evidence_goes_on_and_passes() {
+    let Some(swtpm) = Swtpm::start_or_skip("killed_at_any_moment_the_evidence_goes_on") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut found = Vec::new();
+    for round in 0..12 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "victim", "--nocapture"])
+            .env("MERESTONE_VICTIM_TCTI", swtpm.tcti())
+            .env("MERESTONE_VICTIM_STATE", dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // A different moment each time, mostly of an epoch; the first ones of
+        // opening and of starting a session.
+        let sessions = || {
+            Reader::open(dir.path())
+                .and_then(|reader| reader.sessions())
+                .map_or(0, |found| found.len())
+        };
+        let (before, deadline) = (sessions(), Instant::now() + Duration::from_secs(20));
+        while round > 1 && sessions() == before && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(3 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut host = Host::start(&swtpm, dir.path());
+        found.push(host.core.start_session(session_inputs()).unwrap().recovered);
+        host.core
+            .close_epoch(epoch_inputs(0), Cause::Shutdown)
+            .unwrap();
+        assert_eq!(host.ledger.sealed().size, host.ledger.size());
+        let verdict = judge(&export_all(dir.path()), &host.trust());
+        assert_eq!(
+            verdict.verdict,
+            Outcome::Pass,
+            "{found:?}\n{}",
+            faults(&verdict)
+        );
+    }
+    println!("found after each kill: {found:?}");
 }
 
 #[test]

@@ -54,6 +54,7 @@ impl Leaves {
         let (path, index_path) = (data_path(log), index_path(log));
         let data = file::open_append(&path)?;
         let index = file::open_append(&index_path)?;
+        file::sync_parent(&path)?;
         let scan = Scan::run(&path, &data, &index, sealed)?;
         if let Some(cut) = &scan.cut {
             data.set_len(cut.offset)
