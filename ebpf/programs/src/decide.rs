@@ -54,12 +54,7 @@ pub(crate) fn mapped(v4: [u8; 4]) -> [u8; 16] {
 #[inline(always)]
 fn embedded(address: &[u8; 16]) -> Option<[u8; 16]> {
     if starts_with(address, &NAT64) {
-        return Some(mapped([
-            address[12],
-            address[13],
-            address[14],
-            address[15],
-        ]));
+        return Some(mapped([address[12], address[13], address[14], address[15]]));
     }
     // 2002::/16, RFC 3056 §2.
     if address[0] == 0x20 && address[1] == 0x02 {

@@ -109,7 +109,11 @@ fn refuse_source_route(skb: *mut __sk_buff, end: u32) -> Result<(), Reason> {
             }
         }
     }
-    if at == end { Ok(()) } else { Err(Reason::UNPARSABLE) }
+    if at == end {
+        Ok(())
+    } else {
+        Err(Reason::UNPARSABLE)
+    }
 }
 
 #[inline(always)]

@@ -99,7 +99,7 @@ impl Status {
     }
 }
 
-/// `{"ring_full": 3}` or `[{"reason": "ring_full", "count": 3}]`.
+/// `{"ring_full": 3}`, `[["ring_full", 3]]` or `[{"reason": "ring_full", "count": 3}]`.
 fn lost(value: Option<&Value>) -> BTreeMap<String, u64> {
     match value {
         Some(Value::Object(map)) => map
@@ -109,8 +109,9 @@ fn lost(value: Option<&Value>) -> BTreeMap<String, u64> {
         Some(Value::Array(list)) => list
             .iter()
             .filter_map(|entry| {
-                let reason = entry.get("reason")?.as_str()?.to_owned();
-                Some((reason, entry.get("count")?.as_u64()?))
+                let reason = entry.get("reason").or_else(|| entry.get(0))?;
+                let count = entry.get("count").or_else(|| entry.get(1))?;
+                Some((reason.as_str()?.to_owned(), count.as_u64()?))
             })
             .collect(),
         _ => BTreeMap::new(),
