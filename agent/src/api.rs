@@ -1,1 +1,217 @@
-//! Placeholder: replaced before this lands.
+//! The words spoken on the control socket: one JSON object a line, each way.
+//!
+//! A client sends one [`Request`]; the agent answers with [`Reply`] lines: one,
+//! or for `flows` one per event and a closing [`Reply::Done`]. The socket's
+//! mode lets its group read; who may change something is checked by peer
+//! credentials (see [`crate::serve`]).
+
+use crate::flow::FlowEvent;
+use serde::{Deserialize, Serialize};
+
+/// What a client may ask.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The state of enforcement and evidence.
+    Status,
+    /// The guarded groups and their processes.
+    Guarded,
+    /// Recent flows, then new ones where `follow`.
+    Flows {
+        /// Go on with new events until the client hangs up.
+        #[serde(default)]
+        follow: bool,
+        /// Only what was refused, or would have been.
+        #[serde(default)]
+        denied: bool,
+        /// How many past events at most.
+        #[serde(default = "default_limit")]
+        limit: usize,
+    },
+    /// Read the boundary again and swap it in.
+    Reload,
+    /// Close the epoch now, so that a report covers all up to this moment.
+    Seal,
+}
+
+impl Request {
+    /// Whether it changes the agent's state, and so is for root alone.
+    pub const fn changes_state(&self) -> bool {
+        match self {
+            Self::Reload | Self::Seal => true,
+            Self::Status | Self::Guarded | Self::Flows { .. } => false,
+        }
+    }
+}
+
+const fn default_limit() -> usize {
+    1000
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Guarded`].
+    Guarded {
+        /// The guarded groups.
+        groups: Vec<GuardedGroup>,
+    },
+    /// One event, to [`Request::Flows`].
+    Flow(Box<FlowEvent>),
+    /// The request was carried out.
+    Done {
+        /// What was done, in a sentence.
+        detail: String,
+    },
+    /// It was not.
+    Refused {
+        /// Why.
+        error: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+/// A name with the digest of what it names.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BoundaryInfo {
+    /// The boundary's own name.
+    pub name: String,
+    /// SHA-256 of its file, in hex.
+    pub digest: String,
+}
+
+/// A tier of enforcement and whether it was seen to load and attach.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TierInfo {
+    /// Its name, for example `cgroup` or `lsm`.
+    pub name: String,
+    /// Whether every program of it is attached.
+    pub active: bool,
+    /// What is attached, or why it is not.
+    pub detail: String,
+}
+
+/// One exact counter of the kernel's.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CounterInfo {
+    /// The hook that decided.
+    pub hook: String,
+    /// What it decided.
+    pub verdict: String,
+    /// The IP protocol.
+    pub protocol: String,
+    /// Decisions since the programs' maps were made.
+    pub count: u64,
+}
+
+/// How the evidence fares.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct EvidenceInfo {
+    /// This host's node id.
+    pub node: String,
+    /// The attestation key's Name, in hex: what a verifier pins.
+    pub ak_name: String,
+    /// The running session, in hex.
+    pub session: String,
+    /// Entries in the log.
+    pub entries: u64,
+    /// Epochs sealed in this session.
+    pub epochs: u64,
+    /// When the last quote was made, milliseconds since the Unix epoch.
+    pub last_quote_ms: Option<u64>,
+    /// Why the last quote failed, where it did.
+    pub quote_error: Option<String>,
+    /// The TPM, and whether it is one in software.
+    pub tpm: String,
+    /// Set where the TPM is a program: what it signs proves little.
+    pub software_tpm: bool,
+}
+
+/// All that `merestone status` shows.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Status {
+    /// Set where the cgroup tier is attached and the boundary enforces.
+    pub enforcing: bool,
+    /// `enforce` or `audit`.
+    pub mode: String,
+    /// The agent's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, RFC 3339.
+    pub started: String,
+    /// The boundary in force.
+    pub boundary: BoundaryInfo,
+    /// The generation the kernel judges under.
+    pub generation: u32,
+    /// Set where the last reload was refused: the old boundary stays.
+    pub reload_error: Option<String>,
+    /// Tiers, active or not.
+    pub tiers: Vec<TierInfo>,
+    /// Ways out that nothing here covers.
+    pub uncovered: Vec<String>,
+    /// Guarded cgroups and trees.
+    pub groups: usize,
+    /// Guarded processes known to the kernel.
+    pub processes: usize,
+    /// Decisions by hook, verdict and protocol, where not zero.
+    pub counters: Vec<CounterInfo>,
+    /// Lost events and entries by reason.
+    pub lost: Vec<(String, u64)>,
+    /// The GPU monitor's state.
+    pub gpu: String,
+    /// What that state means, and what to do.
+    pub gpu_detail: String,
+    /// The GPUs seen.
+    pub gpus: Vec<String>,
+    /// The evidence.
+    pub evidence: EvidenceInfo,
+    /// SHA-256 of the eBPF object, in hex.
+    pub object_digest: String,
+}
+
+/// One guarded group, for `merestone guarded`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct GuardedGroup {
+    /// The cgroup id, or the tree's root process.
+    pub id: u64,
+    /// `cgroup` or `tree`.
+    pub kind: String,
+    /// The cgroup's path below the root, where it still exists.
+    pub cgroup: Option<String>,
+    /// Container id, where the path names one.
+    pub container_id: Option<String>,
+    /// Pod uid, where the path names one.
+    pub pod_uid: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// The device whose opening made it guarded, `major:minor`.
+    pub device: String,
+    /// The device's class.
+    pub class: String,
+    /// The process that opened it.
+    pub opener: u32,
+    /// Its processes now.
+    pub processes: Vec<GuardedProcess>,
+    /// Packets let through at egress.
+    pub allowed: u64,
+    /// Decisions refused, at any hook.
+    pub denied: u64,
+    /// Decisions reported only, in audit mode.
+    pub audited: u64,
+}
+
+/// A process in a guarded group.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct GuardedProcess {
+    /// Process id.
+    pub pid: u32,
+    /// Executable, where it can be read.
+    pub exe: Option<String>,
+    /// Command name.
+    pub comm: String,
+}

@@ -1,3 +1,7 @@
 //! merestone: the host agent and the operator command.
 
-fn main() {}
+use merestone_agent::cli::{self, Exit};
+
+fn main() -> Exit {
+    cli::main(std::env::args_os())
+}

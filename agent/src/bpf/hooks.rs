@@ -233,7 +233,8 @@ pub(super) fn attach(
         .ok_or_else(|| Error::Missing {
             name: hook.program.to_owned(),
         })?;
-    let new = links.join(format!("{}.new", hook.program));
+    // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
+    let new = links.join(format!("{}_new", hook.program));
     remove_if_there(&new)?;
     link_and_pin(program, cgroup, &new).map_err(|error| refused(innermost(error.as_ref())))?;
     let pin = links.join(hook.program);

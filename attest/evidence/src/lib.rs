@@ -1,1 +1,39 @@
-//! 
+//! The forms evidence takes: statements, leaves, the tree over them, the bundle.
+//!
+//! There is one encoding: deterministic CBOR (RFC 8949 §4.2) in closed maps with
+//! integer keys. What is hashed, signed and quoted is exactly the encoded bytes;
+//! [`decode`] refuses every other spelling of the same value.
+//!
+//! This crate does no input or output, reads no clock, draws no random numbers and
+//! checks no signature. A value that decodes is well formed; it is not yet true.
+#![forbid(unsafe_code)]
+
+mod bundle;
+mod canonical;
+mod digest;
+mod entry;
+mod epoch;
+mod kind;
+mod proof;
+mod session;
+mod shape;
+mod tree;
+
+pub use bundle::{
+    Bundle, ConsistencyProof, InclusionProof, PcrValue, Quote, SealedEpoch, SealedSession, Span,
+};
+pub use canonical::{DecodeError, Limits, Record, decode, encode};
+pub use digest::{Digest, SessionId, sha256};
+pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, Process};
+pub use epoch::{Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss};
+pub use kind::{BundleKind, EntryKind, EpochKind, SessionKind};
+pub use minicbor::bytes::ByteVec as Blob;
+pub use proof::{
+    ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,
+};
+pub use session::{
+    Agent, Boundary, GpuDevice, GpuInventory, Kernel, Mode, Program, SessionStatement, Site, Tier,
+    TpmInfo,
+};
+pub use shape::ShapeError;
+pub use tree::{Frontier, FrontierError, empty_root, leaf_hash, node_hash, root_of};

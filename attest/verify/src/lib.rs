@@ -1,1 +1,40 @@
-//! 
+//! Bundle bytes and a trust policy in, a verdict out.
+//!
+//! A check that passed is a value that the next step asks for:
+//! bytes → [`Unverified`] → [`KeyTrusted`] → [`QuoteChecked`] → [`BootChecked`] →
+//! [`LogChecked`] → policy → [`Verdict`]. No step can be reached around another.
+//!
+//! This crate does no input or output and reads no clock: the time of the verdict is an
+//! argument. It trusts no key for being in the file, decodes no statement before the
+//! signature over it, and never says "pass" with a required check left out.
+#![forbid(unsafe_code)]
+
+pub mod boot;
+mod chain;
+mod clock;
+mod coverage;
+mod frame;
+mod key;
+mod log;
+mod pipeline;
+mod policy;
+mod quote;
+mod refusal;
+mod report;
+pub mod tpm;
+mod trust;
+mod verdict;
+mod wire;
+
+pub use boot::BootChecked;
+pub use coverage::{Coverage, Gap};
+pub use frame::{Purpose, Unverified};
+pub use key::KeyTrusted;
+pub use log::LogChecked;
+pub use pipeline::verify;
+pub use quote::QuoteChecked;
+pub use refusal::{Grade, Refusal};
+pub use report::{Egress, Location, ReceiptEntry};
+pub use trust::{Trust, TrustError};
+pub use verdict::{CHECKS, Check, CheckId, CheckResult, Outcome, Source, Verdict};
+pub use wire::WireError;

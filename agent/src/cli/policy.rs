@@ -1,0 +1,143 @@
+//! `merestone policy`: check, explain and reload the boundary.
+//!
+//! Check and explain need neither root nor a running agent: they read the
+//! file and look up in the same tables the kernel is filled from.
+
+use super::{Exit, Failure, Globals, output};
+use crate::policy::{self, Explanation, ProcessAnswer, Target};
+use std::fs;
+use std::path::PathBuf;
+
+const EXPLAIN_AFTER: &str = "\
+Examples:
+  merestone policy explain --to 203.0.113.7:443
+  merestone policy explain --to [2001:db8::7]:53 --protocol udp
+  merestone policy explain --to 203.0.113.7 --protocol icmp --json
+  merestone policy explain --boundary next.toml --to 10.1.2.3:443
+
+Exit status: 0 allowed, 1 denied, 2 usage, 3 could not be answered";
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Say everything that is wrong with a boundary file (exit 0 nothing, 1 something)
+    #[command(after_help = "Example:\n  merestone policy check /etc/merestone/boundary.toml")]
+    Check {
+        /// The boundary file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Say which rule decides about a destination (exit 0 allowed, 1 denied)
+    #[command(after_help = EXPLAIN_AFTER)]
+    Explain(Explain),
+    /// Have the running agent read the boundary again; a faulty one changes nothing
+    #[command(after_help = "SIGHUP to the agent does the same.")]
+    Reload(Reload),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Explain {
+    /// The destination: ADDRESS:PORT, or ADDRESS where the protocol has no ports
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    to: String,
+
+    /// tcp, udp, icmp, sctp, dccp, udplite, or an IP protocol number
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
+    protocol: String,
+
+    /// Say it for this process
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+
+    /// Explain this boundary file instead of the configured one
+    #[arg(long, value_name = "FILE")]
+    boundary: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Reload {}
+
+pub(super) fn execute(globals: &Globals, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Check { file } => check(&file),
+        Command::Explain(args) => explain(globals, args),
+        Command::Reload(args) => reload(globals, &args),
+    }
+}
+
+fn check(file: &std::path::Path) -> Result<Exit, Failure> {
+    let compiled = policy::load(file)?;
+    let rules = compiled.rules.len();
+    let networks = compiled.prefixes.len();
+    let mode = if compiled.audit { "audit" } else { "enforce" };
+    output::say(&format!(
+        "{}: boundary {} is sound ({rules} rules, {networks} kernel prefixes, {mode})\nsha256 {}",
+        file.display(),
+        compiled.name,
+        hex::encode(compiled.digest)
+    ))?;
+    Ok(Exit::Yes)
+}
+
+fn explain(globals: &Globals, args: Explain) -> Result<Exit, Failure> {
+    let target = Target::parse(&args.to, &args.protocol)
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()).hint(error.hint()))?;
+    let unanswered = |failure: Failure| failure.exit(Exit::Unanswered);
+    let (path, audit) = match args.boundary {
+        Some(path) => (path, false),
+        None => {
+            let config = globals.load().map_err(unanswered)?;
+            (
+                config.boundary,
+                config.enforcement.mode == policy::Mode::Audit,
+            )
+        }
+    };
+    let mut compiled = policy::load(&path).map_err(|faults| unanswered(faults.into()))?;
+    compiled.audit |= audit;
+    let mut explanation = Explanation::new(&compiled, target);
+    if let Some(pid) = args.pid {
+        explanation.process = Some(process(globals, pid).map_err(unanswered)?);
+    }
+    if args.json {
+        output::json(&explanation)?;
+    } else {
+        output::say(&explanation.to_string())?;
+    }
+    Ok(if explanation.allowed() {
+        Exit::Yes
+    } else {
+        Exit::No
+    })
+}
+
+/// What /proc says of a process, and whether it is guarded.
+fn process(globals: &Globals, pid: u32) -> Result<ProcessAnswer, Failure> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let comm = read("comm").map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Failure::new(Exit::No, format!("there is no process {pid}"))
+                .hint("is it the id in the host's PID namespace?")
+        }
+        _ => Failure::of(&error),
+    })?;
+    // The line of the v2 hierarchy is the one numbered 0 (cgroups(7)).
+    let cgroup = read("cgroup").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        Some(line.to_owned())
+    });
+    Ok(ProcessAnswer {
+        pid,
+        comm: comm.trim_end().to_owned(),
+        cgroup,
+        guarded: super::guarded::is_guarded(globals, pid),
+    })
+}
+
+fn reload(globals: &Globals, args: &Reload) -> Result<Exit, Failure> {
+    let Reload {} = args;
+    super::status::reload(globals)
+}

@@ -1,0 +1,29 @@
+//! `merestone unload`: the operator's explicit wish to hold nothing any more.
+
+use super::{Exit, Failure, Globals, output};
+use crate::bpf;
+use crate::serve::Client;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Guarded groups can reach anything afterwards, until the agent runs again. The evidence stays.")]
+pub(super) struct Args {
+    /// Yes, let guarded groups go
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
+    let config = globals.load()?;
+    if !args.yes {
+        return Err(Failure::new(Exit::Usage, "this lets every guarded group go")
+            .hint("if that is what you want: merestone unload --yes"));
+    }
+    if Client::connect(&config.api.socket).is_ok() {
+        return Err(Failure::new(Exit::No, "an agent is running")
+            .hint("stop it first; it would report what no longer holds"));
+    }
+    bpf::unload(&config.enforcement.pin_dir).map_err(|error| Failure::of(&error))?;
+    output::say("nothing is held any more")?;
+    Ok(Exit::Yes)
+}

@@ -1,0 +1,233 @@
+//! The bundle: everything a verifier needs for a period.
+
+use super::tree::Tree;
+use crate::{
+    clock,
+    ledger::{LedgerError, Reader, StoredSession},
+};
+use merestone_evidence::{
+    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, Record as _,
+    SealedEpoch, SealedSession, SessionStatement, Span, decode, encode,
+};
+use std::path::Path;
+
+/// Why no bundle could be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A stored statement is none.
+    #[error("session {session}: {source}; the log is damaged")]
+    Statement {
+        /// Number of the session on this disk.
+        session: u64,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// The period ends before it begins.
+    #[error("the period ends before it begins; give --from the earlier time")]
+    Period,
+    /// Nothing was sealed in the period.
+    #[error("nothing was sealed between {from_ms} and {to_ms} ms; the log covers {covered}")]
+    Nothing {
+        /// Start asked for.
+        from_ms: u64,
+        /// End asked for.
+        to_ms: u64,
+        /// What it covers.
+        covered: String,
+    },
+    /// The attestation key or the node id changed.
+    #[error("the {what} changed at {at_ms} ms; make one bundle up to then and one after")]
+    Changed {
+        /// What changed.
+        what: &'static str,
+        /// Start of the first session with the new one.
+        at_ms: u64,
+    },
+    /// More than a verifier reads.
+    #[error(
+        "the bundle would have {got} bytes, at most {limit} can be verified; choose a shorter period"
+    )]
+    TooBig {
+        /// Its size.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// A session of the period.
+struct Chosen {
+    stored: StoredSession,
+    statement: SessionStatement,
+    epochs: Vec<(EpochStatement, SealedEpoch)>,
+}
+
+/// The canonical bytes of the bundle for the epochs that touch
+/// `from_ms..=to_ms`, with their sessions from the beginning.
+pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, ExportError> {
+    if to_ms < from_ms {
+        return Err(ExportError::Period);
+    }
+    let reader = Reader::open(state_dir)?;
+    let chosen = choose(&reader, from_ms, to_ms)?;
+    let first = chosen.first().ok_or(ExportError::Period)?;
+    let (node, ak_public) = (first.statement.node.clone(), first.stored.ak_public.clone());
+    let tree = Tree::over(reader.hashes()?);
+    let inside = range(&chosen, from_ms, to_ms);
+    let span = inside
+        .map(|(start, end)| span(&reader, &tree, start, end))
+        .transpose()?;
+    let consistency = consistency(&tree, &chosen, inside.unwrap_or_default());
+    let sessions = chosen
+        .into_iter()
+        .map(|session| sealed(&reader, session))
+        .collect::<Result<_, _>>()?;
+    let bytes = encode(&Bundle {
+        kind: BundleKind,
+        created_ms: clock::now_ms(),
+        from_ms,
+        to_ms,
+        node,
+        ak_public,
+        sessions,
+        span,
+        consistency,
+        proofs: Vec::new(),
+    });
+    let limit = Bundle::LIMITS.bytes;
+    if bytes.len() > limit {
+        return Err(ExportError::TooBig {
+            got: bytes.len(),
+            limit,
+        });
+    }
+    Ok(bytes)
+}
+
+/// Sessions that touch the period, each with its epochs up to the last that does.
+fn choose(reader: &Reader, from_ms: u64, to_ms: u64) -> Result<Vec<Chosen>, ExportError> {
+    let mut chosen: Vec<Chosen> = Vec::new();
+    let mut covered = (u64::MAX, 0);
+    for stored in reader.sessions()? {
+        let session = stored.number;
+        let damaged = |source| ExportError::Statement { session, source };
+        let statement: SessionStatement = decode(&stored.statement).map_err(damaged)?;
+        let mut epochs = Vec::new();
+        let mut end_ms = statement.started_ms;
+        for sealed in reader.epochs(session)? {
+            let epoch: EpochStatement = decode(&sealed.statement).map_err(damaged)?;
+            end_ms = end_ms.max(epoch.closed_ms);
+            epochs.push((epoch, sealed));
+        }
+        covered = (covered.0.min(statement.started_ms), covered.1.max(end_ms));
+        if end_ms < from_ms || statement.started_ms > to_ms {
+            continue;
+        }
+        let after = epochs
+            .iter()
+            .rposition(|(epoch, _)| epoch.opened_ms <= to_ms)
+            .map_or(0, |last| last + 1);
+        epochs.truncate(after);
+        if let Some(before) = chosen.first() {
+            let at_ms = statement.started_ms;
+            if before.stored.ak_public != stored.ak_public {
+                return Err(ExportError::Changed {
+                    what: "attestation key",
+                    at_ms,
+                });
+            }
+            if before.statement.node != statement.node {
+                return Err(ExportError::Changed {
+                    what: "node id",
+                    at_ms,
+                });
+            }
+        }
+        chosen.push(Chosen {
+            stored,
+            statement,
+            epochs,
+        });
+    }
+    if chosen.is_empty() {
+        let covered = match covered {
+            (u64::MAX, _) => "nothing yet".to_owned(),
+            (from, to) => format!("{from} to {to} ms"),
+        };
+        return Err(ExportError::Nothing {
+            from_ms,
+            to_ms,
+            covered,
+        });
+    }
+    Ok(chosen)
+}
+
+/// Leaves of the epochs that touch the period; they are one run, because the
+/// sizes of sealed epochs follow one another.
+fn range(chosen: &[Chosen], from_ms: u64, to_ms: u64) -> Option<(u64, u64)> {
+    let touching = chosen
+        .iter()
+        .flat_map(|session| &session.epochs)
+        .map(|(epoch, _)| epoch);
+    let touching = touching.filter(|epoch| epoch.closed_ms >= from_ms && epoch.opened_ms <= to_ms);
+    touching.fold(None, |range, epoch| {
+        let (start, end) = range.unwrap_or((epoch.size_before, epoch.size_after));
+        Some((start.min(epoch.size_before), end.max(epoch.size_after)))
+    })
+}
+
+fn span(reader: &Reader, tree: &Tree, start: u64, end: u64) -> Result<Span, ExportError> {
+    let leaves = reader
+        .leaves(start, end)?
+        .into_iter()
+        .map(Blob::from)
+        .collect();
+    Ok(Span {
+        start,
+        frontier: tree.peaks(start),
+        leaves,
+    })
+}
+
+/// One proof for each epoch whose leaves are not shown.
+fn consistency(tree: &Tree, chosen: &[Chosen], (start, end): (u64, u64)) -> Vec<ConsistencyProof> {
+    let epochs = chosen
+        .iter()
+        .flat_map(|session| &session.epochs)
+        .map(|(epoch, _)| epoch);
+    let outside = epochs.filter(|epoch| {
+        let (from, to) = (epoch.size_before, epoch.size_after);
+        from != 0 && from < to && (from < start || to > end)
+    });
+    outside
+        .map(|epoch| ConsistencyProof {
+            from_size: epoch.size_before,
+            to_size: epoch.size_after,
+            path: tree.consistency(epoch.size_before, epoch.size_after),
+        })
+        .collect()
+}
+
+fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError> {
+    let Chosen {
+        stored,
+        statement: _,
+        epochs,
+    } = session;
+    let (boot_log, ima_log) = reader.boot_logs(stored.number)?;
+    let missing = || LedgerError::Order {
+        doing: "export a session without a quote",
+    };
+    Ok(SealedSession {
+        statement: stored.statement,
+        quote: stored.quote.ok_or_else(missing)?,
+        boot_log,
+        ima_log,
+        epochs: epochs.into_iter().map(|(_, sealed)| sealed).collect(),
+    })
+}

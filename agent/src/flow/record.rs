@@ -1,0 +1,287 @@
+//! The event as users see it: one JSON object (DESIGN §9, event).
+
+use crate::api::BoundaryInfo;
+use merestone_abi::{Event, EventKind, Hook, Reason, Verdict};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// A process as far as it could be named.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ProcessInfo {
+    /// Process id in the initial PID namespace; 0 where the hook had none.
+    pub pid: u32,
+    /// Start time, clock ticks since boot (proc(5), field 22).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub start_time: Option<u64>,
+    /// Command name.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub comm: String,
+    /// Executable.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exe: Option<String>,
+    /// SHA-256 of the executable.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exe_sha256: Option<String>,
+    /// cgroup path below the cgroup root.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cgroup: Option<String>,
+    /// Container id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container_id: Option<String>,
+    /// Pod uid.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pod_uid: Option<String>,
+}
+
+/// Where a flow wanted to go.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Destination {
+    /// Address, IPv4 in its own form.
+    pub address: IpAddr,
+    /// Port, where the protocol has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+    /// Protocol name, or its number.
+    pub protocol: String,
+}
+
+/// One event, as written to `flows --json`, the JSONL file and the API.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FlowEvent {
+    /// When, RFC 3339 UTC.
+    pub time: String,
+    /// `flow`, `guard`, `left`, …
+    pub kind: String,
+    /// `allow`, `deny` or `audit`; absent where nothing was judged.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verdict: Option<String>,
+    /// The boundary's mode.
+    pub mode: String,
+    /// The hook that saw it.
+    pub hook: String,
+    /// Why; absent where nothing was judged.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// The guarded group's id.
+    pub group: u64,
+    /// The process.
+    pub process: ProcessInfo,
+    /// GPU UUIDs the group is known to use, or the device node that guarded it.
+    pub gpu: Vec<String>,
+    /// The destination, for a flow.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub destination: Option<Destination>,
+    /// The socket family that was refused, by number.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub family: Option<u16>,
+    /// The rule that decided, by its number in the boundary file.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<u16>,
+    /// The boundary it was judged by.
+    pub boundary: BoundaryInfo,
+    /// How many decisions this line stands for.
+    pub count: u64,
+}
+
+/// What an event cannot know by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// When it happened, RFC 3339 UTC.
+    pub time: String,
+    /// The boundary's mode.
+    pub mode: String,
+    /// The boundary in force.
+    pub boundary: BoundaryInfo,
+    /// The process, where it could be read.
+    pub process: ProcessInfo,
+    /// GPUs of the group.
+    pub gpu: Vec<String>,
+}
+
+fn lower<T: PartialEq + Copy>(names: &[(T, &str)], code: T) -> Option<String> {
+    names
+        .iter()
+        .find(|(known, _)| *known == code)
+        .map(|(_, name)| name.to_ascii_lowercase())
+}
+
+/// The name of an IP protocol, or its number.
+pub fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        136 => "udplite".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// An address as the kernel reports it, in the form people write.
+pub fn address(bytes: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+impl FlowEvent {
+    /// Joins an event with what user space knows; `count` decisions alike.
+    pub fn new(event: &Event, names: Names, count: u64) -> Self {
+        let judged = event.kind == EventKind::FLOW;
+        let family_only = judged && event.reason == Reason::FAMILY;
+        let destination = (judged && !family_only).then(|| Destination {
+            address: address(event.address),
+            port: (event.port != 0).then_some(event.port),
+            protocol: protocol_name(event.protocol),
+        });
+        Self {
+            time: names.time,
+            kind: lower(EventKind::NAMES, event.kind)
+                .unwrap_or_else(|| format!("kind-{}", event.kind.0)),
+            verdict: lower(Verdict::NAMES, event.verdict),
+            mode: names.mode,
+            hook: lower(Hook::NAMES, event.hook)
+                .unwrap_or_else(|| format!("hook-{}", event.hook.0)),
+            reason: lower(Reason::NAMES, event.reason),
+            group: event.group,
+            process: names.process,
+            gpu: names.gpu,
+            destination,
+            family: family_only.then_some(event.family),
+            rule: (event.rule != 0).then_some(event.rule),
+            boundary: names.boundary,
+            count,
+        }
+    }
+
+    /// Whether it tells of something refused, or that would have been.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.verdict.as_deref(), Some("deny" | "audit"))
+    }
+
+    /// The one line an operator reads: who, what, where to, why.
+    pub fn line(&self) -> String {
+        let verdict = self.verdict.as_deref().unwrap_or(&self.kind);
+        let process = if self.process.pid == 0 {
+            format!(
+                "group {}",
+                self.process.cgroup.as_deref().unwrap_or("unknown")
+            )
+        } else {
+            format!(
+                "pid {} {}",
+                self.process.pid,
+                self.process.exe.as_deref().unwrap_or(&self.process.comm)
+            )
+        };
+        let to = match (&self.destination, self.family) {
+            (Some(to), _) => {
+                let port = to.port.map(|port| format!(":{port}")).unwrap_or_default();
+                match to.address {
+                    IpAddr::V6(ip) if !port.is_empty() => {
+                        format!(" → [{ip}]{port} {}", to.protocol)
+                    }
+                    ip => format!(" → {ip}{port} {}", to.protocol),
+                }
+            }
+            (None, Some(family)) => format!(" → socket family {family}"),
+            (None, None) => String::new(),
+        };
+        let why = match (self.rule, self.reason.as_deref()) {
+            (Some(rule), _) => format!(", rule {rule}"),
+            (None, Some(reason)) => format!(", {reason}"),
+            (None, None) => String::new(),
+        };
+        let gpu = if self.gpu.is_empty() {
+            String::new()
+        } else {
+            format!(", gpu {}", self.gpu.join("+"))
+        };
+        let times = if self.count > 1 {
+            format!(" ×{}", self.count)
+        } else {
+            String::new()
+        };
+        format!(
+            "{} {verdict:<5} {process}{to} [{}{why}{gpu}, boundary {}]{times}",
+            self.time, self.hook, self.boundary.name
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied() -> Event {
+        Event {
+            kind: EventKind::FLOW,
+            hook: Hook::CONNECT4,
+            verdict: Verdict::DENY,
+            reason: Reason::NO_RULE,
+            protocol: 6,
+            port: 443,
+            address: std::net::Ipv4Addr::new(203, 0, 113, 7)
+                .to_ipv6_mapped()
+                .octets(),
+            tgid: 7,
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn an_ipv4_destination_is_shown_in_its_own_form_b20() {
+        let event = FlowEvent::new(&denied(), Names::default(), 1);
+        let destination = event.destination.expect("a flow has a destination");
+        assert_eq!(destination.address.to_string(), "203.0.113.7");
+        assert_eq!(destination.port, Some(443));
+        assert_eq!(destination.protocol, "tcp");
+    }
+
+    #[test]
+    fn an_alert_line_names_process_destination_hook_and_reason() {
+        let mut event = FlowEvent::new(&denied(), Names::default(), 3);
+        event.process.pid = 7;
+        event.process.exe = Some("/usr/bin/python3".to_owned());
+        let line = event.line();
+        for part in [
+            "deny",
+            "pid 7 /usr/bin/python3",
+            "203.0.113.7:443 tcp",
+            "connect4",
+            "no_rule",
+            "×3",
+        ] {
+            assert!(line.contains(part), "{part} is missing in {line}");
+        }
+    }
+
+    #[test]
+    fn a_refused_family_has_no_made_up_destination() {
+        let event = Event {
+            reason: Reason::FAMILY,
+            family: 17,
+            ..denied()
+        };
+        let event = FlowEvent::new(&event, Names::default(), 1);
+        assert_eq!(event.destination, None);
+        assert_eq!(event.family, Some(17));
+    }
+
+    #[test]
+    fn a_code_this_build_does_not_know_is_shown_by_its_number() {
+        let event = Event {
+            hook: Hook(77),
+            ..denied()
+        };
+        assert_eq!(FlowEvent::new(&event, Names::default(), 1).hook, "hook-77");
+    }
+
+    #[test]
+    fn an_event_survives_json() {
+        let event = FlowEvent::new(&denied(), Names::default(), 1);
+        let text = serde_json::to_string(&event).expect("serialises");
+        assert!(!text.contains("exe_sha256"), "what is unknown is left out");
+        let back: FlowEvent = serde_json::from_str(&text).expect("parses");
+        assert_eq!(back, event);
+    }
+}

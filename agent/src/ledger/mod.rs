@@ -1,0 +1,377 @@
+//! The evidence log on disk: append-only, crash-tolerant, owned by one process.
+//!
+//! ```text
+//! STATE_DIR/log/lock          held by the agent that writes
+//!               leaves        every entry, framed, in order
+//!               index         offset and leaf hash of each; derived
+//!               checkpoint    how far all of this is sealed by a quote
+//!               sessions/     statements, quotes, boot and IMA logs, epochs
+//! ```
+//!
+//! An entry is in the file (though perhaps not yet on the disk) when `append`
+//! returns, so a killed agent loses none; the disk is synced before an epoch
+//! statement names the root. At start everything is read and hashed again:
+//! a torn end behind the last sealed epoch is cut and reported, anything wrong
+//! before it makes the agent refuse to start. Leaves that no epoch sealed stay
+//! and are sealed by the first epoch of the next session.
+//!
+//! It refuses to forget: nothing here deletes or rewrites a sealed byte.
+
+mod checkpoint;
+mod error;
+mod file;
+mod frame;
+mod leaves;
+mod reader;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use error::LedgerError;
+pub use leaves::Cut;
+pub use reader::Reader;
+pub(crate) use session::LOG_LIMIT;
+pub use session::StoredSession;
+
+use checkpoint::Checkpoint;
+use leaves::Leaves;
+use merestone_evidence::{Digest, Entry, EpochStatement, Quote, decode, encode, sha256};
+use rustix::fs::{FlockOperation, flock};
+use session::{Journal, SessionDir};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// The log, open for writing. Share it behind an `Arc`.
+#[derive(Debug)]
+pub struct Ledger {
+    log: PathBuf,
+    leaves: Mutex<Leaves>,
+    seals: Mutex<Seals>,
+    /// Holds the lock as long as it is open.
+    _lock: File,
+}
+
+/// What opening found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// A torn end was cut off the leaves.
+    pub cut: Option<Cut>,
+    /// Leaves that no epoch has sealed yet.
+    pub unsealed: u64,
+}
+
+/// How far the log is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// Leaves under the last quote.
+    pub size: u64,
+    /// Root over them.
+    pub root: Digest,
+    /// Digest of the last sealed epoch statement, if there is one.
+    pub last: Option<Digest>,
+}
+
+/// An epoch statement whose quote is missing, and what is needed to get it.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    /// Canonical bytes of the epoch statement.
+    pub statement: Vec<u8>,
+    /// The session it belongs to.
+    pub session: StoredSession,
+    /// The quote before it: of the last sealed epoch, or of the session.
+    pub last_quote: Quote,
+}
+
+#[derive(Debug)]
+struct Seals {
+    checkpoint: Checkpoint,
+    /// The highest session number in use.
+    newest: u64,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    dir: SessionDir,
+    journal: Journal,
+    /// Of the last sealed epoch of this session.
+    last_quote: Option<Quote>,
+}
+
+/// Where the log of a state directory is.
+fn log_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("log")
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these with a step half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ledger {
+    /// Open the log of a state directory, made if it is not there.
+    pub fn open(state_dir: &Path) -> Result<(Self, Opened), LedgerError> {
+        let log = log_path(state_dir);
+        session::make_directory(&session::sessions_path(&log))?;
+        let lock = lock(&log)?;
+        let written = match Checkpoint::read(&log)? {
+            Some(checkpoint) => checkpoint,
+            None => first_checkpoint(&log)?,
+        };
+        let seals = Seals::open(&log, written)?;
+        let sealed = seals.checkpoint;
+        let (leaves, cut) = Leaves::open(&log, (sealed.size, sealed.root))?;
+        if sealed != written {
+            sealed.write(&log)?;
+        }
+        let opened = Opened {
+            cut,
+            unsealed: leaves.size() - sealed.size,
+        };
+        Ok((
+            Self {
+                log,
+                leaves: Mutex::new(leaves),
+                seals: Mutex::new(seals),
+                _lock: lock,
+            },
+            opened,
+        ))
+    }
+
+    /// Append an entry; its index in the tree.
+    pub fn append(&self, entry: &Entry) -> Result<u64, LedgerError> {
+        held(&self.leaves).append(&encode(entry))
+    }
+
+    /// Leaves so far.
+    pub fn size(&self) -> u64 {
+        held(&self.leaves).size()
+    }
+
+    /// Root over all leaves so far.
+    pub fn root(&self) -> Digest {
+        held(&self.leaves).root()
+    }
+
+    /// How far the log is sealed.
+    pub fn sealed(&self) -> Sealed {
+        let Checkpoint {
+            size,
+            root,
+            last,
+            session: _,
+            epoch_bytes: _,
+        } = held(&self.seals).checkpoint;
+        Sealed { size, root, last }
+    }
+
+    /// Size and root, after all leaves they cover are on the disk. Appending
+    /// goes on meanwhile.
+    pub fn sync(&self) -> Result<(u64, Digest), LedgerError> {
+        let (size, root, files) = {
+            let leaves = held(&self.leaves);
+            (leaves.size(), leaves.root(), leaves.files())
+        };
+        for file in files {
+            file.sync_data()
+                .map_err(LedgerError::io("sync", &self.log))?;
+        }
+        Ok((size, root))
+    }
+
+    /// The epoch that still wants its quote, if there is one.
+    pub fn pending(&self) -> Result<Option<Pending>, LedgerError> {
+        let seals = held(&self.seals);
+        let Some(current) = &seals.current else {
+            return Ok(None);
+        };
+        let Some(statement) = current.journal.pending.clone() else {
+            return Ok(None);
+        };
+        let path = &current.dir.path;
+        let session = current.dir.read()?.ok_or_else(|| LedgerError::Missing {
+            path: path.join("statement"),
+        })?;
+        let last_quote = current.last_quote.clone().or_else(|| session.quote.clone());
+        let last_quote = last_quote.ok_or_else(|| LedgerError::Missing {
+            path: path.join("quote"),
+        })?;
+        Ok(Some(Pending {
+            statement,
+            session,
+            last_quote,
+        }))
+    }
+
+    /// Write down the statement of a new session.
+    pub fn begin_session(&self, statement: &[u8], ak_public: &[u8]) -> Result<(), LedgerError> {
+        let mut seals = held(&self.seals);
+        if seals
+            .current
+            .as_ref()
+            .is_some_and(|current| current.journal.pending.is_some())
+        {
+            return Err(LedgerError::Order {
+                doing: "begin a session while an epoch is pending",
+            });
+        }
+        let number = seals.newest + 1;
+        let dir = SessionDir::new(&self.log, number);
+        dir.create(statement, ak_public)?;
+        seals.newest = number;
+        let journal = Journal::open(dir.epochs_path(), session::Tail::default())?;
+        seals.current = Some(Current {
+            dir,
+            journal,
+            last_quote: None,
+        });
+        Ok(())
+    }
+
+    /// Add the quote over the session statement and the logs of the boot.
+    pub fn seal_session(
+        &self,
+        quote: &Quote,
+        boot_log: Option<&[u8]>,
+        ima_log: Option<&[u8]>,
+    ) -> Result<(), LedgerError> {
+        let seals = held(&self.seals);
+        let current = seals.current.as_ref().ok_or(LedgerError::Order {
+            doing: "seal a session that was not begun",
+        })?;
+        current
+            .dir
+            .seal(quote, [("boot_log", boot_log), ("ima_log", ima_log)])
+    }
+
+    /// Replace the current session's measurement list by a longer one.
+    pub fn replace_ima_log(&self, list: &[u8]) -> Result<(), LedgerError> {
+        let seals = held(&self.seals);
+        let current = seals.current.as_ref().ok_or(LedgerError::Order {
+            doing: "store a measurement list",
+        })?;
+        file::replace(&current.dir.path.join("ima_log"), list)
+    }
+
+    /// Put an epoch statement on the disk, before the TPM hears of it.
+    pub fn write_ahead(&self, statement: &[u8]) -> Result<(), LedgerError> {
+        held(&self.seals).current()?.journal.write_ahead(statement)
+    }
+
+    /// Add the quote over the pending epoch statement.
+    pub fn seal_epoch(&self, quote: &Quote) -> Result<(), LedgerError> {
+        let mut seals = held(&self.seals);
+        let current = seals.current()?;
+        let statement = current.journal.seal(quote)?;
+        current.last_quote = Some(quote.clone());
+        let (number, epoch_bytes) = (current.dir.number, current.journal.end());
+        seals.checkpoint =
+            sealed_by(&statement, number, epoch_bytes).ok_or(LedgerError::Order {
+                doing: "seal something that is not an epoch statement",
+            })?;
+        // The epoch file is the record and has it; a checkpoint that lags is
+        // caught up with by the next epoch or the next start.
+        if let Err(error) = seals.checkpoint.write(&self.log) {
+            tracing::warn!(%error, "checkpoint not written");
+        }
+        Ok(())
+    }
+
+    /// Give up the pending epoch: the TPM can no longer vouch for it.
+    pub fn abandon_epoch(&self, reason: &str) -> Result<(), LedgerError> {
+        held(&self.seals).current()?.journal.abandon(reason)
+    }
+}
+
+impl Seals {
+    /// Walk the sessions from the checkpoint's on, taking up what was sealed
+    /// after it and before a crash.
+    fn open(log: &Path, written: Checkpoint) -> Result<Self, LedgerError> {
+        let numbers = session::numbers(log)?;
+        if written.session != 0 && !numbers.contains(&written.session) {
+            return Err(LedgerError::Missing {
+                path: SessionDir::new(log, written.session).path,
+            });
+        }
+        let mut seals = Self {
+            checkpoint: written,
+            newest: numbers.last().copied().unwrap_or(0),
+            current: None,
+        };
+        for number in numbers
+            .into_iter()
+            .filter(|number| *number >= written.session)
+        {
+            let dir = SessionDir::new(log, number);
+            let path = dir.epochs_path();
+            let sealed_bytes = if number == written.session {
+                written.epoch_bytes
+            } else {
+                0
+            };
+            let mut last = None;
+            let tail = session::walk(&path, sealed_bytes, None, |epoch| last = Some(epoch))?;
+            let mut last_quote = None;
+            if let Some(epoch) = last {
+                seals.checkpoint = sealed_by(&epoch.statement, number, tail.sealed_end)
+                    .ok_or_else(|| {
+                        LedgerError::damaged(&path, 0, "the last record is not an epoch statement")
+                    })?;
+                last_quote = Some(epoch.quote);
+            }
+            let journal = Journal::open(path, tail)?;
+            seals.current = Some(Current {
+                dir,
+                journal,
+                last_quote,
+            });
+        }
+        Ok(seals)
+    }
+
+    fn current(&mut self) -> Result<&mut Current, LedgerError> {
+        self.current.as_mut().ok_or(LedgerError::Order {
+            doing: "write an epoch without a session",
+        })
+    }
+}
+
+/// The checkpoint that holds once `statement` is sealed.
+fn sealed_by(statement: &[u8], session: u64, epoch_bytes: u64) -> Option<Checkpoint> {
+    let epoch: EpochStatement = decode(statement).ok()?;
+    Some(Checkpoint {
+        size: epoch.size_after,
+        root: epoch.root,
+        session,
+        epoch_bytes,
+        last: Some(sha256(statement)),
+    })
+}
+
+fn lock(log: &Path) -> Result<File, LedgerError> {
+    let path = log.join("lock");
+    let lock = file::open_append(&path)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::InUse { path }),
+        Err(error) => Err(LedgerError::io("lock", path)(error.into())),
+    }
+}
+
+/// A log without a checkpoint has to be new.
+fn first_checkpoint(log: &Path) -> Result<Checkpoint, LedgerError> {
+    let leaves = leaves::data_path(log);
+    let is_used = leaves.metadata().is_ok_and(|leaves| leaves.len() > 0);
+    if is_used || !session::numbers(log)?.is_empty() {
+        return Err(LedgerError::Missing {
+            path: Checkpoint::path(log),
+        });
+    }
+    let checkpoint = Checkpoint::empty();
+    checkpoint.write(log)?;
+    Ok(checkpoint)
+}

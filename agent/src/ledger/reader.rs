@@ -1,0 +1,113 @@
+//! The sealed part of a log, read without a lock, also beside a running agent.
+//!
+//! The checkpoint is read first and once; everything it covers is on the disk
+//! and never changes, so what comes out fits together.
+
+use super::{
+    LedgerError, StoredSession,
+    checkpoint::Checkpoint,
+    frame::Next,
+    leaves, log_path,
+    session::{self, SessionDir},
+};
+use merestone_evidence::{Digest, SealedEpoch, root_of};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+/// A log, open for reading.
+#[derive(Debug)]
+pub struct Reader {
+    log: PathBuf,
+    checkpoint: Checkpoint,
+}
+
+impl Reader {
+    /// Open the log of a state directory as it is sealed now.
+    pub fn open(state_dir: &Path) -> Result<Self, LedgerError> {
+        let log = log_path(state_dir);
+        let checkpoint = Checkpoint::read(&log)?.ok_or_else(|| LedgerError::Missing {
+            path: Checkpoint::path(&log),
+        })?;
+        Ok(Self { log, checkpoint })
+    }
+
+    /// Sessions that were sealed, oldest first.
+    pub fn sessions(&self) -> Result<Vec<StoredSession>, LedgerError> {
+        let mut sessions = Vec::new();
+        for number in session::numbers(&self.log)? {
+            let stored = SessionDir::new(&self.log, number).read()?;
+            sessions.extend(stored.filter(|session| session.quote.is_some()));
+        }
+        Ok(sessions)
+    }
+
+    /// Sealed epochs of a session, in order.
+    pub fn epochs(&self, session: u64) -> Result<Vec<SealedEpoch>, LedgerError> {
+        if session > self.checkpoint.session {
+            return Ok(Vec::new());
+        }
+        let path = SessionDir::new(&self.log, session).epochs_path();
+        let to = (session == self.checkpoint.session).then_some(self.checkpoint.epoch_bytes);
+        let mut epochs = Vec::new();
+        session::walk(&path, to.unwrap_or(0), to, |epoch| epochs.push(epoch))?;
+        Ok(epochs)
+    }
+
+    /// A session's boot log and measurement list, where the host has them.
+    pub fn boot_logs(
+        &self,
+        session: u64,
+    ) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), LedgerError> {
+        let dir = SessionDir::new(&self.log, session);
+        Ok((dir.read_log("boot_log")?, dir.read_log("ima_log")?))
+    }
+
+    /// Leaves `from..to`.
+    pub fn leaves(&self, from: u64, to: u64) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let mut found = Vec::new();
+        if from >= to {
+            return Ok(found);
+        }
+        let index_path = leaves::index_path(&self.log);
+        let index = File::open(&index_path).map_err(LedgerError::io("open", &index_path))?;
+        let (start, _) = leaves::read_index(&index, &index_path, from)?;
+        let path = leaves::data_path(&self.log);
+        let data = File::open(&path).map_err(LedgerError::io("open", &path))?;
+        let length = data
+            .metadata()
+            .map_err(LedgerError::io("read", &path))?
+            .len();
+        let mut frames = leaves::frames_from(&data, &path, start, length)?;
+        for _leaf in from..to {
+            match frames.next().map_err(LedgerError::io("read", &path))? {
+                Next::Frame(frame) => found.push(frame.data),
+                Next::Broken { offset, why } => {
+                    return Err(LedgerError::damaged(path, offset, why));
+                }
+                Next::End => {
+                    return Err(LedgerError::damaged(
+                        path,
+                        length,
+                        "sealed records are missing",
+                    ));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Hashes of the sealed leaves, checked against the sealed root.
+    pub fn hashes(&self) -> Result<Vec<Digest>, LedgerError> {
+        let path = leaves::index_path(&self.log);
+        let index = File::open(&path).map_err(LedgerError::io("open", &path))?;
+        let hashes = leaves::read_hashes(&index, &path, self.checkpoint.size)?;
+        if root_of(&hashes) != self.checkpoint.root {
+            let why =
+                "its hashes do not lead to the sealed root; a start of the agent makes it again";
+            return Err(LedgerError::damaged(path, 0, why));
+        }
+        Ok(hashes)
+    }
+}

@@ -1,0 +1,120 @@
+//! The kernel's decision, made in user space from the same tables.
+//!
+//! It mirrors the object's `decide`: the longest prefix that matches, then the
+//! first entry of its set that matches, then the IPv4 address inside an IPv6
+//! one. It never decides about traffic; it answers questions.
+
+use super::compile::{Compiled, CompiledPrefix};
+use super::network::{Network, mapped};
+use merestone_abi::{Reason, RuleEntry, Verdict, protocol};
+use std::net::Ipv4Addr;
+
+/// What the kernel would do, and why.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Decision {
+    /// Allow or deny; audit is the boundary's mode and not decided here.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// The rule that decided, 0 for none.
+    pub rule: u16,
+    /// The longest prefix that matches the address, if any.
+    pub prefix: Option<CompiledPrefix>,
+}
+
+/// Whether an entry matches; a non-first fragment carries no ports, so it
+/// matches by address and protocol alone.
+fn matches(entry: &RuleEntry, protocol: u8, port: u16, fragment: bool) -> bool {
+    if entry.protocol != protocol::ANY && entry.protocol != protocol {
+        return false;
+    }
+    if entry.port_low == 0 && entry.port_high == u16::MAX {
+        return true;
+    }
+    protocol::has_ports(protocol)
+        && (fragment || (entry.port_low <= port && port <= entry.port_high))
+}
+
+/// Judges one address, whatever it embeds. An IPv4 address is in mapped form;
+/// `port` is 0 for protocols without ports.
+#[must_use]
+pub fn judge(
+    compiled: &Compiled,
+    address: [u8; 16],
+    protocol: u8,
+    port: u16,
+    fragment: bool,
+) -> Decision {
+    let prefix = longest(&compiled.prefixes, address);
+    let entry = prefix
+        .and_then(|prefix| compiled.sets.get(prefix.set as usize))
+        .and_then(|set| {
+            set.entries
+                .iter()
+                .take(set.length as usize)
+                .find(|entry| matches(entry, protocol, port, fragment))
+        });
+    let (verdict, reason, rule) = match entry {
+        Some(entry) if entry.action == Verdict::ALLOW.0 => {
+            (Verdict::ALLOW, Reason::RULE, entry.rule)
+        }
+        Some(entry) => (Verdict::DENY, Reason::RULE, entry.rule),
+        None => (Verdict::DENY, Reason::NO_RULE, 0),
+    };
+    Decision {
+        verdict,
+        reason,
+        rule,
+        prefix,
+    }
+}
+
+/// Judges an address and the IPv4 address inside it, if it embeds one: both
+/// must be allowed.
+#[must_use]
+pub fn lookup(
+    compiled: &Compiled,
+    address: [u8; 16],
+    protocol: u8,
+    port: u16,
+    fragment: bool,
+) -> Decision {
+    let outer = judge(compiled, address, protocol, port, fragment);
+    let Some(inner) = embedded(address) else {
+        return outer;
+    };
+    if outer.verdict != Verdict::ALLOW {
+        return outer;
+    }
+    let inner = judge(compiled, mapped(inner.into()), protocol, port, fragment);
+    if inner.verdict == Verdict::ALLOW {
+        return outer;
+    }
+    Decision {
+        reason: Reason::EMBEDDED,
+        ..inner
+    }
+}
+
+/// The IPv4 address that a translator or a tunnel would take out of an IPv6
+/// one: NAT64's well-known prefix (RFC 6052 §2.1) and 6to4 (RFC 3056 §2).
+#[must_use]
+pub fn embedded(address: [u8; 16]) -> Option<Ipv4Addr> {
+    match address {
+        [0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+        | [0x20, 0x02, a, b, c, d, ..] => Some(Ipv4Addr::new(a, b, c, d)),
+        _ => None,
+    }
+}
+
+/// The longest prefix that matches: what the kernel's trie answers.
+fn longest(prefixes: &[CompiledPrefix], address: [u8; 16]) -> Option<CompiledPrefix> {
+    (0..=128).rev().find_map(|bits| {
+        let network = Network::of(address, bits);
+        let key = (network.address, bits);
+        prefixes
+            .binary_search_by_key(&key, |prefix| (prefix.address, prefix.bits))
+            .ok()
+            .and_then(|at| prefixes.get(at).copied())
+    })
+}

@@ -1,0 +1,456 @@
+//! The one loop: kernel events in, flow records and log entries out, an epoch
+//! sealed when it is due, questions answered in between.
+//!
+//! It owns everything that changes. Nothing in it decides about a packet, and
+//! none of its waits is a wait for the GPU driver or the TPM.
+
+use super::attribute::Attributor;
+use super::entries::{self, Moment};
+use super::jsonl::Jsonl;
+use super::report;
+use crate::api::{Reply, Request};
+use crate::bpf::{EventStream, Kernel};
+use crate::clock;
+use crate::config::Config;
+use crate::flow::{Fold, FlowEvent, Names, ProcessInfo, Store};
+use crate::gpu;
+use crate::ledger::Ledger;
+use crate::policy::Compiled;
+use crate::seal::{self, EpochSealed, SealError, Sealer};
+use crate::serve::Call;
+use anyhow::{Context as _, Result};
+use merestone_abi::{Event, EventKind, GroupId};
+use merestone_evidence::{Body, Cause, Digest};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+/// How often windows are closed and deadlines looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How often empty groups are let go and devices are looked for.
+const ROUND: Duration = Duration::from_secs(5);
+/// How long the last quote may take when the agent stops.
+const LAST_QUOTE: Duration = Duration::from_secs(20);
+
+/// What the loop is made of.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) boundary: Compiled,
+    pub(super) kernel: Kernel,
+    pub(super) sealer: Sealer,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) metrics: seal::Metrics,
+    pub(super) gpu: gpu::Monitor,
+    pub(super) store: Store,
+}
+
+/// The agent while it runs.
+pub(super) struct Agent {
+    pub(super) parts: Parts,
+    pub(super) generation: u32,
+    pub(super) reload_error: Option<String>,
+    pub(super) started_ms: u64,
+    pub(super) attributor: Attributor,
+    pub(super) jsonl: Jsonl,
+    pub(super) unlogged: u64,
+    /// What made each group guarded, as far as this run has heard.
+    pub(super) guards: BTreeMap<GroupId, Event>,
+    fold: Fold,
+    lost: BTreeMap<String, u64>,
+    gpu_state: String,
+    /// Since when entries wait for a quote.
+    dirty: Option<Instant>,
+    last_epoch: Instant,
+    last_round: Instant,
+    sealing: Option<oneshot::Receiver<Result<EpochSealed, SealError>>>,
+    waiting: Vec<oneshot::Sender<Reply>>,
+    seal_again: Option<Cause>,
+}
+
+impl Agent {
+    /// Starts the session: the first thing that the TPM signs says what is
+    /// loaded, under which boundary.
+    pub(super) async fn begin(parts: Parts, root: PathBuf) -> Result<Self> {
+        let jsonl = Jsonl::open(parts.config.events.jsonl.as_deref())
+            .context("cannot open the event file, [events] jsonl")?;
+        let now = Instant::now();
+        let generation = parts.kernel.settings()?.generation;
+        let mut agent = Self {
+            parts,
+            generation,
+            reload_error: None,
+            started_ms: clock::now_ms(),
+            attributor: Attributor::new(root),
+            jsonl,
+            unlogged: 0,
+            guards: BTreeMap::new(),
+            fold: Fold::default(),
+            lost: BTreeMap::new(),
+            gpu_state: String::new(),
+            dirty: None,
+            last_epoch: now,
+            last_round: now,
+            sealing: None,
+            waiting: Vec::new(),
+            seal_again: None,
+        };
+        agent.start_session().await?;
+        agent.log(Body::AgentStart {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        agent.log_boundary(None);
+        Ok(agent)
+    }
+
+    async fn start_session(&mut self) -> Result<()> {
+        let inputs = report::session_inputs(self);
+        let sealed = self.parts.sealer.start_session(inputs).await?;
+        if sealed.recovered != seal::Recovered::default() {
+            tracing::warn!(recovered = ?sealed.recovered, "the last session did not end in order");
+        }
+        tracing::info!(session = %hex::encode(sealed.session.0), "session sealed by the TPM");
+        self.last_epoch = Instant::now();
+        Ok(())
+    }
+
+    /// Serves until `stop` says why to end.
+    pub(super) async fn serve(
+        &mut self,
+        mut events: EventStream,
+        mut asked: mpsc::Receiver<Call>,
+        hangup: &mut Signal,
+        stop: impl Future<Output = &'static str>,
+    ) -> Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Ok(event) => self.take(event),
+                    Err(error) => return Err(error).context("the kernel's events cannot be read"),
+                },
+                Some(call) = asked.recv() => self.answer(call),
+                sealed = sealed(&mut self.sealing) => self.sealed(sealed).await?,
+                _ = hangup.recv() => {
+                    self.reload();
+                    if let Err(error) = self.jsonl.reopen() {
+                        tracing::error!(%error, "cannot reopen the event file");
+                    }
+                }
+                _ = tick.tick() => self.tick(),
+                cause = &mut stop => return self.end(cause).await,
+            }
+        }
+    }
+
+    /// Appends to the evidence log. A disk that refuses is told and counted;
+    /// enforcement goes on without it.
+    pub(super) fn log(&mut self, body: Body) {
+        let moment = Moment {
+            time_ms: clock::now_ms(),
+            boot_ns: clock::boot_ns(),
+        };
+        match self.parts.ledger.append(&entries::entry(moment, body)) {
+            Ok(_) => {
+                self.dirty.get_or_insert_with(Instant::now);
+            }
+            Err(error) => {
+                if self.unlogged == 0 {
+                    tracing::error!(%error, "the evidence log refuses entries");
+                }
+                self.unlogged += 1;
+            }
+        }
+    }
+
+    fn log_boundary(&mut self, error: Option<String>) {
+        let boundary = report::boundary(&self.parts.boundary);
+        let body = Body::Boundary {
+            name: boundary.name,
+            sha256: boundary.sha256,
+            generation: self.generation,
+            accepted: error.is_none(),
+            error,
+            mode: boundary.mode,
+        };
+        self.log(body);
+    }
+
+    fn take(&mut self, event: Event) {
+        if event.kind == EventKind::GUARD {
+            self.guards.insert(event.group, event);
+        }
+        if let Err(error) = self.parts.kernel.follow(&event) {
+            tracing::error!(%error, "cannot take a new group's members in");
+        }
+        // Looked at even when it is folded away: a process may end meanwhile.
+        let process = tokio::task::block_in_place(|| self.attributor.process(&event));
+        for (event, count) in self.fold.push(event) {
+            self.tell(&event, process.clone(), count);
+        }
+    }
+
+    fn tell(&mut self, event: &Event, process: ProcessInfo, count: u64) {
+        if let Some(body) = entries::from_event(event, &process, count) {
+            self.log(body);
+        }
+        let names = Names {
+            time: report::rfc3339(report::event_ms(event)),
+            mode: report::mode_word(&self.parts.boundary).to_owned(),
+            boundary: report::boundary_info(&self.parts.boundary),
+            gpu: report::gpus_of(self, event),
+            process,
+        };
+        let event = FlowEvent::new(event, names, count);
+        if event.is_denied() {
+            tracing::warn!(target: "merestone::alert", "{}", event.line());
+        }
+        self.jsonl.write(&event);
+        self.parts.store.push(event);
+    }
+
+    fn tick(&mut self) {
+        let now_ns = clock::boot_ns();
+        for (event, count) in self.fold.tick(now_ns) {
+            let process = self.attributor.process(&event);
+            self.tell(&event, process, count);
+        }
+        if self.last_round.elapsed() >= ROUND {
+            self.last_round = Instant::now();
+            self.round(now_ns);
+        }
+        let evidence = &self.parts.config.evidence;
+        if self.dirty.is_some_and(|since| since.elapsed() >= evidence.epoch) {
+            self.close_epoch(Cause::Work);
+        } else if self.last_epoch.elapsed() >= evidence.heartbeat {
+            self.close_epoch(Cause::Heartbeat);
+        }
+        // Fed by this loop alone: a wedged driver must not look like a dead agent.
+        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
+    }
+
+    fn round(&mut self, now_ns: u64) {
+        self.attributor.forget(now_ns);
+        match self.parts.kernel.reap(Instant::now()) {
+            Ok(released) => {
+                for group in released {
+                    self.guards.remove(&group);
+                    self.log(Body::GuardStop {
+                        group,
+                        cause: "empty".to_owned(),
+                    });
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot look after the guarded groups"),
+        }
+        if let Err(error) = self.parts.kernel.refresh_devices() {
+            tracing::error!(%error, "cannot look for new GPU devices");
+        }
+        match self.parts.kernel.scan() {
+            Ok(found) => found.into_iter().for_each(|event| self.take(event)),
+            Err(error) => tracing::error!(%error, "cannot look for processes that hold a GPU"),
+        }
+        let state = self.parts.gpu.latest().state.name();
+        if state != self.gpu_state {
+            state.clone_into(&mut self.gpu_state);
+            let body = entries::from_gpu(&self.parts.gpu.latest());
+            self.log(body);
+        }
+    }
+
+    /// Hands the epoch to the sealing thread; one at a time.
+    fn close_epoch(&mut self, cause: Cause) {
+        if self.sealing.is_some() {
+            self.seal_again = self.seal_again.or(Some(cause));
+            return;
+        }
+        self.log_losses();
+        if !self.parts.gpu.latest().devices.is_empty() {
+            let body = entries::from_gpu(&self.parts.gpu.latest());
+            self.log(body);
+        }
+        let inputs = report::epoch_inputs(self);
+        let sealer = self.parts.sealer.clone();
+        let (to, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            // Nobody listens any more only when the agent ends.
+            to.send(sealer.close_epoch(inputs, cause).await).ok();
+        });
+        self.sealing = Some(answer);
+        self.dirty = None;
+        self.last_epoch = Instant::now();
+    }
+
+    async fn sealed(&mut self, sealed: Result<EpochSealed, SealError>) -> Result<()> {
+        self.sealing = None;
+        let reply = match &sealed {
+            Ok(epoch) => {
+                tracing::debug!(epoch = epoch.sequence, size = epoch.size, "epoch sealed");
+                Reply::Done {
+                    detail: format!("epoch {} sealed, {} entries", epoch.sequence, epoch.size),
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the epoch is not sealed; its entries are kept");
+                Reply::Refused {
+                    error: error.to_string(),
+                    hint: Some("see merestone status".to_owned()),
+                }
+            }
+        };
+        if self.seal_again.take().is_some() {
+            self.close_epoch(Cause::Work);
+        } else {
+            for waiting in self.waiting.drain(..) {
+                waiting.send(reply.clone()).ok();
+            }
+        }
+        if self.parts.sealer.status().session.is_none() {
+            // The chain register was extended by somebody else: a new session
+            // begins from what it is now, and both show it.
+            self.start_session().await?;
+        }
+        Ok(())
+    }
+
+    /// What was lost since the last epoch is an entry, too.
+    fn log_losses(&mut self) {
+        for (reason, total) in report::losses(self) {
+            let before = self.lost.insert(reason.clone(), total).unwrap_or(0);
+            if total > before {
+                self.log(Body::Lost {
+                    reason,
+                    count: total - before,
+                });
+            }
+        }
+    }
+
+    fn answer(&mut self, call: Call) {
+        match call {
+            Call::Control { request, reply } => self.control(&request, reply),
+            Call::Scrape { reply } => {
+                reply.send(report::exposition(self)).ok();
+            }
+            Call::Ready { reply } => {
+                let status = report::status(self);
+                let ready = match (status.enforcing, status.evidence.quote_error) {
+                    (true, None) => Ok(()),
+                    (false, _) => Err("not enforcing".to_owned()),
+                    (true, Some(error)) => Err(error),
+                };
+                reply.send(ready).ok();
+            }
+        }
+    }
+
+    fn control(&mut self, request: &Request, reply: oneshot::Sender<Reply>) {
+        let answer = match request {
+            Request::Status => Reply::Status(Box::new(report::status(self))),
+            Request::Guarded => Reply::Guarded {
+                groups: report::guarded(self),
+            },
+            Request::Reload => self.reload(),
+            Request::Seal => {
+                self.waiting.push(reply);
+                self.close_epoch(Cause::Work);
+                return;
+            }
+            Request::Flows { .. } => Reply::Refused {
+                error: "flows are read from the store".to_owned(),
+                hint: None,
+            },
+        };
+        // The client may have hung up.
+        reply.send(answer).ok();
+    }
+
+    /// Reads the boundary again; the old one stays where the new one is refused.
+    fn reload(&mut self) -> Reply {
+        sd_notify::notify(&[sd_notify::NotifyState::Reloading]).ok();
+        let reply = match self.try_reload() {
+            Ok(()) => {
+                self.reload_error = None;
+                self.log_boundary(None);
+                tracing::info!(generation = self.generation, "boundary reloaded");
+                Reply::Done {
+                    detail: format!(
+                        "boundary {} is in force, generation {}",
+                        self.parts.boundary.name, self.generation
+                    ),
+                }
+            }
+            Err(error) => {
+                let error = error.replace('\n', "; ");
+                self.reload_error = Some(error.clone());
+                self.log_boundary(Some(error.clone()));
+                tracing::error!(%error, "the new boundary is refused, the old one stays");
+                Reply::Refused {
+                    error,
+                    hint: Some(format!(
+                        "boundary {} stays in force; mend the file and reload",
+                        self.parts.boundary.name
+                    )),
+                }
+            }
+        };
+        self.close_epoch(Cause::Boundary);
+        sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
+        reply
+    }
+
+    fn try_reload(&mut self) -> Result<(), String> {
+        let boundary =
+            super::load_boundary(&self.parts.config).map_err(|faults| faults.to_string())?;
+        let tables = super::tables(&boundary);
+        let installed = tokio::task::block_in_place(|| self.parts.kernel.install(&tables));
+        self.generation = installed.map_err(|error| error.to_string())?;
+        self.parts.boundary = boundary;
+        Ok(())
+    }
+
+    /// The last epoch; the programs stay.
+    async fn end(&mut self, cause: &'static str) -> Result<()> {
+        sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
+        tracing::info!(cause, "stopping; guarded groups stay held");
+        for (event, count) in self.fold.finish() {
+            let process = self.attributor.process(&event);
+            self.tell(&event, process, count);
+        }
+        self.log(Body::AgentStop {
+            cause: cause.to_owned(),
+        });
+        self.log_losses();
+        if let Some(sealing) = self.sealing.take() {
+            // What it gives was told already or is told by the next session.
+            tokio::time::timeout(LAST_QUOTE, sealing).await.ok();
+        }
+        let inputs = report::epoch_inputs(self);
+        let last = self.parts.sealer.close_epoch(inputs, Cause::Shutdown);
+        match tokio::time::timeout(LAST_QUOTE, last).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error).context("the last epoch is not sealed; the next start seals it"),
+            Err(_late) => anyhow::bail!("the TPM did not seal the last epoch in time; the next start does"),
+        }
+    }
+
+    /// The digest of the eBPF object that is loaded.
+    pub(super) fn object_digest() -> Digest {
+        Digest(crate::bpf::object_sha256().unwrap_or_default())
+    }
+}
+
+/// The running seal's end; never, where none runs.
+async fn sealed(
+    sealing: &mut Option<oneshot::Receiver<Result<EpochSealed, SealError>>>,
+) -> Result<EpochSealed, SealError> {
+    match sealing {
+        Some(answer) => answer.await.unwrap_or(Err(SealError::Gone)),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,190 @@
+//! `merestone run`: the agent's story, from refusing to start to its last quote.
+//!
+//! Everything that can be refused is refused before anything is attached: the
+//! privileges, the boundary, the TPM, the log. Then the kernel side, then the
+//! session's quote, then one loop that owns it all. Stopping takes no program
+//! away: guarded groups stay held.
+
+mod agent;
+mod attribute;
+mod entries;
+mod jsonl;
+mod report;
+
+pub use entries::class_name;
+pub use report::tiers;
+
+use crate::bpf;
+use crate::config::{Config, Faults};
+use crate::flow::Store;
+use crate::gpu;
+use crate::ledger::{Ledger, LedgerError};
+use crate::policy::{self, Compiled};
+use crate::privilege;
+use crate::seal::{self, SealCore, SealOptions, Sealer};
+use crate::serve;
+use agent::{Agent, Parts};
+use anyhow::{Context as _, Result};
+use merestone_tpm::{Address, Deadline, EsysTpm};
+use std::path::Path;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Questions that wait for the loop at most; past that clients wait.
+const MOST_CALLS: usize = 64;
+/// A TPM call may take this long; real TPMs sign in under a second.
+const TPM_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs until SIGTERM or SIGINT. Call it before any thread is started.
+pub fn run(config: Config) -> Result<()> {
+    privilege::require_root_capabilities()?;
+    let boundary = load_boundary(&config)?;
+    let root = privilege::cgroup_root(config.enforcement.cgroup_root.as_deref())?;
+    privilege::bpffs(&config.enforcement.pin_dir)?;
+    let address = Address::from_str(&config.tpm.tcti)?;
+    let device = match &address {
+        Address::Device(path) => Some(path.as_path()),
+        Address::Swtpm { .. } => None,
+    };
+    privilege::drop_to(&privilege::wanted(device))?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(begin(config, boundary, &root, address))
+}
+
+/// The boundary file, audited where the configuration says so.
+fn load_boundary(config: &Config) -> Result<Compiled, Faults> {
+    let mut boundary = policy::load(&config.boundary)?;
+    boundary.audit |= config.enforcement.mode == policy::Mode::Audit;
+    Ok(boundary)
+}
+
+async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address) -> Result<()> {
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    let metrics = seal::Metrics::new()?;
+    let (sealer, ledger) = open_evidence(&config, address, metrics.clone())?;
+    let control = serve::bind(&config.api.socket)?;
+    let (calls, asked) = mpsc::channel(MOST_CALLS);
+    if let Some(listen) = config.metrics.listen {
+        let http = serve::http(listen, calls.clone()).await?;
+        tokio::spawn(async move {
+            if let Err(error) = http.await {
+                tracing::error!(%error, "the metrics endpoint ended");
+            }
+        });
+    }
+    let gpu = gpu::Monitor::start(gpu_options(&config))?;
+    let (kernel, events) = bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
+    let store = Store::default();
+    tokio::spawn(serve::control(control, calls, store.clone()));
+    let parts = Parts {
+        config,
+        boundary,
+        kernel,
+        sealer,
+        ledger,
+        metrics,
+        gpu,
+        store,
+    };
+    let mut agent = Agent::begin(parts, root.to_owned()).await?;
+    // Absent a service manager there is nobody to tell.
+    sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    agent.serve(events, asked, &mut hangup, stop).await
+}
+
+/// The log and the TPM that seals it.
+fn open_evidence(
+    config: &Config,
+    address: Address,
+    metrics: seal::Metrics,
+) -> Result<(Sealer, Arc<Ledger>)> {
+    let mut options = merestone_tpm::Options::at(address);
+    if let Some(handle) = config.tpm.ak_handle {
+        options.ak_handle = handle;
+    }
+    let tpm = Deadline::spawn(TPM_PATIENCE, move || EsysTpm::open(&options))?;
+    let (ledger, opened) = Ledger::open(&config.state_dir).map_err(|error: LedgerError| error)?;
+    let ledger = Arc::new(ledger);
+    let options = SealOptions {
+        node: Some(config.node.clone()),
+        chain_pcr: config.evidence.chain_pcr,
+        ..SealOptions::default()
+    };
+    let core = SealCore::new(
+        Box::new(tpm),
+        Arc::clone(&ledger),
+        opened,
+        options,
+        metrics,
+    )?;
+    Ok((Sealer::spawn(core)?, ledger))
+}
+
+/// What the kernel side needs of the configuration.
+pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
+    let mut options = bpf::Options::new(config.enforcement.pin_dir.clone());
+    root.clone_into(&mut options.cgroup_root);
+    options.require.clone_from(&config.enforcement.require);
+    options.devices = config
+        .gpu
+        .devices
+        .iter()
+        .map(|device| bpf::DeviceRule {
+            major: device.major,
+            minor: device.minor,
+            class: merestone_abi::DeviceClass::CONFIGURED,
+        })
+        .collect();
+    options.tree_roots = config
+        .enforcement
+        .login_scopes
+        .iter()
+        .map(|scope| root.join(scope.trim_start_matches('/')))
+        .collect();
+    options
+}
+
+/// What the GPU monitor needs of the configuration.
+pub fn gpu_options(config: &Config) -> gpu::Config {
+    gpu::Config {
+        library: config.gpu.nvml_library.clone(),
+        interval: config.gpu.interval,
+        allow_test_library: config.gpu.allow_test_library,
+        ..gpu::Config::default()
+    }
+}
+
+/// The boundary as the kernel takes it.
+pub fn tables(compiled: &Compiled) -> bpf::Tables {
+    bpf::Tables {
+        audit: compiled.audit,
+        prefixes: compiled
+            .prefixes
+            .iter()
+            .map(|prefix| bpf::TablePrefix {
+                address: prefix.address,
+                bits: prefix.bits,
+                set: prefix.set,
+            })
+            .collect(),
+        sets: compiled.sets.clone(),
+    }
+}

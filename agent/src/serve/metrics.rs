@@ -1,0 +1,214 @@
+//! The text exposition: a snapshot of the agent, made anew for each scrape, so
+//! that what vanished leaves no stale series.
+//!
+//! Process ids and command lines are never labels.
+
+use crate::api::Status;
+use crate::gpu;
+use crate::seal;
+use prometheus::{Counter, Encoder as _, Gauge, IntCounter, IntGauge, Opts, Registry, TextEncoder};
+
+/// What one scrape shows.
+#[derive(Debug)]
+pub struct Readings<'a> {
+    /// The agent's state.
+    pub status: &'a Status,
+    /// The GPU monitor's readings, already named.
+    pub gpu: Vec<gpu::Metric>,
+    /// How sealing fares.
+    pub seal: &'a seal::Metrics,
+}
+
+/// Renders the exposition.
+pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
+    let registry = Registry::new();
+    let status = readings.status;
+    gauge(
+        &registry,
+        "merestone_build_info",
+        "Always 1; the version and the kernel object.",
+        &[
+            ("version", &status.version),
+            ("object_digest", &status.object_digest),
+        ],
+        1,
+    )?;
+    gauge(
+        &registry,
+        "merestone_enforcing",
+        "1 where the cgroup tier is attached and the boundary enforces.",
+        &[],
+        i64::from(status.enforcing),
+    )?;
+    gauge(
+        &registry,
+        "merestone_boundary_info",
+        "Always 1; the boundary in force.",
+        &[
+            ("name", &status.boundary.name),
+            ("digest", &status.boundary.digest),
+        ],
+        1,
+    )?;
+    gauge(
+        &registry,
+        "merestone_config_last_reload_successful",
+        "1 where the last reload of the boundary was accepted.",
+        &[],
+        i64::from(status.reload_error.is_none()),
+    )?;
+    gauge(
+        &registry,
+        "merestone_guarded_cgroups",
+        "Guarded groups: cgroups and process trees.",
+        &[],
+        to_i64(status.groups as u64),
+    )?;
+    gauge(
+        &registry,
+        "merestone_guarded_processes",
+        "Guarded processes the kernel knows.",
+        &[],
+        to_i64(status.processes as u64),
+    )?;
+    for tier in &status.tiers {
+        gauge(
+            &registry,
+            "merestone_enforcement_tier",
+            "1 where every program of the tier is attached.",
+            &[("tier", &tier.name)],
+            i64::from(tier.active),
+        )?;
+    }
+    for way in &status.uncovered {
+        gauge(
+            &registry,
+            "merestone_uncovered_info",
+            "Always 1; a way out that nothing on this host covers.",
+            &[("way", way)],
+            1,
+        )?;
+    }
+    flows(&registry, status)?;
+    for (reason, count) in &status.lost {
+        counter(
+            &registry,
+            "merestone_events_lost_total",
+            "Events and entries lost, by reason; no verdict depends on them.",
+            &[("reason", reason)],
+            *count,
+        )?;
+    }
+    evidence(&registry, readings)?;
+    for metric in &readings.gpu {
+        let labels: Vec<_> = metric
+            .labels
+            .iter()
+            .map(|(label, value)| (*label, value.as_str()))
+            .collect();
+        let options = options(metric.name, metric.help, &labels);
+        match metric.kind {
+            gpu::Kind::Gauge => {
+                let gauge = Gauge::with_opts(options)?;
+                gauge.set(metric.value);
+                registry.register(Box::new(gauge))?;
+            }
+            gpu::Kind::Counter => {
+                let counter = Counter::with_opts(options)?;
+                // A counter below zero is none; the library would panic on it.
+                counter.inc_by(metric.value.max(0.0));
+                registry.register(Box::new(counter))?;
+            }
+        }
+    }
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+}
+
+fn flows(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    for count in &status.counters {
+        counter(
+            registry,
+            "merestone_flows_total",
+            "Decisions on guarded groups' traffic; exact, from per-CPU maps.",
+            &[
+                ("verdict", &count.verdict),
+                ("hook", &count.hook),
+                ("protocol", &count.protocol),
+            ],
+            count.count,
+        )?;
+    }
+    Ok(())
+}
+
+fn evidence(registry: &Registry, readings: &Readings<'_>) -> Result<(), prometheus::Error> {
+    let evidence = &readings.status.evidence;
+    counter(
+        registry,
+        "merestone_log_entries_total",
+        "Entries in the evidence log.",
+        &[],
+        evidence.entries,
+    )?;
+    if let Some(last) = evidence.last_quote_ms {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds fit 2^53 until the year 287396")]
+        float(
+            registry,
+            "merestone_last_quote_timestamp_seconds",
+            "When the last quote was made.",
+            &[],
+            last as f64 / 1000.0,
+        )?;
+    }
+    readings.seal.register(registry)
+}
+
+fn options(name: &str, help: &str, labels: &[(&str, &str)]) -> Opts {
+    let labels = labels
+        .iter()
+        .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
+        .collect();
+    Opts::new(name, help).const_labels(labels)
+}
+
+fn to_i64(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn gauge(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[(&str, &str)],
+    value: i64,
+) -> Result<(), prometheus::Error> {
+    let metric = IntGauge::with_opts(options(name, help, labels))?;
+    metric.set(value);
+    registry.register(Box::new(metric))
+}
+
+fn counter(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[(&str, &str)],
+    value: u64,
+) -> Result<(), prometheus::Error> {
+    let metric = IntCounter::with_opts(options(name, help, labels))?;
+    metric.inc_by(value);
+    registry.register(Box::new(metric))
+}
+
+fn float(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[(&str, &str)],
+    value: f64,
+) -> Result<(), prometheus::Error> {
+    let metric = Gauge::with_opts(options(name, help, labels))?;
+    metric.set(value);
+    registry.register(Box::new(metric))
+}

@@ -1,0 +1,91 @@
+//! The one encoder and the one decoder.
+
+use crate::shape::{self, ShapeError};
+use minicbor::{Decode, Encode};
+
+/// What an object of a kind may cost before anything of it is decoded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Bytes of its encoding.
+    pub bytes: usize,
+    /// Levels of arrays and maps.
+    pub depth: usize,
+}
+
+/// A type with one canonical encoding and a size limit.
+pub trait Record: Sized {
+    /// The limits of the kind.
+    const LIMITS: Limits;
+    /// The string at key 0.
+    const KIND: &'static str;
+}
+
+/// Why bytes are not the encoding of a value of the wanted kind.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Too big, too deep, or not deterministic CBOR.
+    #[error("not a well formed {kind}: {source}")]
+    Shape {
+        /// The kind that was wanted.
+        kind: &'static str,
+        /// What is wrong.
+        source: ShapeError,
+    },
+    /// Well formed, but not this kind of object.
+    #[error("not a {kind}: {detail}")]
+    Content {
+        /// The kind that was wanted.
+        kind: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Decodes, but is not what an encoder writes: unknown or repeated keys, keys out of order.
+    #[error("a {kind} that no encoder writes: it differs from its canonical form at byte {at}")]
+    NotCanonical {
+        /// The kind that was wanted.
+        kind: &'static str,
+        /// First byte that differs.
+        at: usize,
+    },
+}
+
+/// The canonical bytes of a value: what is hashed, quoted and carried.
+pub fn encode<T: Record + Encode<()>>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Writing to a Vec cannot fail and no type here has a failing encoder.
+    if let Err(never) = minicbor::encode(value, &mut bytes) {
+        debug_assert!(false, "{never}");
+        bytes.clear();
+    }
+    bytes
+}
+
+/// Decodes the canonical bytes of a value; any other bytes are refused.
+pub fn decode<'b, T>(bytes: &'b [u8]) -> Result<T, DecodeError>
+where
+    T: Record + Decode<'b, ()> + Encode<()>,
+{
+    let kind = T::KIND;
+    let limit = T::LIMITS.bytes;
+    if bytes.len() > limit {
+        let source = ShapeError::TooLong {
+            got: bytes.len(),
+            limit,
+        };
+        return Err(DecodeError::Shape { kind, source });
+    }
+    shape::check(bytes, T::LIMITS.depth).map_err(|source| DecodeError::Shape { kind, source })?;
+    let value: T = minicbor::decode(bytes).map_err(|error| DecodeError::Content {
+        kind,
+        detail: error.to_string(),
+    })?;
+    let again = encode(&value);
+    if again != bytes {
+        let same = again.iter().zip(bytes).take_while(|(a, b)| a == b);
+        return Err(DecodeError::NotCanonical {
+            kind,
+            at: same.count(),
+        });
+    }
+    Ok(value)
+}

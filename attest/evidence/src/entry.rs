@@ -1,0 +1,266 @@
+//! One leaf of the log: its canonical bytes are the leaf's data.
+
+use crate::canonical::{Limits, Record};
+use crate::{Cause, Digest, EntryKind, FlowVerdict, Mode};
+use minicbor::{Decode, Encode};
+
+/// A process, as seen when the entry was made.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct Process {
+    /// Process id in the host's namespace.
+    #[n(0)]
+    pub pid: u32,
+    /// Start time in clock ticks since boot: with the pid, unique.
+    #[n(1)]
+    pub start_ticks: u64,
+    /// Path of the executable.
+    #[n(2)]
+    pub exe: String,
+    /// Its digest, where it could be read.
+    #[n(3)]
+    pub exe_sha256: Option<Digest>,
+    /// Command name.
+    #[n(4)]
+    pub comm: String,
+    /// Control group path.
+    #[n(5)]
+    pub cgroup: String,
+    /// Container id, where the path shows one.
+    #[n(6)]
+    pub container_id: Option<String>,
+    /// Pod uid, where the path shows one.
+    #[n(7)]
+    pub pod_uid: Option<String>,
+}
+
+/// The device node whose opening guarded a group.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct DeviceNode {
+    /// Major number.
+    #[n(0)]
+    pub major: u32,
+    /// Minor number.
+    #[n(1)]
+    pub minor: u32,
+    /// Class: `compute`, `graphics`, `mig`, …
+    #[n(2)]
+    pub class: String,
+}
+
+/// One process's use of a GPU.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct GpuUse {
+    /// Process id.
+    #[n(0)]
+    pub pid: u32,
+    /// Memory it holds, where the driver says.
+    #[n(1)]
+    pub memory_bytes: Option<u64>,
+}
+
+/// One reading of one GPU. Absent is not zero.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct GpuReading {
+    /// The card.
+    #[n(0)]
+    pub uuid: String,
+    /// Per cent of the last sample period with a kernel running.
+    #[n(1)]
+    pub utilisation_percent: Option<u32>,
+    /// Memory in use.
+    #[n(2)]
+    pub memory_used_bytes: Option<u64>,
+    /// Power draw.
+    #[n(3)]
+    pub power_milliwatts: Option<u64>,
+    /// Energy since the driver was loaded.
+    #[n(4)]
+    pub energy_millijoules: Option<u64>,
+    /// Processes on the card.
+    #[n(5)]
+    pub processes: Vec<GpuUse>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+pub enum Body {
+    /// The agent started.
+    #[n(0)]
+    #[cbor(map)]
+    AgentStart {
+        /// Its version.
+        #[n(0)]
+        version: String,
+    },
+    /// The agent stops.
+    #[n(1)]
+    #[cbor(map)]
+    AgentStop {
+        /// Why.
+        #[n(0)]
+        cause: String,
+    },
+    /// A group became guarded.
+    #[n(2)]
+    #[cbor(map)]
+    GuardStart {
+        /// The group.
+        #[n(0)]
+        group: u64,
+        /// Its control group path.
+        #[n(1)]
+        cgroup: String,
+        /// The process that opened the device.
+        #[n(2)]
+        process: Option<Process>,
+        /// The device.
+        #[n(3)]
+        device: DeviceNode,
+    },
+    /// A group is no longer guarded.
+    #[n(3)]
+    #[cbor(map)]
+    GuardStop {
+        /// The group.
+        #[n(0)]
+        group: u64,
+        /// Why.
+        #[n(1)]
+        cause: String,
+    },
+    /// A flow was decided.
+    #[n(4)]
+    #[cbor(map)]
+    Flow {
+        /// What was decided.
+        #[n(0)]
+        verdict: FlowVerdict,
+        /// Where.
+        #[n(1)]
+        hook: String,
+        /// Why.
+        #[n(2)]
+        reason: String,
+        /// The guarded group.
+        #[n(3)]
+        group: u64,
+        /// The process, where the hook knows it.
+        #[n(4)]
+        process: Option<Process>,
+        /// Destination; IPv4 as `::ffff:a.b.c.d`.
+        #[cbor(n(5), with = "minicbor::bytes")]
+        address: [u8; 16],
+        /// Destination port.
+        #[n(6)]
+        port: u16,
+        /// IP protocol number.
+        #[n(7)]
+        protocol: u8,
+        /// Rule number, 0 for none.
+        #[n(8)]
+        rule: u16,
+        /// How many alike this entry stands for.
+        #[n(9)]
+        count: u64,
+    },
+    /// The boundary was read again.
+    #[n(5)]
+    #[cbor(map)]
+    Boundary {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// Digest of the file.
+        #[n(1)]
+        sha256: Digest,
+        /// Generation in the kernel.
+        #[n(2)]
+        generation: u32,
+        /// Whether it took effect.
+        #[n(3)]
+        accepted: bool,
+        /// Why not.
+        #[n(4)]
+        error: Option<String>,
+        /// Enforced or audited.
+        #[n(5)]
+        mode: Mode,
+    },
+    /// The GPUs were read.
+    #[n(6)]
+    #[cbor(map)]
+    Gpu {
+        /// The monitor's state.
+        #[n(0)]
+        state: String,
+        /// One reading a card.
+        #[n(1)]
+        devices: Vec<GpuReading>,
+    },
+    /// Something could not be recorded.
+    #[n(7)]
+    #[cbor(map)]
+    Lost {
+        /// Why.
+        #[n(0)]
+        reason: String,
+        /// How many since the last such entry.
+        #[n(1)]
+        count: u64,
+    },
+    /// A guarded process was moved to another control group.
+    #[n(8)]
+    #[cbor(map)]
+    Left {
+        /// The group it came from.
+        #[n(0)]
+        group: u64,
+        /// Control group it went to.
+        #[n(1)]
+        cgroup: String,
+        /// The process.
+        #[n(2)]
+        process: Option<Process>,
+    },
+    /// An epoch that was open when the agent died was found and closed.
+    #[n(9)]
+    #[cbor(map)]
+    Recovered {
+        /// How the epoch was closed.
+        #[n(0)]
+        cause: Cause,
+        /// What was found.
+        #[n(1)]
+        detail: String,
+    },
+}
+
+/// One leaf.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct Entry {
+    /// Type string.
+    #[n(0)]
+    pub kind: EntryKind,
+    /// Wall clock.
+    #[n(1)]
+    pub time_ms: u64,
+    /// Nanoseconds since boot, suspend included.
+    #[n(2)]
+    pub boot_ns: u64,
+    /// What happened.
+    #[n(3)]
+    pub body: Body,
+}
+
+impl Record for Entry {
+    const LIMITS: Limits = Limits {
+        bytes: 64 << 10,
+        depth: 8,
+    };
+    const KIND: &'static str = EntryKind::TEXT;
+}

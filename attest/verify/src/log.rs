@@ -1,0 +1,464 @@
+//! [`BootChecked`] → [`LogChecked`]: the leaves shown are those that the quotes sealed, all of
+//! them for the period asked for, and the tree outside it only grew.
+
+use crate::boot::BootChecked;
+use crate::chain;
+use crate::frame::Purpose;
+use crate::quote::{Epoch, Session};
+use crate::refusal::Grade;
+use crate::trust::Trust;
+use crate::verdict::{CheckId, Tally};
+use merestone_evidence::{
+    Bundle, ConsistencyProof, DecodeError, Digest, Entry, Frontier, FrontierError, ProofError,
+    SessionId, Span, decode, leaf_hash, verify_consistency, verify_inclusion,
+};
+use std::collections::BTreeMap;
+
+/// Why leaves are not those that were sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Sizes do not follow one another.
+    #[error("{at}: the tree has {got} leaves where {want} were")]
+    Sizes {
+        /// Which statement.
+        at: String,
+        /// In the statement.
+        got: u64,
+        /// In the statement before it, or at least so many.
+        want: u64,
+    },
+    /// The same size with another root.
+    #[error("{at}: the tree of {size} leaves has root {got} where it had {want}")]
+    Root {
+        /// Which statement.
+        at: String,
+        /// Leaves.
+        size: u64,
+        /// Root found.
+        got: Digest,
+        /// Root sealed.
+        want: Digest,
+    },
+    /// A cumulative count went back.
+    #[error("{at}: the count of {what} went back from {want} to {got}")]
+    Count {
+        /// Which epoch.
+        at: String,
+        /// Of what.
+        what: String,
+        /// Later.
+        got: u64,
+        /// Earlier.
+        want: u64,
+    },
+    /// The span's peaks are not those of a tree of its size.
+    #[error("the span: {0}")]
+    Frontier(#[from] FrontierError),
+    /// The span begins or ends where no tree was sealed.
+    #[error("the span {what} at leaf {got}, where no quote sealed the tree")]
+    Edge {
+        /// Begins or ends.
+        what: &'static str,
+        /// The leaf.
+        got: u64,
+    },
+    /// An epoch of the period without its leaves.
+    #[error("{at}: leaves {from} to {to} lie in the period and are not shown")]
+    Incomplete {
+        /// Which epoch.
+        at: String,
+        /// First leaf.
+        from: u64,
+        /// Leaf after the last.
+        to: u64,
+    },
+    /// A consistency proof doesn't hold.
+    #[error("{at}: {source}")]
+    Consistency {
+        /// Which epoch.
+        at: String,
+        /// Why.
+        source: ProofError,
+    },
+    /// No consistency proof where one is needed.
+    #[error("{at}: no proof that the tree of {to} leaves begins with that of {from}")]
+    NoProof {
+        /// Which epoch.
+        at: String,
+        /// Smaller size.
+        from: u64,
+        /// Bigger size.
+        to: u64,
+    },
+    /// An inclusion proof doesn't hold.
+    #[error("leaf {index}: {source}")]
+    Inclusion {
+        /// The leaf.
+        index: u64,
+        /// Why.
+        source: ProofError,
+    },
+    /// An inclusion proof in a tree that nothing sealed.
+    #[error("leaf {index}: no quote sealed a tree of {size} leaves")]
+    Unsealed {
+        /// The leaf.
+        index: u64,
+        /// The size.
+        size: u64,
+    },
+    /// A leaf that is not an entry.
+    #[error("leaf {index}: {source}")]
+    Entry {
+        /// The leaf.
+        index: u64,
+        /// Why.
+        source: DecodeError,
+    },
+}
+
+impl LogError {
+    pub(crate) const fn grade(&self) -> Grade {
+        match self {
+            Self::Incomplete { .. } => Grade::Failed,
+            Self::NoProof { .. } => Grade::Indeterminate,
+            _ => Grade::Untrusted,
+        }
+    }
+}
+
+/// Sessions with a sealed log whose leaves, as far as shown, are the sealed ones.
+#[derive(Debug)]
+pub struct LogChecked {
+    pub(crate) bundle: Bundle,
+    pub(crate) purpose: Purpose,
+    pub(crate) sessions: Vec<Session>,
+    /// Leaves shown by a proof each, with index.
+    pub(crate) proven: Vec<(u64, Entry)>,
+}
+
+impl LogChecked {
+    pub(crate) fn check(boot: BootChecked, trust: &Trust, tally: &mut Tally) -> Option<Self> {
+        let sessions = boot.quotes.sessions;
+        let unverified = boot.quotes.key.unverified;
+        let (bundle, purpose) = (unverified.bundle, unverified.purpose);
+        if !chain::check(&sessions, trust, tally) {
+            return None;
+        }
+        let fail = |id, error: LogError, tally: &mut Tally| {
+            tally.fail(id, &error.into());
+            None
+        };
+        let roots = match sizes(&sessions) {
+            Ok(roots) => roots,
+            Err(error) => return fail(CheckId::LogSizes, error, tally),
+        };
+        tally.pass(CheckId::LogSizes, "contiguous");
+        if let Err(error) = leaves(&bundle, purpose, &sessions, &roots, tally) {
+            return fail(CheckId::LogLeaves, error, tally);
+        }
+        if let Err(error) = consistency(&bundle, purpose, &sessions, tally) {
+            return fail(CheckId::LogConsistency, error, tally);
+        }
+        if let Err(error) = inclusion(&bundle, &roots, tally) {
+            return fail(CheckId::LogInclusion, error, tally);
+        }
+        let proven = match entries(&bundle, tally) {
+            Ok(proven) => proven,
+            Err(error) => return fail(CheckId::LogEntries, error, tally),
+        };
+        tally.skip(
+            CheckId::LogTail,
+            "epochs cut from the end of the last session would not show: no certified counter",
+        );
+        tally.skip(CheckId::LogWitness, "no witness has cosigned this log");
+        tally.skip(
+            CheckId::Receipts,
+            "no inference receipts are in this format yet",
+        );
+        Some(Self {
+            bundle,
+            purpose,
+            sessions,
+            proven,
+        })
+    }
+}
+
+/// Every sealed size with its root.
+type Roots = BTreeMap<u64, Digest>;
+
+fn sizes(sessions: &[Session]) -> Result<Roots, LogError> {
+    let mut roots = Roots::new();
+    let mut before: Option<u64> = None;
+    for session in sessions {
+        let statement = &session.statement;
+        let got = statement.tree_size;
+        if let Some(want) = before.filter(|want| *want != got) {
+            return Err(LogError::Sizes {
+                at: session.at.clone(),
+                got,
+                want,
+            });
+        }
+        sealed(&mut roots, &session.at, got, statement.tree_root)?;
+        let mut size = got;
+        for epoch in &session.epochs {
+            let at = || epoch.at.clone();
+            let (got, after) = (epoch.statement.size_before, epoch.statement.size_after);
+            if got != size {
+                return Err(LogError::Sizes {
+                    at: at(),
+                    got,
+                    want: size,
+                });
+            }
+            if after < size {
+                return Err(LogError::Sizes {
+                    at: at(),
+                    got: after,
+                    want: size,
+                });
+            }
+            sealed(&mut roots, &epoch.at, after, epoch.statement.root)?;
+            size = after;
+        }
+        counts(session)?;
+        before = Some(size);
+    }
+    Ok(roots)
+}
+
+fn sealed(roots: &mut Roots, at: &str, size: u64, root: Digest) -> Result<(), LogError> {
+    let empty = (size == 0).then(merestone_evidence::empty_root);
+    let want = roots.insert(size, root).or(empty).unwrap_or(root);
+    if root == want {
+        return Ok(());
+    }
+    Err(LogError::Root {
+        at: at.to_owned(),
+        size,
+        got: root,
+        want,
+    })
+}
+
+/// Cumulative counts only grow within a session; one that disappears went back to zero.
+fn counts(session: &Session) -> Result<(), LogError> {
+    let mut before: BTreeMap<String, u64> = BTreeMap::new();
+    for epoch in &session.epochs {
+        let now = tallies(epoch);
+        for (what, &want) in &before {
+            let got = now.get(what).copied().unwrap_or(0);
+            if got < want {
+                let (at, what) = (epoch.at.clone(), what.clone());
+                return Err(LogError::Count {
+                    at,
+                    what,
+                    got,
+                    want,
+                });
+            }
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+fn tallies(epoch: &Epoch) -> BTreeMap<String, u64> {
+    let counters = epoch.statement.counters.iter().map(|counter| {
+        let verdict = counter.verdict;
+        (
+            format!("{} {verdict:?} {}", counter.hook, counter.protocol),
+            counter.count,
+        )
+    });
+    let lost = epoch.statement.lost.iter();
+    let lost = lost.map(|loss| (format!("lost {}", loss.reason), loss.count));
+    let mut sums = BTreeMap::new();
+    for (what, count) in counters.chain(lost) {
+        let sum: &mut u64 = sums.entry(what).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    sums
+}
+
+/// Recomputes the root at every seal within the span, from the leaves themselves.
+fn leaves(
+    bundle: &Bundle,
+    purpose: Purpose,
+    sessions: &[Session],
+    roots: &Roots,
+    tally: &mut Tally,
+) -> Result<(), LogError> {
+    if let Some(span) = &bundle.span {
+        span_roots(span, roots)?;
+    }
+    if purpose == Purpose::Receipt {
+        tally.skip(CheckId::LogLeaves, "a receipt shows single leaves, not all");
+        return Ok(());
+    }
+    let shown = bundle.span.as_ref().map_or(0..0, range);
+    let absent = sessions
+        .iter()
+        .flat_map(|session| &session.epochs)
+        .find(|epoch| {
+            let statement = &epoch.statement;
+            let inside =
+                statement.closed_ms >= bundle.from_ms && statement.opened_ms <= bundle.to_ms;
+            let (from, to) = (statement.size_before, statement.size_after);
+            inside && from != to && !(shown.start <= from && to <= shown.end)
+        });
+    if let Some(epoch) = absent {
+        let (from, to) = (epoch.statement.size_before, epoch.statement.size_after);
+        let error = LogError::Incomplete {
+            at: epoch.at.clone(),
+            from,
+            to,
+        };
+        tally.fail(CheckId::LogLeaves, &error.into());
+    } else {
+        let detail = format!(
+            "{} leaves lead to every sealed root",
+            shown.end - shown.start
+        );
+        tally.pass(CheckId::LogLeaves, detail);
+    }
+    Ok(())
+}
+
+fn range(span: &Span) -> core::ops::Range<u64> {
+    span.start..span.start.saturating_add(span.leaves.len() as u64)
+}
+
+fn span_roots(span: &Span, roots: &Roots) -> Result<(), LogError> {
+    let mut frontier = Frontier::from_peaks(span.start, span.frontier.clone())?;
+    let Some(&want) = roots.get(&span.start) else {
+        return Err(LogError::Edge {
+            what: "begins",
+            got: span.start,
+        });
+    };
+    same(&frontier, want, "the span's start")?;
+    for leaf in &span.leaves {
+        frontier.append(leaf_hash(leaf));
+        if let Some(&want) = roots.get(&frontier.size()) {
+            same(&frontier, want, "the span")?;
+        }
+    }
+    if !roots.contains_key(&frontier.size()) {
+        return Err(LogError::Edge {
+            what: "ends",
+            got: frontier.size(),
+        });
+    }
+    Ok(())
+}
+
+fn same(frontier: &Frontier, want: Digest, at: &str) -> Result<(), LogError> {
+    let got = frontier.root();
+    if got == want {
+        return Ok(());
+    }
+    Err(LogError::Root {
+        at: at.to_owned(),
+        size: frontier.size(),
+        got,
+        want,
+    })
+}
+
+/// Each epoch outside the span: its tree begins with the one before it.
+fn consistency(
+    bundle: &Bundle,
+    purpose: Purpose,
+    sessions: &[Session],
+    tally: &mut Tally,
+) -> Result<(), LogError> {
+    let span = bundle.span.as_ref().map_or(0..0, range);
+    let mut proofs: BTreeMap<(u64, u64), &ConsistencyProof> = BTreeMap::new();
+    for proof in &bundle.consistency {
+        proofs.insert((proof.from_size, proof.to_size), proof);
+    }
+    let mut proven = 0;
+    let mut missing = Vec::new();
+    for session in sessions {
+        let mut first = session.statement.tree_root;
+        for epoch in &session.epochs {
+            let at = || epoch.at.clone();
+            let (from, to) = (epoch.statement.size_before, epoch.statement.size_after);
+            let second = epoch.statement.root;
+            let shown = span.start <= from && to <= span.end;
+            if let Some(proof) = proofs.remove(&(from, to)) {
+                verify_consistency(from, to, &proof.path, &first, &second)
+                    .map_err(|source| LogError::Consistency { at: at(), source })?;
+                proven += 1;
+            } else if from != 0 && from != to && !shown {
+                missing.push(LogError::NoProof { at: at(), from, to });
+            }
+            first = second;
+        }
+    }
+    if let Some(proof) = proofs.into_values().next() {
+        // A proof that belongs to no epoch is not part of the evidence.
+        let (from, to) = (proof.from_size, proof.to_size);
+        let source = ProofError::Sizes { from, to };
+        return Err(LogError::Consistency {
+            at: "no epoch".to_owned(),
+            source,
+        });
+    }
+    match (missing.into_iter().next(), purpose) {
+        (None, _) => tally.pass(CheckId::LogConsistency, format!("{proven} proofs")),
+        (Some(error), Purpose::Receipt) => tally.skip(CheckId::LogConsistency, error.to_string()),
+        (Some(error), Purpose::Period) => tally.fail(CheckId::LogConsistency, &error.into()),
+    }
+    Ok(())
+}
+
+fn inclusion(bundle: &Bundle, roots: &Roots, tally: &mut Tally) -> Result<(), LogError> {
+    for proof in &bundle.proofs {
+        let (index, size) = (proof.index, proof.size);
+        let root = roots.get(&size).ok_or(LogError::Unsealed { index, size })?;
+        verify_inclusion(index, size, &leaf_hash(&proof.leaf), &proof.path, root)
+            .map_err(|source| LogError::Inclusion { index, source })?;
+    }
+    match bundle.proofs.len() {
+        0 => tally.pass(CheckId::LogInclusion, "no single leaves are shown"),
+        count => tally.pass(
+            CheckId::LogInclusion,
+            format!("{count} leaves are in sealed trees"),
+        ),
+    }
+    Ok(())
+}
+
+fn entries(bundle: &Bundle, tally: &mut Tally) -> Result<Vec<(u64, Entry)>, LogError> {
+    let mut count = 0_u64;
+    if let Some(span) = &bundle.span {
+        for (index, leaf) in (span.start..).zip(&span.leaves) {
+            decode::<Entry>(leaf).map_err(|source| LogError::Entry { index, source })?;
+            count += 1;
+        }
+    }
+    let mut proven = Vec::new();
+    for proof in &bundle.proofs {
+        let index = proof.index;
+        let entry = decode(&proof.leaf).map_err(|source| LogError::Entry { index, source })?;
+        proven.push((index, entry));
+        count += 1;
+    }
+    tally.pass(
+        CheckId::LogEntries,
+        format!("{count} entries are well formed"),
+    );
+    Ok(proven)
+}
+
+impl LogChecked {
+    /// Session ids in order.
+    pub fn session_ids(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions
+            .iter()
+            .map(|session| session.statement.session)
+    }
+}

@@ -1,0 +1,88 @@
+//! The checks in their order. Each stage takes the value that only the stage before can make.
+
+use crate::boot::BootChecked;
+use crate::coverage::Coverage;
+use crate::frame::{Purpose, Unverified};
+use crate::key::KeyTrusted;
+use crate::log::LogChecked;
+use crate::policy::{self, Matter};
+use crate::quote::QuoteChecked;
+use crate::report::{Egress, Location, ReceiptEntry};
+use crate::trust::Trust;
+use crate::verdict::{CheckId, Tally, Verdict};
+
+/// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
+pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
+    let mut tally = Tally::new();
+    let log = stages(bytes, trust, purpose, &mut tally);
+    let Some(log) = log else {
+        return verdict(tally, None);
+    };
+    let shown = Shown {
+        coverage: Coverage::of(&log.bundle, &log.sessions),
+        location: Location::of(&log.sessions),
+        egress: Egress::of(&log.sessions),
+        entries: log
+            .proven
+            .iter()
+            .map(|(at, entry)| ReceiptEntry::of(*at, entry))
+            .collect(),
+    };
+    let matter = Matter {
+        log: &log,
+        coverage: &shown.coverage,
+        egress: &shown.egress,
+        location: &shown.location,
+        now_ms,
+    };
+    policy::check(&matter, trust, &mut tally);
+    verdict(tally, Some(shown))
+}
+
+fn stages(bytes: &[u8], trust: &Trust, purpose: Purpose, tally: &mut Tally) -> Option<LogChecked> {
+    let unverified = match Unverified::open(bytes, purpose) {
+        Ok(unverified) => unverified,
+        Err(refusal) => {
+            tally.fail(CheckId::Frame, &refusal);
+            return None;
+        }
+    };
+    tally.pass(
+        CheckId::Frame,
+        format!("{} bytes, one canonical item", bytes.len()),
+    );
+    let key = KeyTrusted::check(unverified, trust, tally)?;
+    let quotes = QuoteChecked::check(key, tally)?;
+    let boot = BootChecked::check(quotes, trust, tally)?;
+    LogChecked::check(boot, trust, tally)
+}
+
+struct Shown {
+    coverage: Coverage,
+    location: Location,
+    egress: Egress,
+    entries: Vec<ReceiptEntry>,
+}
+
+fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
+    let (outcome, checks, not_checked) = tally.finish();
+    let (coverage, location, egress, entries) = match shown {
+        None => (None, None, None, Vec::new()),
+        Some(Shown {
+            coverage,
+            location,
+            egress,
+            entries,
+        }) => (Some(coverage), Some(location), Some(egress), entries),
+    };
+    Verdict {
+        verdict: outcome,
+        exit: outcome.exit(),
+        checks,
+        not_checked,
+        coverage,
+        location,
+        egress,
+        entries,
+    }
+}

@@ -1,0 +1,295 @@
+//! `trust.toml`: whose key is believed and what evidence must show. `docs/trust.md` is its manual.
+//!
+//! The grammar is closed: an unknown key, a repeated node or a malformed digest is a usage
+//! error with the line it stands on, never something passed over (N74).
+
+use core::ops::Range;
+use merestone_evidence::Digest;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use toml::Spanned;
+
+/// Longest gap between attested stretches that needs no other leave: two missed heartbeats.
+const DEFAULT_MAX_GAP_S: u64 = 120;
+/// How far the wall clock may move against the TPM's clock within a session.
+const DEFAULT_MAX_CLOCK_STEP_S: u64 = 60;
+/// Bytes of a trust policy.
+const MAX_BYTES: usize = 1 << 20;
+
+/// A fault in a trust policy.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{file}:{line}: {detail}")]
+pub struct TrustError {
+    /// The name the caller gave the file.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// A trust policy, read and checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Trust {
+    /// Pinned attestation key Names by node id.
+    pub nodes: BTreeMap<String, Vec<u8>>,
+    /// What evidence must show.
+    pub require: Require,
+}
+
+/// What evidence must show. Each field is a key of `[require]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of its own in the file"
+)]
+pub struct Require {
+    /// Accepted boundary files; `None` accepts any.
+    pub boundary: Option<BTreeSet<Digest>>,
+    /// Accepted eBPF objects; `None` accepts any.
+    pub object: Option<BTreeSet<Digest>>,
+    /// Accepted agent executables; `None` accepts any.
+    pub agent: Option<BTreeSet<Digest>>,
+    /// Tiers that must be in force in every epoch.
+    pub tiers: BTreeSet<String>,
+    /// A boot event log that replays must be there.
+    pub boot_log: bool,
+    /// An IMA list that replays must be there.
+    pub ima: bool,
+    /// A session of a TPM that is a program is acceptable.
+    pub software_tpm: bool,
+    /// A test double of the GPU library is acceptable.
+    pub test_gpu_library: bool,
+    /// Audit mode, and flows that it let through, are acceptable.
+    pub audit: bool,
+    /// Ways out that the agent declares uncovered are acceptable.
+    pub uncovered: bool,
+    /// Longest unattested stretch within the period.
+    pub max_gap_s: u64,
+    /// Most events and entries that may have been lost.
+    pub max_lost: u64,
+    /// Most that the wall clock may move against the TPM's.
+    pub max_clock_step_s: u64,
+    /// Greatest age of the last quote; `None` accepts any.
+    pub max_age_s: Option<u64>,
+    /// The bundle's period must begin no later.
+    pub from_ms: Option<u64>,
+    /// The bundle's period must end no earlier.
+    pub to_ms: Option<u64>,
+    /// Accepted countries; `None` accepts any.
+    pub country: Option<BTreeSet<String>>,
+    /// Accepted regions; `None` accepts any.
+    pub region: Option<BTreeSet<String>>,
+    /// Lowest level of location evidence.
+    pub location_level: u8,
+    /// Accepted values by register.
+    pub pcrs: BTreeMap<u8, BTreeSet<Digest>>,
+}
+
+impl Trust {
+    /// Reads a trust policy; `file` is what errors call it.
+    pub fn parse(text: &str, file: &str) -> Result<Self, TrustError> {
+        let fail = |span: Option<Range<usize>>, detail: String| TrustError {
+            file: file.to_owned(),
+            line: line_of(text, span.map_or(0, |span| span.start)),
+            detail,
+        };
+        if text.len() > MAX_BYTES {
+            let detail = format!("{} bytes where at most {MAX_BYTES} are allowed", text.len());
+            return Err(fail(None, detail));
+        }
+        let file: File = toml::from_str(text)
+            .map_err(|error| fail(error.span(), error.message().trim().to_owned()))?;
+        file.check()
+            .map_err(|(span, detail)| fail(Some(span), detail))
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+}
+
+type Fault = (Range<usize>, String);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: Spanned<u32>,
+    #[serde(default)]
+    node: Vec<Node>,
+    #[serde(default)]
+    require: RequireTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Node {
+    id: Spanned<String>,
+    ak_name: Spanned<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of its own in the file"
+)]
+struct RequireTable {
+    boundary: Option<Spanned<OneOrMany>>,
+    object: Option<Spanned<OneOrMany>>,
+    agent: Option<Spanned<OneOrMany>>,
+    tiers: BTreeSet<String>,
+    boot_log: bool,
+    ima: bool,
+    software_tpm: bool,
+    test_gpu_library: bool,
+    audit: bool,
+    uncovered: Option<bool>,
+    max_gap_s: Option<u64>,
+    max_lost: u64,
+    max_clock_step_s: Option<u64>,
+    max_age_s: Option<u64>,
+    from: Option<Spanned<String>>,
+    to: Option<Spanned<String>>,
+    country: Option<Spanned<OneOrMany>>,
+    region: Option<Spanned<OneOrMany>>,
+    location_level: Option<Spanned<String>>,
+    pcr: BTreeMap<Spanned<String>, Spanned<OneOrMany>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn all(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl File {
+    fn check(self) -> Result<Trust, Fault> {
+        let version = *self.version.get_ref();
+        if version != 1 {
+            let detail = format!("version is {version}; this program knows version 1");
+            return Err((self.version.span(), detail));
+        }
+        let mut nodes = BTreeMap::new();
+        for node in self.node {
+            let name = hex_of(node.ak_name.get_ref(), 34)
+                .map_err(|detail| (node.ak_name.span(), detail))?;
+            if !name.starts_with(&[0x00, 0x0b]) {
+                let detail = "an ak_name begins with 000b (sha-256)".to_owned();
+                return Err((node.ak_name.span(), detail));
+            }
+            let span = node.id.span();
+            let id = node.id.into_inner();
+            if nodes.insert(id.clone(), name).is_some() {
+                return Err((span, format!("node {id:?} is named twice")));
+            }
+        }
+        Ok(Trust {
+            nodes,
+            require: self.require.check()?,
+        })
+    }
+}
+
+impl RequireTable {
+    fn check(self) -> Result<Require, Fault> {
+        let mut pcrs = BTreeMap::new();
+        for (index, values) in self.pcr {
+            let register = index
+                .get_ref()
+                .parse()
+                .ok()
+                .filter(|register| *register < 24);
+            let Some(register) = register else {
+                return Err((
+                    index.span(),
+                    "a register is a number from 0 to 23".to_owned(),
+                ));
+            };
+            pcrs.insert(register, digests(values)?);
+        }
+        Ok(Require {
+            boundary: self.boundary.map(digests).transpose()?,
+            object: self.object.map(digests).transpose()?,
+            agent: self.agent.map(digests).transpose()?,
+            tiers: self.tiers,
+            boot_log: self.boot_log,
+            ima: self.ima,
+            software_tpm: self.software_tpm,
+            test_gpu_library: self.test_gpu_library,
+            audit: self.audit,
+            uncovered: self.uncovered.unwrap_or(true),
+            max_gap_s: self.max_gap_s.unwrap_or(DEFAULT_MAX_GAP_S),
+            max_lost: self.max_lost,
+            max_clock_step_s: self.max_clock_step_s.unwrap_or(DEFAULT_MAX_CLOCK_STEP_S),
+            max_age_s: self.max_age_s,
+            from_ms: self.from.map(instant).transpose()?,
+            to_ms: self.to.map(instant).transpose()?,
+            country: self.country.map(texts),
+            region: self.region.map(texts),
+            location_level: self.location_level.map_or(Ok(0), level)?,
+            pcrs,
+        })
+    }
+}
+
+fn texts(values: Spanned<OneOrMany>) -> BTreeSet<String> {
+    values.into_inner().all().into_iter().collect()
+}
+
+fn digests(values: Spanned<OneOrMany>) -> Result<BTreeSet<Digest>, Fault> {
+    let span = values.span();
+    let digests = values.into_inner().all().into_iter().map(|text| {
+        let bytes = hex_of(&text, 32).map_err(|detail| (span.clone(), detail))?;
+        let mut digest = Digest::default();
+        digest.0.copy_from_slice(&bytes);
+        Ok(digest)
+    });
+    digests.collect()
+}
+
+/// Hexadecimal text of exactly `length` bytes.
+fn hex_of(text: &str, length: usize) -> Result<Vec<u8>, String> {
+    let bytes = hex::decode(text).ok();
+    bytes
+        .filter(|bytes| bytes.len() == length)
+        .ok_or_else(|| format!("want {} hexadecimal digits", length * 2))
+}
+
+fn level(text: Spanned<String>) -> Result<u8, Fault> {
+    match text.get_ref().as_str() {
+        "L0" => Ok(0),
+        "L1" => Ok(1),
+        "L2" => Ok(2),
+        "L3" => Ok(3),
+        _ => Err((
+            text.span(),
+            "a location level is \"L0\", \"L1\", \"L2\" or \"L3\"".to_owned(),
+        )),
+    }
+}
+
+fn instant(text: Spanned<String>) -> Result<u64, Fault> {
+    let parsed = OffsetDateTime::parse(text.get_ref(), &Rfc3339).ok();
+    let millis = parsed.map(|at| at.unix_timestamp_nanos() / 1_000_000);
+    millis
+        .and_then(|millis| u64::try_from(millis).ok())
+        .ok_or_else(|| {
+            (
+                text.span(),
+                "want a time like 2026-01-31T12:00:00Z".to_owned(),
+            )
+        })
+}

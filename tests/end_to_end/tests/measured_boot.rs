@@ -1,0 +1,86 @@
+//! What a guest with a measured boot handed over, judged on another machine:
+//! the boot event log and the IMA list are replayed to the registers that the
+//! TPM signed.
+//!
+//! `cargo xtask vm` runs this after each guest, with `MERESTONE_VM_OUT` naming
+//! what the guest left.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test says what it needs by panicking"
+)]
+
+mod support;
+
+use std::{env, fs, path::PathBuf};
+
+use serde_json::Value;
+use support::verify;
+
+fn handed_over(name: &str) -> PathBuf {
+    let out = env::var_os("MERESTONE_VM_OUT").expect("`cargo xtask vm` sets MERESTONE_VM_OUT");
+    let path = PathBuf::from(out).join(name);
+    assert!(path.is_file(), "the guest left no {name}");
+    path
+}
+
+#[test]
+fn the_boot_log_and_the_ima_list_replay_to_what_the_tpm_signed() {
+    let output = verify(&handed_over("report.merestone"), &handed_over("trust.toml"));
+    let verdict: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(0), "{verdict:#}");
+    assert_eq!(verdict["verdict"], "pass", "{verdict:#}");
+    let checks = verdict["checks"].as_array().expect("a list");
+    for id in [
+        "quote.signature",
+        "quote.pcrs",
+        "boot.log",
+        "boot.ima",
+        "chain.replay",
+        "log.leaves",
+    ] {
+        let check = checks.iter().find(|check| check["id"] == id);
+        let check = check.unwrap_or_else(|| panic!("no check `{id}` in {verdict:#}"));
+        assert_eq!(check["result"], "pass", "{check:#}");
+    }
+    // What cannot be known of a software TPM in a virtual machine is said.
+    assert!(
+        !verdict["not_checked"]
+            .as_array()
+            .expect("a list")
+            .is_empty()
+    );
+}
+
+/// Every region of the file is met: statements, quotes, both logs, leaves.
+#[test]
+fn one_changed_byte_anywhere_in_the_report_is_refused() {
+    let good = fs::read(handed_over("report.merestone")).expect("reads");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("changed.merestone");
+    for at in (0..good.len()).step_by(good.len() / 60 + 1) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        fs::write(&path, bad).expect("writes");
+        let code = verify(&path, &handed_over("trust.toml")).status.code();
+        assert!(
+            matches!(code, Some(1..=3)),
+            "byte {at} of {} changed: {code:?}",
+            good.len()
+        );
+    }
+}
+
+#[test]
+fn the_guest_had_both_tiers_in_force() {
+    let status = fs::read(handed_over("status.json")).expect("reads");
+    let status: Value = serde_json::from_slice(&status).expect("JSON");
+    for tier in ["cgroup", "lsm"] {
+        let tiers = status["tiers"].as_array().expect("a list");
+        let found = tiers
+            .iter()
+            .any(|found| found["name"] == tier && found["active"] == true);
+        assert!(found, "{tier}: {status:#}");
+    }
+}

@@ -1,0 +1,171 @@
+//! `cargo xtask test`: every check and every test, here and on real kernels,
+//! and one closing line.
+//!
+//! A check that could not run is counted as skipped, with its name and why; a
+//! step that breaks is counted as failed and the others still run. Nothing is
+//! left behind, also when interrupted.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::Result;
+
+use crate::{
+    build,
+    leftovers::{self, Which},
+    programs::{self, Program},
+    progress::{self, Step},
+    setup, shell,
+    sudo::{self, Consent},
+    tally::Tally,
+    undo::Undo,
+    vm::{disk, kernel::Series},
+};
+
+mod guest;
+mod host;
+
+/// Loads eBPF programs into whatever kernel it runs on.
+const KERNEL_TESTS: &str = "merestone-kernel-tests";
+const END_TO_END: &str = "merestone-end-to-end";
+/// Tests of this package that only a guest can run are built with it.
+const GUEST_FEATURE: &str = "merestone-end-to-end/guest";
+/// The test that a guest runs, and the one that judges what it handed back.
+const IN_GUEST: &str = "guest";
+const AFTER_GUEST: &str = "measured_boot";
+
+/// Runs everything; the last line printed is the closing line.
+pub(crate) fn all(consent: Consent, no_vm: bool) -> ExitCode {
+    let began = Instant::now();
+    let mut tally = Tally::default();
+    if let Err(error) = everything(consent, no_vm, &mut tally) {
+        progress::line(format_args!("error: {error:#}"));
+        tally.check("the run itself", false);
+    }
+    close(&tally, began)
+}
+
+/// The VM suite without the rest.
+pub(crate) fn virtual_machines_alone(kernels: &[Series]) -> Result<ExitCode> {
+    let began = Instant::now();
+    build::object(false)?;
+    let programs = programs::build(&[], &[GUEST_FEATURE])?;
+    let verifier = release_verifier()?;
+    let mut tally = Tally::default();
+    for series in kernels {
+        guest::run(*series, &programs, &verifier, &mut tally);
+    }
+    Ok(close(&tally, began))
+}
+
+fn close(tally: &Tally, began: Instant) -> ExitCode {
+    for name in &tally.failures {
+        progress::line(format_args!("FAILED: {name}"));
+    }
+    let minutes = began.elapsed().as_secs_f32() / 60.0;
+    progress::line(format_args!("all of it took {minutes:.1} minutes\n"));
+    progress::line(tally.closing_line());
+    if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
+    setup::all(setup::Options {
+        check: false,
+        consent,
+    })?;
+    build::object(false)?;
+    // Interrupted tests cannot take their things away; this does.
+    let _orphans = Undo::new(remove_orphans);
+    check(
+        tally,
+        "format",
+        "cargo fmt --check",
+        shell::cargo().args(["fmt", "--all", "--check"]),
+    );
+    let programs = {
+        let _step = Step::begin("compile", "tests and programs (minutes the first time)");
+        programs::build(&[], &[GUEST_FEATURE])?
+    };
+    let mut clippy = shell::cargo();
+    clippy.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        GUEST_FEATURE,
+    ]);
+    check(
+        tally,
+        "clippy",
+        "no warning anywhere",
+        clippy.args(["--", "--deny", "warnings"]),
+    );
+    host::all(&programs, tally)?;
+    let verifier = release_verifier()?;
+    needs_no_tpm_library(&verifier, tally)?;
+    for series in Series::ALL {
+        if no_vm {
+            tally.skip(&format!("the suite on Linux {series}"), "--no-vm was given");
+        } else {
+            guest::run(series, &programs, &verifier, tally);
+        }
+    }
+    Ok(())
+}
+
+fn remove_orphans() {
+    if sudo::is_root()
+        && let Err(error) = leftovers::remove(Which::Orphans)
+    {
+        progress::line(format_args!("cleaning up: {error:#}"));
+    }
+}
+
+/// A command that passes or fails as a whole.
+fn check(tally: &mut Tally, name: &str, why: &str, command: &mut Command) {
+    let _step = Step::begin(name, why);
+    let result = shell::run(command);
+    if let Err(error) = &result {
+        progress::line(format_args!("    {error:#}"));
+    }
+    tally.check(name, result.is_ok());
+}
+
+fn only_in_guest(program: &Program) -> bool {
+    program.package == END_TO_END && [IN_GUEST, AFTER_GUEST].contains(&program.target.as_str())
+}
+
+/// Not libtest: it takes no flags.
+fn is_runner(program: &Program) -> bool {
+    program.package == KERNEL_TESTS && program.target == "egress"
+}
+
+/// The verifier as it is shipped.
+fn release_verifier() -> Result<PathBuf> {
+    let _step = Step::begin("verifier", "built as it is shipped");
+    shell::run(shell::cargo().args(["build", "--release", "--package", build::VERIFIER]))?;
+    Ok(build::output(true).join("merestone-verify"))
+}
+
+/// The regulator's machine has no TPM and none of its libraries.
+fn needs_no_tpm_library(verifier: &Path, tally: &mut Tally) -> Result<()> {
+    let libraries = disk::libraries_of(verifier)?;
+    let found = libraries
+        .iter()
+        .find(|path| path.to_string_lossy().contains("tss2"));
+    if let Some(found) = found {
+        progress::line(format_args!("the verifier loads {}", found.display()));
+    }
+    tally.check(
+        "the verifier's release binary loads no TPM library",
+        found.is_none(),
+    );
+    Ok(())
+}

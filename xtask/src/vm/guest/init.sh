@@ -1,0 +1,33 @@
+#!/bin/sh
+# The guest's system: mounts what the agent and the tests expect, runs the
+# command with its output on the second serial line, hands back what it left
+# in /merestone/out, and turns the machine off.
+set -u
+export PATH=/usr/sbin:/usr/bin:/merestone/bin HOME=/root TERM=dumb
+. /merestone/environment
+
+# The image is made without root, so its files belong to whoever made it.
+chown -R 0:0 /etc /root /merestone /usr 2>/dev/null
+mount -t securityfs securityfs /sys/kernel/security
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+for place in /dev/shm /tmp /run; do
+    mount -t tmpfs tmpfs "$place"
+done
+mkdir -p /run/netns
+hostname "$MERESTONE_VM_HOST"
+ip link set lo up
+ulimit -l unlimited
+
+stty -F /dev/ttyS1 raw -echo
+echo "merestone-guest begins" >/dev/ttyS1
+sh /merestone/command >/dev/ttyS1 2>&1 </dev/null
+status=$?
+tar -C /merestone/out -cf /dev/vdb . && sync
+echo "merestone-guest ends $status" >/dev/ttyS1
+# Setting the line again waits until it has sent everything.
+stty -F /dev/ttyS1 raw
+poweroff -f

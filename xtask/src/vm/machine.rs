@@ -1,0 +1,250 @@
+//! One virtual machine, from power-on to power-off: OVMF, a TPM, a kernel, the
+//! guest's output line by line.
+//!
+//! It never outlives this program, writes nothing outside its directory, and
+//! has no network.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    shell::{self, Running},
+    swtpm,
+    vm::{archive::Archive, kernel::Kernel, modules},
+};
+
+/// Modules of Debian's cloud kernels that the agent's tests need: disks, every
+/// way out of a host that a test tries, and what they stand on.
+const MODULES: [&str; 31] = [
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "veth",
+    "dummy",
+    "tun",
+    "ipvlan",
+    "macvlan",
+    "bridge",
+    "vsock",
+    "vsock_loopback",
+    "vmw_vsock_virtio_transport_common",
+    "sctp",
+    "dccp",
+    "dccp_ipv4",
+    "dccp_ipv6",
+    "mptcp_diag",
+    "inet_diag",
+    "tcp_diag",
+    "udp_diag",
+    "tls",
+    "xfrm_user",
+    "esp4",
+    "ip_gre",
+    "sch_ingress",
+    "cls_bpf",
+    "l2tp_ip",
+    "smc",
+    "ipip",
+    "sit",
+    "vxlan",
+];
+const FIRMWARE: [&str; 2] = [
+    "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "/usr/share/OVMF/OVMF_VARS_4M.fd",
+];
+/// 6.1 needs the LSM list; IMA keeps no list without a policy.
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 ima_policy=tcb \
+                            lsm=landlock,lockdown,yama,integrity,apparmor,bpf";
+const BEGINS: &str = "merestone-guest begins";
+const ENDS: &str = "merestone-guest ends ";
+const OUTPUT_BYTES: u64 = 128 << 20;
+const POWER_OFF: Duration = Duration::from_secs(10);
+
+/// What to boot, and with what.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    pub(crate) kernel: &'a Kernel,
+    /// Thrown away by the caller; short, for the TPM's socket is in it.
+    pub(crate) directory: &'a Path,
+    /// The ext4 image.
+    pub(crate) disk: &'a Path,
+    pub(crate) limit: Duration,
+}
+
+impl Machine<'_> {
+    /// Boots, hands every line of the command to `line`, and returns the
+    /// command's exit status. What it left is unpacked into `out`.
+    pub(crate) fn run(&self, out: &Path, mut line: impl FnMut(&str)) -> Result<i32> {
+        let initramfs = self.directory.join("initramfs");
+        fs::write(&initramfs, self.initramfs()?)?;
+        let variables = self.directory.join("variables.fd");
+        let [_, template] = FIRMWARE;
+        fs::copy(template, &variables)
+            .with_context(|| format!("no {template}: run `cargo xtask setup`"))?;
+        let output = self.directory.join("output");
+        File::create(&output)?.set_len(OUTPUT_BYTES)?;
+        let tpm = self.directory.join("tpm");
+        swtpm::manufacture(&tpm)?;
+        let (_swtpm, socket) = swtpm::start_for_machine(&tpm)?;
+        let mut qemu = self.qemu(&initramfs, &variables, &output, &socket);
+        let mut qemu = Running::start(&mut qemu)?;
+        let status = self.follow(&mut qemu, &mut line)?;
+        // The guest turns itself off; what it does not, dropping does.
+        shell::within(POWER_OFF, || !matches!(qemu.ended(), Ok(None)));
+        unpack(&output, out)?;
+        Ok(status)
+    }
+
+    fn console(&self) -> PathBuf {
+        self.directory.join("console.log")
+    }
+
+    fn qemu(
+        &self,
+        initramfs: &Path,
+        variables: &Path,
+        output: &Path,
+        tpm: &Path,
+    ) -> std::process::Command {
+        let mut qemu = swtpm::dies_with_us("qemu-system-x86_64");
+        // KVM is not there in many test machines; TCG is the same everywhere.
+        qemu.args([
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max,la57=off",
+        ]);
+        qemu.args([
+            "-smp",
+            "2",
+            "-m",
+            "2048",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
+        let [code, _] = FIRMWARE;
+        qemu.arg("-drive")
+            .arg(format!("if=pflash,format=raw,readonly=on,file={code}"));
+        qemu.arg("-drive")
+            .arg(format!("if=pflash,format=raw,file={}", variables.display()));
+        qemu.arg("-chardev")
+            .arg(format!("socket,id=tpm,path={}", tpm.display()));
+        qemu.args([
+            "-tpmdev",
+            "emulator,id=tpm0,chardev=tpm",
+            "-device",
+            "tpm-crb,tpmdev=tpm0",
+        ]);
+        for disk in [self.disk, output] {
+            qemu.arg("-drive")
+                .arg(format!("if=virtio,format=raw,file={}", disk.display()));
+        }
+        qemu.arg("-kernel")
+            .arg(&self.kernel.image)
+            .arg("-initrd")
+            .arg(initramfs);
+        qemu.args(["-append", COMMAND_LINE]);
+        qemu.arg("-serial")
+            .arg(format!("file:{}", self.console().display()));
+        qemu.args(["-serial", "stdio"]).stdout(Stdio::piped());
+        qemu
+    }
+
+    fn initramfs(&self) -> Result<Vec<u8>> {
+        let mut archive = Archive::default();
+        for directory in ["bin", "dev", "modules", "proc", "root", "sys"] {
+            archive.directory(directory)?;
+        }
+        let busybox =
+            fs::read("/bin/busybox").context("no /bin/busybox: run `cargo xtask setup`")?;
+        archive.program("bin/busybox", &busybox)?;
+        archive.link("bin/sh", "busybox")?;
+        archive.program("init", include_bytes!("guest/initramfs.sh"))?;
+        let mut order = String::new();
+        for (name, bytes) in modules::in_order(self.kernel, &MODULES)? {
+            archive.file(&format!("modules/{name}.ko"), &bytes)?;
+            order.push_str(&name);
+            order.push('\n');
+        }
+        archive.file("modules/order", order.as_bytes())?;
+        archive.finish()
+    }
+
+    fn follow(&self, qemu: &mut Running, line: &mut impl FnMut(&str)) -> Result<i32> {
+        let (sender, receiver) = mpsc::channel();
+        let lines = qemu.lines()?;
+        thread::spawn(move || lines.for_each(|line| if sender.send(line).is_err() {}));
+        let deadline = Instant::now() + self.limit;
+        let mut begun = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let text = match receiver.recv_timeout(left) {
+                Ok(text) => text,
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!(
+                        "the guest did not end within {} s{}",
+                        self.limit.as_secs(),
+                        self.last_words()
+                    )
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("the guest ended without a result{}", self.last_words())
+                }
+            };
+            // The firmware writes to this line too, before Linux does.
+            if !begun {
+                begun = text.ends_with(BEGINS);
+            } else if let Some((before, status)) = text.split_once(ENDS) {
+                if !before.is_empty() {
+                    line(before);
+                }
+                return status
+                    .trim()
+                    .parse()
+                    .context("the guest's last line is broken");
+            } else {
+                line(&text);
+            }
+        }
+    }
+
+    /// The end of the kernel's console, for a guest that went wrong.
+    fn last_words(&self) -> String {
+        let console = fs::read(self.console()).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console).into_owned();
+        let lines: Vec<&str> = console.lines().rev().take(30).collect();
+        let mut text = String::from("; its console says:\n");
+        for line in lines.into_iter().rev() {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn unpack(output: &Path, out: &Path) -> Result<()> {
+    if out.exists() {
+        fs::remove_dir_all(out)?;
+    }
+    fs::create_dir_all(out)?;
+    let mut tar = shell::command("tar");
+    shell::read(
+        tar.args(["--no-same-owner", "-xf"])
+            .arg(output)
+            .arg("-C")
+            .arg(out),
+    )?;
+    Ok(())
+}
