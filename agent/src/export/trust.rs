@@ -110,7 +110,11 @@ mod tests {
         };
         let trust = Trust::parse(&trust_file(&inputs), "trust.toml").unwrap();
         assert_eq!(trust.nodes["a\"b\\c\nd\u{7f}"], inputs.ak_name);
-        assert!(trust.require.software_tpm && !trust.require.boot_log && trust.require.tiers.contains("lsm"));
+        assert!(
+            trust.require.software_tpm
+                && !trust.require.boot_log
+                && trust.require.tiers.contains("lsm")
+        );
         let file: toml::Table = trust_file(&inputs).parse().unwrap();
         assert_eq!(file["version"].as_integer(), Some(1));
         assert_eq!(file["node"][0]["id"].as_str(), Some("a\"b\\c\nd\u{7f}"));

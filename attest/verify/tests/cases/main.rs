@@ -1,7 +1,6 @@
 //! A good bundle, and every way we know to spoil it. Case numbers are those of
 //! `docs/formats/cases.md`.
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,

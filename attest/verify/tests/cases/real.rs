@@ -1,4 +1,9 @@
 //! Boot event logs of real machines, made by their firmware.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test reads files and says what it skipped"
+)]
 
 use merestone_verify::boot::{EventLog, EventLogError};
 use std::path::{Path, PathBuf};
@@ -24,7 +29,9 @@ const LOGS: [(&str, [&str; 3]); 6] = [
     (
         "eventlogwithsp800155.bin",
         [
-            "fd1475aff254765dc825f8f089e2cfe71d6d9ae54f63afe5aa8314d4ac8b84e8",
+            // As the registers of such machines are published; tpm2_eventlog 5.4 extends the
+            // SP 800-155 event, which is never measured.
+            "d0c70a9310cd0b55767084333022ce53f42befbb69c059ee6c0a32766f160783",
             "18314f0c33adea45e461155e190199716256ca532cd89e9aa3b7d2f6407fa4c8",
             "8c5dc451764d0db9c1e17da03564bcae3a09fa3d7f8e467d9c381dc8698377d6",
         ],

@@ -88,6 +88,7 @@ impl Tpm {
     }
 }
 
+type TpmHook = Box<dyn Fn(u64, &mut Tpm)>;
 pub(crate) type EpochHook = Box<dyn Fn(u64, &mut EpochStatement)>;
 type SessionHook = Box<dyn Fn(&mut SessionStatement)>;
 type AttestHook = Box<dyn Fn(usize, &mut Attest)>;
@@ -108,7 +109,7 @@ pub(crate) struct Maker {
     /// Called with the number of the quote in its session: 0 is the session's own.
     pub(crate) attest: AttestHook,
     /// Called with the TPM before each epoch is extended.
-    pub(crate) between: Box<dyn Fn(u64, &mut Tpm)>,
+    pub(crate) between: TpmHook,
 }
 
 impl Maker {
@@ -324,11 +325,7 @@ impl Log {
 }
 
 pub(crate) fn trust_for(key: &Key) -> String {
-    let name = key
-        .name()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
+    let name = hex::encode(key.name());
     format!("version = 1\n\n[[node]]\nid = \"{NODE}\"\nak_name = \"{name}\"\n")
 }
 
