@@ -7,7 +7,7 @@
 )]
 
 #[path = "../../verify/tests/cases/support/mod.rs"]
-#[allow(
+#[expect(
     dead_code,
     unused_imports,
     reason = "the verifier's tests use the rest of it"
@@ -79,7 +79,7 @@ fn a_good_bundle_prints_checks_then_what_was_not_checked_then_the_verdict() {
     assert_eq!(text.lines().last(), Some("verdict: pass"));
     let checked = text.find("\nCHECKED\n").unwrap();
     let not = text.find("\nNOT CHECKED\n").unwrap();
-    assert!(checked < not && text[not..].contains("ek.chain"));
+    assert!(checked < not && text.split_at(not).1.contains("ek.chain"));
     assert!(text.contains("40 of 40 s attested") && text.contains("L0"));
     assert!(complained(&output).is_empty());
 }
@@ -236,7 +236,10 @@ fn inspect_prints_and_trusts_nothing() {
     assert_eq!(output.status.code(), Some(0));
     let text = said(&output);
     assert!(text.starts_with("NOTHING BELOW IS VERIFIED"));
-    assert!(text.lines().all(|line| !line.trim().starts_with("verdict:")));
+    assert!(
+        text.lines()
+            .all(|line| !line.trim().starts_with("verdict:"))
+    );
     assert!(text.contains("register 15"));
     std::fs::write(desk.file("noise"), b"noise").unwrap();
     assert_eq!(desk.run(&["inspect", "noise"]).status.code(), Some(1));
