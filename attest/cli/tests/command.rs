@@ -236,7 +236,10 @@ fn inspect_prints_and_trusts_nothing() {
     assert_eq!(output.status.code(), Some(0));
     let text = said(&output);
     assert!(text.starts_with("NOTHING BELOW IS VERIFIED"));
-    assert!(text.lines().all(|line| !line.trim().starts_with("verdict:")));
+    assert!(
+        text.lines()
+            .all(|line| !line.trim().starts_with("verdict:"))
+    );
     assert!(text.contains("register 15"));
     std::fs::write(desk.file("noise"), b"noise").unwrap();
     assert_eq!(desk.run(&["inspect", "noise"]).status.code(), Some(1));
