@@ -11,7 +11,7 @@
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use merestone_abi::{Event, LOOPBACK_RULE, RULE_ENTRIES, RuleEntry, RuleSet, Verdict};
-use merestone_agent::bpf::{Kernel, Options, TablePrefix, Tables, probe, unload};
+use merestone_agent::bpf::{Kernel, Options, TablePrefix, Tables, Tier, probe, unload};
 use std::env;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -77,6 +77,7 @@ async fn main() -> Result<()> {
     if !reading {
         std::future::pending::<()>().await;
     }
+    let mut orders = orders();
     let mut reap = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -85,12 +86,54 @@ async fn main() -> Result<()> {
                 kernel.follow(&event)?;
                 println!("{}", json(&event));
             }
+            Some(order) = orders.recv() => println!("{}", obey(&mut kernel, &order)?),
             _ = reap.tick() => {
                 for group in kernel.reap(Instant::now())? {
                     println!("{}", serde_json::json!({"kind": "RELEASED", "group": group}));
                 }
             }
         }
+    }
+}
+
+/// Lines of the input; none ever where there is no input.
+fn orders() -> tokio::sync::mpsc::UnboundedReceiver<String> {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn obey(kernel: &mut Kernel, order: &str) -> Result<serde_json::Value> {
+    let mut words = order.split_whitespace();
+    match words.next() {
+        Some("status") => {
+            let tier = |tier: Tier| {
+                let Tier {
+                    name,
+                    active,
+                    detail,
+                } = tier;
+                serde_json::json!({"name": name, "active": active, "detail": detail})
+            };
+            let status = serde_json::json!({
+                "tiers": kernel.tiers().into_iter().map(tier).collect::<Vec<_>>(),
+                "uncovered": kernel.uncovered(),
+                "lost": kernel.lost()?,
+            });
+            Ok(serde_json::json!({ "status": status }))
+        }
+        Some("boundary") => {
+            let mut tables = tables(words.next().context("boundary CIDRS")?)?;
+            tables.audit = words.next() == Some("audit");
+            Ok(serde_json::json!({"installed": kernel.install(&tables)?}))
+        }
+        _ => bail!("unknown order {order:?}"),
     }
 }
 

@@ -6,6 +6,7 @@
 //! defaults, and a comment on each line.
 
 use merestone_evidence::Digest;
+use std::fmt::Write as _;
 
 /// What the file says of this host.
 #[derive(Debug, Clone)]
@@ -84,7 +85,7 @@ fn quoted(text: &str) -> String {
         match character {
             '"' | '\\' => out.extend(['\\', character]),
             control if control.is_control() => {
-                out.push_str(&format!("\\u{:04X}", u32::from(control)))
+                let _infallible = write!(out, "\\u{:04X}", u32::from(control));
             }
             other => out.push(other),
         }
@@ -110,7 +111,11 @@ mod tests {
         };
         let trust = Trust::parse(&trust_file(&inputs), "trust.toml").unwrap();
         assert_eq!(trust.nodes["a\"b\\c\nd\u{7f}"], inputs.ak_name);
-        assert!(trust.require.software_tpm && !trust.require.boot_log && trust.require.tiers.contains("lsm"));
+        assert!(
+            trust.require.software_tpm
+                && !trust.require.boot_log
+                && trust.require.tiers.contains("lsm")
+        );
         let file: toml::Table = trust_file(&inputs).parse().unwrap();
         assert_eq!(file["version"].as_integer(), Some(1));
         assert_eq!(file["node"][0]["id"].as_str(), Some("a\"b\\c\nd\u{7f}"));

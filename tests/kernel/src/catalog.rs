@@ -1,5 +1,5 @@
 //! Every way out that is tried, as a table: what it does, which case of the
-//! bypass catalogue it is (B-numbers, `docs/bypasses`), and what must come of it.
+//! bypass catalogue it is (B-numbers), and what must come of it.
 //!
 //! A row claims nothing by itself: the control run must show that the way is
 //! open when nobody is guarded.
@@ -254,6 +254,7 @@ pub const VECTORS: &[Vector] = &[
     v("uring-zero-copy", "cannot SEND_ZC on an older socket", "B16 B29", false, ring::zero_copy).by(PACKET).optional(),
     v("srh-through-denied", "cannot route through a denied segment", "B22", true, headers::through_denied).elsewhere(),
     v("srh-through-allowed", "cannot route to the denied host through an allowed segment", "B22", true, headers::through_allowed).elsewhere(),
+    v("lsrr-once", "cannot source-route one datagram through the denied host", "B23", false, headers::once_through_denied).elsewhere(),
     v("lsrr-through-denied", "cannot source-route through the denied host", "B23", false, headers::through_denied).elsewhere(),
     v("lsrr-through-allowed", "cannot source-route to the denied host", "B23", false, headers::through_allowed).elsewhere(),
     v("fork-after", "has no child that can send", "B32", false, lineage::child).by(SEND),
@@ -273,6 +274,7 @@ pub const VECTORS: &[Vector] = &[
     v("passed-udp-unconnected", "cannot send on an unconnected socket that was passed to it", "B30", true, passing::udp_unconnected).expect(Expect::Declared("passed")),
     v("passed-tcp", "cannot send on a connection that was passed to it", "B30", true, passing::stream).expect(Expect::Declared("passed")),
     v("fetched-udp", "cannot send on a socket fetched by pidfd_getfd", "B30", false, passing::fetched).expect(Expect::Declared("passed")),
+    v("passed-listener", "cannot reply through a listener from before it came into its cgroup", "B29 B30 B35", true, passing::listener).expect(Expect::Declared("passed")),
     v("moved-udp", "cannot send on a connected socket from before it came into its cgroup", "B29", false, passing::moved).expect(Expect::Declared("passed")),
     v("moved-udp-unconnected", "cannot send on a socket from before it came into its cgroup", "B29", true, passing::moved_unconnected).expect(Expect::Declared("passed")),
     v("moved-tcp", "cannot write to a connection from before it came into its cgroup", "B29", false, passing::moved_stream).expect(Expect::Declared("passed")),

@@ -138,6 +138,32 @@ pub fn send_message(socket: &OwnedFd, data: &[&[u8]], address: &[u8]) -> io::Res
     check_size(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, 0) })
 }
 
+/// `sendmsg(2)` with one control message, given as `SOL_` level, type and data.
+pub fn send_control(
+    socket: &OwnedFd,
+    data: &[u8],
+    address: &[u8],
+    control: (i32, i32, &[u8]),
+) -> io::Result<usize> {
+    let (level, kind, value) = control;
+    // struct cmsghdr, include/linux/socket.h: length, level, type, data.
+    let size = size_of::<usize>() + 8 + value.len();
+    let mut room = [
+        &size.to_ne_bytes()[..],
+        &level.to_ne_bytes(),
+        &kind.to_ne_bytes(),
+        value,
+    ]
+    .concat();
+    room.resize(room.len().next_multiple_of(size_of::<usize>()), 0);
+    let mut parts = [part(data)];
+    let mut header = header(address, &mut parts);
+    header.msg_control = room.as_mut_ptr().cast();
+    header.msg_controllen = room.len();
+    // SAFETY: the header points at slices and a buffer that outlive the call.
+    check_size(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, 0) })
+}
+
 /// `sendmmsg(2)`: `data` twice, to the same address.
 pub fn send_messages(socket: &OwnedFd, data: &[u8], address: &[u8]) -> io::Result<usize> {
     let (mut first, mut second) = ([part(data)], [part(data)]);

@@ -75,10 +75,7 @@ fn n05_a_pinned_key_of_an_unknown_kind_is_indeterminate_and_never_passes() {
     let maker = Maker::new();
     let mut bundle = maker.bundle();
     bundle.ak_public = vec![1, 2, 3];
-    let name: String = merestone_verify::tpm::Public::name_of(&bundle.ak_public)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name = hex::encode(merestone_verify::tpm::Public::name_of(&bundle.ak_public));
     let trust = format!("version = 1\n[[node]]\nid = \"gpu-01\"\nak_name = \"{name}\"\n");
     demand(&judge(&bundle, &trust), 3, "ak.attributes");
 }
@@ -315,14 +312,10 @@ fn n24_a_file_that_takes_another_nodes_name_is_refused() {
     bundle.node = "gpu-02".into();
     let trust = maker.trust() + &maker.trust().replace("version = 1", "").replace("01", "02");
     let trust = trust.replace(
-        &hex(&maker.key.name()).replace("01", "02"),
-        &hex(&maker.key.name()),
+        &hex::encode(maker.key.name()).replace("01", "02"),
+        &hex::encode(maker.key.name()),
     );
     demand(&judge(&bundle, &trust), 1, "statements");
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]

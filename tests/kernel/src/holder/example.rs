@@ -24,6 +24,7 @@ pub(super) fn launch(
         command.arg("--audit");
     }
     let mut child = command
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

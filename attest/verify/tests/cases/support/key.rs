@@ -54,7 +54,9 @@ impl Key {
     pub(crate) fn public(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let words = |out: &mut Vec<u8>, words: &[u16]| {
-            words.iter().for_each(|word| out.extend(word.to_be_bytes()));
+            for word in words {
+                out.extend(word.to_be_bytes());
+            }
         };
         match &self.kind {
             Kind::P256(key) => {

@@ -3,6 +3,7 @@
 //! It shares no code with the verifier's parsers, so a mistake has to be made twice to pass.
 
 mod boot;
+mod keep;
 mod key;
 
 pub(crate) use boot::{EventLogMaker, ImaMaker};
@@ -88,6 +89,7 @@ impl Tpm {
     }
 }
 
+type TpmHook = Box<dyn Fn(u64, &mut Tpm)>;
 pub(crate) type EpochHook = Box<dyn Fn(u64, &mut EpochStatement)>;
 type SessionHook = Box<dyn Fn(&mut SessionStatement)>;
 type AttestHook = Box<dyn Fn(usize, &mut Attest)>;
@@ -108,7 +110,7 @@ pub(crate) struct Maker {
     /// Called with the number of the quote in its session: 0 is the session's own.
     pub(crate) attest: AttestHook,
     /// Called with the TPM before each epoch is extended.
-    pub(crate) between: Box<dyn Fn(u64, &mut Tpm)>,
+    pub(crate) between: TpmHook,
 }
 
 impl Maker {
@@ -324,11 +326,7 @@ impl Log {
 }
 
 pub(crate) fn trust_for(key: &Key) -> String {
-    let name = key
-        .name()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
+    let name = hex::encode(key.name());
     format!("version = 1\n\n[[node]]\nid = \"{NODE}\"\nak_name = \"{name}\"\n")
 }
 
@@ -472,12 +470,10 @@ pub(crate) fn judge(bundle: &Bundle, trust: &str) -> Verdict {
 }
 
 pub(crate) fn judge_bytes(bytes: &[u8], trust: &str, purpose: Purpose) -> Verdict {
-    verify(
-        bytes,
-        &Trust::parse(trust, "trust.toml").unwrap(),
-        purpose,
-        NOW,
-    )
+    let policy = Trust::parse(trust, "trust.toml").unwrap();
+    let verdict = verify(bytes, &policy, purpose, NOW);
+    keep::vector(bytes, trust, purpose, verdict.exit);
+    verdict
 }
 
 /// Demands an exit code and that the named check is the one that did not pass.
