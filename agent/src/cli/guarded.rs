@@ -41,7 +41,13 @@ fn text(group: &GuardedGroup) -> String {
     };
     let mut text = format!(
         "{name}\n  since {}: pid {} opened {} ({})\n  {} packets out, {} refused, {} audited",
-        group.since, group.opener, group.device, group.class, group.allowed, group.denied, group.audited
+        group.since,
+        group.opener,
+        group.device,
+        group.class,
+        group.allowed,
+        group.denied,
+        group.audited
     );
     for process in &group.processes {
         let exe = process.exe.as_deref().unwrap_or(&process.comm);

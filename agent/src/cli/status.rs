@@ -22,11 +22,17 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
             let pins = &config.enforcement.pin_dir;
             let (held, hint) = if pins.is_dir() {
                 (
-                    format!("; guarded groups stay held by the programs pinned in {}", pins.display()),
+                    format!(
+                        "; guarded groups stay held by the programs pinned in {}",
+                        pins.display()
+                    ),
                     "start it with: merestone run",
                 )
             } else {
-                (" and no program is pinned: nothing is held".to_owned(), "start it with: merestone run")
+                (
+                    " and no program is pinned: nothing is held".to_owned(),
+                    "start it with: merestone run",
+                )
             };
             let message = format!("no agent answers on {}{held}", path.display());
             return Err(Failure::new(Exit::No, message).hint(hint));
@@ -38,13 +44,21 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     } else {
         output::say(text(&status).trim_end())?;
     }
-    Ok(if status.enforcing { Exit::Yes } else { Exit::No })
+    Ok(if status.enforcing {
+        Exit::Yes
+    } else {
+        Exit::No
+    })
 }
 
 /// What an operator wants to know first comes first.
 fn text(status: &Status) -> String {
     let mut out = String::new();
-    let word = if status.enforcing { "enforcing" } else { "NOT ENFORCING" };
+    let word = if status.enforcing {
+        "enforcing"
+    } else {
+        "NOT ENFORCING"
+    };
     let Status {
         enforcing: _,
         mode,
@@ -70,15 +84,24 @@ fn text(status: &Status) -> String {
         // Writing to a string cannot fail.
         writeln!(out, "{name:<11} {value}").ok();
     };
-    line("state", &format!("{word} ({mode}), agent {version}, pid {pid}, since {started}"));
+    line(
+        "state",
+        &format!("{word} ({mode}), agent {version}, pid {pid}, since {started}"),
+    );
     line(
         "boundary",
-        &format!("{} generation {generation} sha256:{}", boundary.name, boundary.digest),
+        &format!(
+            "{} generation {generation} sha256:{}",
+            boundary.name, boundary.digest
+        ),
     );
     if let Some(error) = reload_error {
         line("reload", &format!("REFUSED: {error}"));
     }
-    line("guarded", &format!("{groups} groups, {processes} processes"));
+    line(
+        "guarded",
+        &format!("{groups} groups, {processes} processes"),
+    );
     for tier in tiers {
         let active = if tier.active { "active" } else { "NOT ACTIVE" };
         line("tier", &format!("{} {active}: {}", tier.name, tier.detail));
@@ -95,7 +118,12 @@ fn text(status: &Status) -> String {
     };
     line(
         "decisions",
-        &format!("{} allowed, {} denied, {} audited", total("allow"), total("deny"), total("audit")),
+        &format!(
+            "{} allowed, {} denied, {} audited",
+            total("allow"),
+            total("deny"),
+            total("audit")
+        ),
     );
     for (reason, count) in lost.iter().filter(|(_, count)| *count > 0) {
         line("lost", &format!("{count} {reason}"));
@@ -104,11 +132,18 @@ fn text(status: &Status) -> String {
     for gpu in gpus {
         line("", gpu);
     }
-    let software = if evidence.software_tpm { " (a SOFTWARE TPM: proves nothing about this machine)" } else { "" };
+    let software = if evidence.software_tpm {
+        " (a SOFTWARE TPM: proves nothing about this machine)"
+    } else {
+        ""
+    };
     line("tpm", &format!("{}{software}", evidence.tpm));
     line(
         "evidence",
-        &format!("node {}, {} entries, {} epochs sealed", evidence.node, evidence.entries, evidence.epochs),
+        &format!(
+            "node {}, {} entries, {} epochs sealed",
+            evidence.node, evidence.entries, evidence.epochs
+        ),
     );
     line("key", &evidence.ak_name);
     if let Some(error) = &evidence.quote_error {

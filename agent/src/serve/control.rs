@@ -180,10 +180,7 @@ fn refused(error: String, hint: Option<String>) -> Reply {
     Reply::Refused { error, hint }
 }
 
-async fn send(
-    write: &mut (impl tokio::io::AsyncWrite + Unpin),
-    reply: &Reply,
-) -> io::Result<()> {
+async fn send(write: &mut (impl tokio::io::AsyncWrite + Unpin), reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_vec(reply).map_err(io::Error::other)?;
     line.push(b'\n');
     match tokio::time::timeout(PATIENCE, write.write_all(&line)).await {

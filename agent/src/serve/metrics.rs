@@ -153,7 +153,10 @@ fn evidence(registry: &Registry, readings: &Readings<'_>) -> Result<(), promethe
         evidence.entries,
     )?;
     if let Some(last) = evidence.last_quote_ms {
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds fit 2^53 until the year 287396")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "milliseconds fit 2^53 until the year 287396"
+        )]
         float(
             registry,
             "merestone_last_quote_timestamp_seconds",
