@@ -17,12 +17,13 @@ mod build;
 mod demo;
 mod ebpf_toolchain;
 mod leftovers;
+mod programs;
 mod progress;
 mod setup;
 mod shell;
 mod sudo;
-mod suite;
 mod swtpm;
+mod tally;
 mod test;
 mod undo;
 mod vm;
@@ -161,7 +162,7 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
     let limit = Duration::from_secs(timeout);
     let mut load = Load::default();
     if !tests.is_empty() {
-        load.add_programs(&suite::programs(&tests, &[])?);
+        load.add_programs(&programs::build(&tests, &[])?);
     }
     for (paths, place, into) in [
         (program, vm::disk::BIN, &mut load.programs),

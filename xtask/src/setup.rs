@@ -67,7 +67,7 @@ pub(crate) fn all(options: Options) -> Result<()> {
         missing += guest_kernel(options, series)?;
     }
     if missing > 0 {
-        bail!("{missing} things are missing; `cargo xtask setup` gets them");
+        bail!("not everything is here ({missing} missing); `cargo xtask setup` gets it");
     }
     report_toolchain()
 }

@@ -35,7 +35,7 @@ impl Consent {
         }
         let shown = format!("sudo {program} {}", args.join(" "));
         if !self.given && !ask(&shown, why)? {
-            bail!("not done: {why}; run `{shown}`, then start again");
+            bail!("refused; run `{shown}`, which {why}, then start again");
         }
         // In our own process group: sudo reads the password from the terminal.
         let mut sudo = Command::new("sudo");
@@ -59,10 +59,10 @@ pub(crate) fn is_root() -> bool {
 
 fn ask(command: &str, why: &str) -> Result<bool> {
     if !io::stdin().is_terminal() {
-        bail!("{why}, which needs root, and nobody can be asked here; run `{command}`");
+        bail!("needs root and nobody can be asked here; it {why}; run `{command}`");
     }
     let mut out = io::stdout().lock();
-    write!(out, "{why}\n    {command}\nrun it? [y/N] ")?;
+    write!(out, "This {why}:\n    {command}\nrun it? [y/N] ")?;
     out.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;

@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -111,6 +111,21 @@ pub(crate) fn start_on_port(state: &Path, port: u16) -> Result<Running> {
         TcpStream::connect(("127.0.0.1", port + 1)).is_ok()
     })?;
     Ok(running)
+}
+
+/// Starts a TPM on two free ports of loopback; the first is the one to talk to.
+pub(crate) fn start_on_free_ports(state: &Path) -> Result<(Running, u16)> {
+    fs::create_dir_all(state)?;
+    for _ in 0..100 {
+        let first = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = first.local_addr()?.port();
+        let both = port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok();
+        drop(first);
+        if both && let Ok(running) = start_on_port(state, port) {
+            return Ok((running, port));
+        }
+    }
+    bail!("no two free ports side by side on 127.0.0.1")
 }
 
 fn wait_until_up(running: &mut Running, up: impl Fn() -> bool) -> Result<()> {

@@ -77,7 +77,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "FILE", env = "MERESTONE_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// Override one key of the configuration, as in tpm.tcti=swtpm:port=2321
+    /// Override one key of the configuration, as in evidence.epoch=5s
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = setting)]
     pub set: Vec<Override>,
 }

@@ -31,7 +31,7 @@ pub(super) enum Command {
     Explain(Explain),
     /// Have the running agent read the boundary again; a faulty one changes nothing
     #[command(after_help = "SIGHUP to the agent does the same.")]
-    Reload(Reload),
+    Reload,
 }
 
 #[derive(Debug, clap::Args)]
@@ -57,14 +57,11 @@ pub(super) struct Explain {
     json: bool,
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Reload {}
-
 pub(super) fn execute(globals: &Globals, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Check { file } => check(&file),
         Command::Explain(args) => explain(globals, args),
-        Command::Reload(args) => reload(globals, &args),
+        Command::Reload => super::status::reload(globals),
     }
 }
 
@@ -86,15 +83,12 @@ fn explain(globals: &Globals, args: Explain) -> Result<Exit, Failure> {
     let target = Target::parse(&args.to, &args.protocol)
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()).hint(error.hint()))?;
     let unanswered = |failure: Failure| failure.exit(Exit::Unanswered);
-    let (path, audit) = match args.boundary {
-        Some(path) => (path, false),
-        None => {
-            let config = globals.load().map_err(unanswered)?;
-            (
-                config.boundary,
-                config.enforcement.mode == policy::Mode::Audit,
-            )
-        }
+    let (path, audit) = if let Some(path) = args.boundary {
+        (path, false)
+    } else {
+        let config = globals.load().map_err(unanswered)?;
+        let audit = config.enforcement.mode == policy::Mode::Audit;
+        (config.boundary, audit)
     };
     let mut compiled = policy::load(&path).map_err(|faults| unanswered(faults.into()))?;
     compiled.audit |= audit;
@@ -135,9 +129,4 @@ fn process(globals: &Globals, pid: u32) -> Result<ProcessAnswer, Failure> {
         cgroup,
         guarded: super::guarded::is_guarded(globals, pid),
     })
-}
-
-fn reload(globals: &Globals, args: &Reload) -> Result<Exit, Failure> {
-    let Reload {} = args;
-    super::status::reload(globals)
 }

@@ -101,10 +101,10 @@ fn flags_reach_the_configuration_and_are_checked_like_the_file() {
         config: Some(file.path().to_owned()),
         set: set.iter().map(|text| setting(text).unwrap()).collect(),
     };
-    let config = globals(&["tpm.tcti=swtpm:port=2321", "gpu.devices=195,234:0"])
+    let config = globals(&["tpm.tcti=swtpm:host=a,port=2321", "gpu.devices=195,234:0"])
         .load()
         .unwrap();
-    assert_eq!(config.tpm.tcti, "swtpm:port=2321");
+    assert_eq!(config.tpm.tcti, "swtpm:host=a,port=2321");
     assert_eq!(config.gpu.devices.len(), 2);
     let failure = globals(&["tpm.tct=x", "evidence.epoch=1"])
         .load()

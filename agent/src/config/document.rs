@@ -16,7 +16,7 @@ pub(crate) type Value<'t> = Spanned<DeValue<'t>>;
 #[derive(Debug)]
 pub(crate) struct Text {
     path: PathBuf,
-    text: String,
+    content: String,
     lines: Vec<usize>,
 }
 
@@ -37,7 +37,7 @@ impl Text {
         let lines = std::iter::once(0).chain(starts).collect();
         let this = Self {
             path: path.to_owned(),
-            text,
+            content: text,
             lines,
         };
         let mut faults = Faults::new();
@@ -52,7 +52,7 @@ impl Text {
         let line = self.lines.partition_point(|start| *start <= offset);
         let start = self.lines.get(line.wrapping_sub(1)).copied().unwrap_or(0);
         let column = self
-            .text
+            .content
             .get(start..offset)
             .map_or(0, |before| before.chars().count());
         Origin::File {
@@ -74,7 +74,7 @@ impl Text {
 
     /// Parses, noting every syntax fault; what could be understood is returned.
     pub(crate) fn parse(&self, faults: &mut Faults) -> DeTable<'_> {
-        let (table, errors) = DeTable::parse_recoverable(&self.text);
+        let (table, errors) = DeTable::parse_recoverable(&self.content);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
             let message = error.message().trim().replace('\n', ", ");

@@ -134,7 +134,7 @@ impl Layers {
         let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
         match document::nearest(name, &variables) {
             Some(near) if !injected => {
-                faults.push(origin, "sets no known key", format!("did you mean {near}?"))
+                faults.push(origin, "sets no known key", format!("did you mean {near}?"));
             }
             _ => self
                 .notes

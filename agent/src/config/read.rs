@@ -178,17 +178,23 @@ pub(super) fn handle(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "a persistent handle between 0x81000000 and 0x817fffff".to_owned())
 }
 
-/// A TCTI as libtss2 writes it.
+/// A TCTI, in the two forms merestone-tpm takes; its own parser has the last
+/// word when the TPM is opened, this one says so with the file's line.
 pub(super) fn tcti(text: &str) -> Result<String, String> {
     let hint = "write \"device:/dev/tpmrm0\" or \"swtpm:host=127.0.0.1,port=2321\"";
-    let (name, conf) = text.split_once(':').unwrap_or((text, ""));
-    let good = match name {
-        "device" => conf.starts_with('/'),
-        "swtpm" | "mssim" => conf
-            .split(',')
-            .all(|part| matches!(part.split_once('='), Some(("host" | "port" | "path", v)) if !v.is_empty())),
-        "tabrmd" => true,
-        _ => false,
+    let port = |port: &str| {
+        port.parse()
+            .is_ok_and(|port: u16| (1..u16::MAX).contains(&port))
+    };
+    let good = if let Some(path) = text.strip_prefix("device:") {
+        path.starts_with('/')
+    } else if let Some(options) = text.strip_prefix("swtpm:") {
+        let mut options: Vec<_> = options.split(',').map(|o| o.split_once('=')).collect();
+        options.sort_unstable();
+        matches!(options.as_slice(), [Some(("host", host)), Some(("port", number))]
+            if !host.is_empty() && port(number))
+    } else {
+        false
     };
     if good {
         Ok(text.to_owned())
@@ -308,7 +314,7 @@ mod tests {
         for right in [
             "device:/dev/tpmrm0",
             "swtpm:host=127.0.0.1,port=2321",
-            "tabrmd:",
+            "swtpm:port=1,host=tpm",
         ] {
             assert!(tcti(right).is_ok(), "{right:?}");
         }
@@ -318,8 +324,12 @@ mod tests {
             "device:tpm0",
             "swtpm",
             "swtpm:2321",
+            "swtpm:port=2321",
+            "swtpm:host=a,port=65535",
+            "swtpm:host=a,port=1,port=2",
             "/dev/tpmrm0",
-            "none:",
+            "mssim:host=a,port=1",
+            "tabrmd:",
         ] {
             assert!(tcti(wrong).is_err(), "{wrong:?}");
         }

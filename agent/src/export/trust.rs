@@ -6,6 +6,7 @@
 //! defaults, and a comment on each line.
 
 use merestone_evidence::Digest;
+use std::fmt::Write as _;
 
 /// What the file says of this host.
 #[derive(Debug, Clone)]
@@ -69,6 +70,7 @@ software_tpm = {software_tpm} # {software_comment}
 test_gpu_library = {test_gpu_library} # a test double of the GPU library is accepted
 boot_log = false # true: a measured boot must replay to the quoted registers
 ima = false # true: the kernel's measurement list must replay too
+uncovered = true # false: every way out has to be covered
 audit = false # true: flows that were only reported are accepted
 max_gap_s = 120 # longest stretch without evidence
 max_lost = 0 # records that may have been lost
@@ -83,7 +85,7 @@ fn quoted(text: &str) -> String {
         match character {
             '"' | '\\' => out.extend(['\\', character]),
             control if control.is_control() => {
-                out.push_str(&format!("\\u{:04X}", u32::from(control)))
+                let _infallible = write!(out, "\\u{:04X}", u32::from(control));
             }
             other => out.push(other),
         }
@@ -95,6 +97,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use merestone_verify::Trust;
 
     #[test]
     fn the_file_is_toml_and_keeps_hostile_text_in_its_place() {
@@ -106,6 +109,13 @@ mod tests {
             test_gpu_library: false,
             require: vec!["lsm".into()],
         };
+        let trust = Trust::parse(&trust_file(&inputs), "trust.toml").unwrap();
+        assert_eq!(trust.nodes["a\"b\\c\nd\u{7f}"], inputs.ak_name);
+        assert!(
+            trust.require.software_tpm
+                && !trust.require.boot_log
+                && trust.require.tiers.contains("lsm")
+        );
         let file: toml::Table = trust_file(&inputs).parse().unwrap();
         assert_eq!(file["version"].as_integer(), Some(1));
         assert_eq!(file["node"][0]["id"].as_str(), Some("a\"b\\c\nd\u{7f}"));

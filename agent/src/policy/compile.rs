@@ -16,12 +16,12 @@
 //! kernel. An IPv6 network that spans `::ffff:0:0/96` says nothing about IPv4,
 //! so that range then gets an empty set of its own.
 
+use super::entries::{bytes, covers, entries, loopback};
 use super::network::{MAPPED_BITS, Network};
-use super::{Action, Boundary, LOOPBACK_RULE, Mode, PortRange, Protocol, Rule};
+use super::{Action, Boundary, LOOPBACK_RULE, Mode, Rule};
 use crate::config::fault::{Faults, Origin};
 use merestone_abi::{
-    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, RULE_ENTRIES, RuleEntry, RuleSet, Verdict,
-    protocol,
+    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, RULE_ENTRIES, RuleEntry, RuleSet,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -87,24 +87,6 @@ pub fn compile(boundary: &Boundary) -> Result<Compiled, Faults> {
     sweep.fence(&four, &six);
     sweep.family(&four);
     sweep.finish()
-}
-
-/// Loopback is inside, as a rule like any other, so that a deny wins over it.
-fn loopback() -> Rule {
-    let four = Network::of(
-        super::mapped(std::net::Ipv4Addr::LOCALHOST.into()),
-        MAPPED_BITS + 8,
-    );
-    let six = Network::of(super::mapped(std::net::Ipv6Addr::LOCALHOST.into()), 128);
-    Rule {
-        number: LOOPBACK_RULE,
-        action: Action::Allow,
-        line: 0,
-        networks: vec![four, six],
-        ports: None,
-        protocols: None,
-        comment: None,
-    }
 }
 
 /// A network and the index of a rule that names it.
@@ -256,7 +238,7 @@ impl<'b> Sweep<'b> {
         for entry in order.into_iter().flat_map(|(_, entries)| entries) {
             // Past what fits only the count matters.
             let full = flat.len() > RULE_ENTRIES;
-            if full || !flat.iter().any(|earlier| covers(earlier, entry)) {
+            if full || !flat.iter().any(|earlier| covers(*earlier, *entry)) {
                 flat.push(*entry);
             }
         }
@@ -265,7 +247,7 @@ impl<'b> Sweep<'b> {
 
     /// The set with these entries, made once.
     fn set(&mut self, entries: &[RuleEntry]) -> u32 {
-        let key = entries.iter().map(bytes).collect();
+        let key = entries.iter().copied().map(bytes).collect();
         let next = u32::try_from(self.sets.len()).unwrap_or(NO_SET);
         *self.set_ids.entry(key).or_insert_with(|| {
             let mut array = [RuleEntry::default(); RULE_ENTRIES];
@@ -404,48 +386,4 @@ fn note(rule: &Rule) -> RuleNote {
         line: *line,
         comment: comment.clone(),
     }
-}
-
-/// The entries of one rule: one for each protocol and range of ports.
-fn entries(rule: &Rule) -> Vec<RuleEntry> {
-    let any = [PortRange {
-        low: 0,
-        high: u16::MAX,
-    }];
-    let ports = rule.ports.as_deref().unwrap_or(&any);
-    let protocols: Vec<u8> = match &rule.protocols {
-        None => vec![protocol::ANY],
-        Some(list) => list
-            .iter()
-            .flat_map(|p: &Protocol| p.numbers())
-            .copied()
-            .collect(),
-    };
-    let action = match rule.action {
-        Action::Allow => Verdict::ALLOW.0,
-        Action::Deny => Verdict::DENY.0,
-    };
-    protocols
-        .iter()
-        .flat_map(|protocol| ports.iter().map(move |range| (*protocol, *range)))
-        .map(|(protocol, range)| RuleEntry {
-            port_low: range.low,
-            port_high: range.high,
-            rule: rule.number,
-            protocol,
-            action,
-        })
-        .collect()
-}
-
-/// Whether `earlier` matches whatever `later` would. The any-port range 0 to
-/// 65535 is the only one that holds 0, so it alone covers itself.
-fn covers(earlier: &RuleEntry, later: &RuleEntry) -> bool {
-    (earlier.protocol == protocol::ANY || earlier.protocol == later.protocol)
-        && earlier.port_low <= later.port_low
-        && earlier.port_high >= later.port_high
-}
-
-fn bytes(entry: &RuleEntry) -> [u8; 8] {
-    zerocopy::transmute!(*entry)
 }

@@ -24,7 +24,7 @@ pub struct Decision {
 
 /// Whether an entry matches; a non-first fragment carries no ports, so it
 /// matches by address and protocol alone.
-fn matches(entry: &RuleEntry, protocol: u8, port: u16, fragment: bool) -> bool {
+fn matches(entry: RuleEntry, protocol: u8, port: u16, fragment: bool) -> bool {
     if entry.protocol != protocol::ANY && entry.protocol != protocol {
         return false;
     }
@@ -52,7 +52,7 @@ pub fn judge(
             set.entries
                 .iter()
                 .take(set.length as usize)
-                .find(|entry| matches(entry, protocol, port, fragment))
+                .find(|entry| matches(**entry, protocol, port, fragment))
         });
     let (verdict, reason, rule) = match entry {
         Some(entry) if entry.action == Verdict::ALLOW.0 => {

@@ -9,20 +9,23 @@
 //! Deny wins; otherwise the most specific allow; otherwise denied.
 
 mod compile;
+mod entries;
 mod explain;
 mod lookup;
 mod network;
 mod parse;
 #[cfg(test)]
 mod property;
+mod target;
 #[cfg(test)]
 mod tests;
 
 pub use compile::{Compiled, CompiledPrefix, RuleNote, compile};
-pub use explain::{Explanation, ProcessAnswer, Target, TargetError};
+pub use explain::{Explanation, ProcessAnswer};
 pub use lookup::{Decision, embedded, judge, lookup};
 pub use network::{Network, mapped, unmapped};
 pub use parse::parse;
+pub use target::{Target, TargetError};
 
 pub use merestone_abi::LOOPBACK_RULE;
 

@@ -5,7 +5,7 @@
 //! the same destination must not have two spellings.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Bits before the IPv4 address in its mapped form.
 pub(super) const MAPPED_BITS: u8 = 96;
@@ -78,7 +78,8 @@ impl Network {
                 Err(_) => not_a_network(text),
             });
         };
-        let address: IpAddr = address.parse().map_err(|_| not_a_network(text))?;
+        let address: Option<IpAddr> = address.parse().ok();
+        let address = address.ok_or_else(|| not_a_network(text))?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let digits = length.bytes().all(|b| b.is_ascii_digit())
             && (length.len() == 1 || !length.starts_with('0'));
@@ -128,9 +129,8 @@ fn not_a_network(text: &str) -> (String, String) {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_ipv4() {
-            let [.., a, b, c, d] = self.address;
             let bits = self.bits - MAPPED_BITS;
-            return write!(f, "{}/{bits}", Ipv4Addr::new(a, b, c, d));
+            return write!(f, "{}/{bits}", unmapped(self.address));
         }
         write!(f, "{}/{}", Ipv6Addr::from(self.address), self.bits)
     }

@@ -68,7 +68,7 @@ impl Parser<'_> {
             };
             match value.get_ref() {
                 DeValue::Array(items) => {
-                    for item in items.iter() {
+                    for item in items {
                         rules.extend(self.rule(key, action, item));
                     }
                 }

@@ -234,24 +234,19 @@ fn question(random: &mut Random) -> Question {
     let protocol = random.pick(PROTOCOLS);
     let fragment = random.below(4) == 0;
     let with_ports = [6, 17, 33, 132, 136].contains(&protocol) && !fragment;
-    let address = match random.below(2) {
-        0 => {
-            let near: Ipv4Addr = random.pick(FOUR).parse().unwrap();
-            let flip = 1_u32
-                .checked_shl(u32::try_from(random.below(40)).unwrap())
-                .unwrap_or(0);
-            IpAddr::from(Ipv4Addr::from(u32::from(near) ^ flip))
-        }
-        _ => {
-            let near: Ipv6Addr = random.pick(SIX).parse().unwrap();
-            let flip = 1_u128
-                .checked_shl(u32::try_from(random.below(160)).unwrap())
-                .unwrap_or(0);
-            let address = Ipv6Addr::from(u128::from(near) ^ flip);
-            address
-                .to_ipv4_mapped()
-                .map_or(IpAddr::V6(address), IpAddr::V4)
-        }
+    let address = if random.below(2) == 0 {
+        let near: Ipv4Addr = random.pick(FOUR).parse().unwrap();
+        let bit = u32::try_from(random.below(40)).unwrap();
+        let flip = 1_u32.checked_shl(bit).unwrap_or(0);
+        IpAddr::from(Ipv4Addr::from(u32::from(near) ^ flip))
+    } else {
+        let near: Ipv6Addr = random.pick(SIX).parse().unwrap();
+        let bit = u32::try_from(random.below(160)).unwrap();
+        let flip = 1_u128.checked_shl(bit).unwrap_or(0);
+        let address = Ipv6Addr::from(u128::from(near) ^ flip);
+        address
+            .to_ipv4_mapped()
+            .map_or(IpAddr::V6(address), IpAddr::V4)
     };
     Question {
         address,

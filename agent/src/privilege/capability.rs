@@ -83,17 +83,20 @@ const TABLE: &[(Capability, &str, CapabilitySet, &str)] = &[
     ),
 ];
 
-/// Those without which nothing can be enforced. CAP_DAC_OVERRIDE is needed on
+/// Those without which nothing can be enforced. `CAP_DAC_OVERRIDE` is needed on
 /// some hosts only, see [`wanted`].
 const REQUIRED: &[Capability] = &[
     Capability::DacReadSearch,
     Capability::NetAdmin,
     Capability::SysPtrace,
     Capability::SysAdmin,
-    Capability::SysResource,
     Capability::Perfmon,
     Capability::Bpf,
 ];
+
+/// Those kept where they are held: since Linux 5.11 map memory is charged to
+/// the cgroup and `RLIMIT_MEMLOCK` no longer matters (kernel/bpf/syscall.c).
+const OPTIONAL: &[Capability] = &[Capability::SysResource];
 
 impl Capability {
     fn row(self) -> (&'static str, CapabilitySet, &'static str) {
@@ -226,11 +229,15 @@ pub fn require_root_capabilities() -> Result<Capabilities, CapabilityError> {
     Err(CapabilityError::Missing { missing })
 }
 
-/// What to keep: the required ones, and CAP_DAC_OVERRIDE where the TPM's node
-/// belongs to a user and group that this process is not (`tss:tss` on Debian).
+/// What to keep: the required ones, those that are of use if held, and
+/// `CAP_DAC_OVERRIDE` where the TPM's node belongs to a user and group that
+/// this process is not (`tss:tss` on Debian).
 #[must_use]
 pub fn wanted(tpm_device: Option<&Path>) -> Vec<Capability> {
-    let mut wanted = REQUIRED.to_vec();
+    let held = effective().ok();
+    let holds = |capability: &&Capability| held.is_some_and(|held| held.has(**capability));
+    let optional = OPTIONAL.iter().filter(holds);
+    let mut wanted: Vec<Capability> = REQUIRED.iter().chain(optional).copied().collect();
     if tpm_device.is_some_and(|device| !opens_by_mode(device)) {
         wanted.insert(0, Capability::DacOverride);
     }
@@ -264,7 +271,7 @@ pub struct Dropped {
 }
 
 /// Gives up, for good, every capability but `keep`, and the way to gain any by
-/// executing a program (no_new_privs). Call it before threads are started.
+/// executing a program (`no_new_privs`). Call it before threads are started.
 pub fn drop_to(keep: &[Capability]) -> Result<Dropped, CapabilityError> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     if threads != 1 {
@@ -303,8 +310,8 @@ pub fn drop_to(keep: &[Capability]) -> Result<Dropped, CapabilityError> {
     })
 }
 
-/// Takes everything else out of the bounding set. That needs CAP_SETPCAP;
-/// without it there is nothing to gain anyway, because of no_new_privs.
+/// Takes everything else out of the bounding set. That needs `CAP_SETPCAP`;
+/// without it there is nothing to gain anyway, because of `no_new_privs`.
 fn bound(mask: CapabilitySet) -> Result<(), CapabilityError> {
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);

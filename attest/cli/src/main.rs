@@ -1,2 +1,158 @@
-//! 
-fn main() {}
+//! `merestone-verify`: files in, verdict out.
+//!
+//! Needs no root, no TPM and no network, and opens nothing but the files it is given. Every
+//! judgement is made in the `merestone-verify` library; this reads, prints and exits.
+#![forbid(unsafe_code)]
+
+mod args;
+mod escape;
+mod fault;
+mod html;
+mod inspect;
+mod json;
+mod text;
+
+use args::{Args, Command, Common};
+use clap::{CommandFactory as _, Parser as _};
+use fault::Fault;
+use merestone_verify::{Purpose, Trust, Verdict, verify};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The largest file worth reading: no bundle may be bigger.
+const MAX_FILE: u64 = 512 << 20;
+/// The same for a trust policy.
+const MAX_TRUST: u64 = 1 << 20;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match run(args.command, &mut std::io::stdout().lock()) {
+        Ok(exit) => ExitCode::from(exit),
+        Err(fault) => {
+            // Nothing can be done about a closed standard error.
+            drop(write!(std::io::stderr(), "{fault}"));
+            ExitCode::from(fault::USAGE)
+        }
+    }
+}
+
+/// clap's own answer; asking for help is not a mistake.
+fn usage(error: &clap::Error) -> ExitCode {
+    drop(error.print());
+    if error.use_stderr() {
+        ExitCode::from(fault::USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
+    match command {
+        Command::Bundle { common, html, at } => {
+            let now = at.map_or_else(now_ms, Ok)?;
+            let verdict = judge(&common, Purpose::Period, now, out)?;
+            if let Some(path) = html {
+                let page = html::page(&verdict, &common.file);
+                std::fs::write(&path, page).map_err(|error| Fault::write(&path, &error))?;
+            }
+            Ok(verdict.exit)
+        }
+        Command::Receipt { common, at } => {
+            let now = at.map_or_else(now_ms, Ok)?;
+            Ok(judge(&common, Purpose::Receipt, now, out)?.exit)
+        }
+        Command::Inspect { file } => {
+            let bytes = read(&file, MAX_FILE)?;
+            put(out, &inspect::page(&bytes)).map(|()| inspect::exit(&bytes))
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "merestone-verify", &mut script);
+            put_bytes(out, &script).map(|()| 0)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command())
+                .render(&mut page)
+                .map_err(|error| Fault::write(Path::new("-"), &error))?;
+            put_bytes(out, &page).map(|()| 0)
+        }
+    }
+}
+
+fn judge(
+    common: &Common,
+    purpose: Purpose,
+    now_ms: u64,
+    out: &mut dyn Write,
+) -> Result<Verdict, Fault> {
+    let bytes = read(&common.trust, MAX_TRUST)?;
+    let name = common.trust.display().to_string();
+    let policy = String::from_utf8(bytes).map_err(|error| Fault::NotText {
+        file: name.clone(),
+        line: 1 + error
+            .as_bytes()
+            .iter()
+            .take(error.utf8_error().valid_up_to())
+            .filter(|byte| **byte == b'\n')
+            .count(),
+    })?;
+    let trust = Trust::parse(&policy, &name)?;
+    let bytes = read(&common.file, MAX_FILE)?;
+    let verdict = verify(&bytes, &trust, purpose, now_ms);
+    let shown = if common.json {
+        json::object(&verdict)
+    } else {
+        text::page(&verdict, &bytes, &common.file)
+    };
+    put(out, &shown)?;
+    Ok(verdict)
+}
+
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    let source: Box<dyn std::io::Read> = if path.as_os_str() == OsStr::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(|error| Fault::read(path, &error))?)
+    };
+    source
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Fault::read(path, &error))?;
+    if bytes.len() as u64 > limit {
+        return Err(Fault::TooBig {
+            file: path.display().to_string(),
+            limit,
+        });
+    }
+    Ok(bytes)
+}
+
+fn put(out: &mut dyn Write, text: &str) -> Result<(), Fault> {
+    put_bytes(out, text.as_bytes())
+}
+
+/// A reader that went away has seen what it wanted; the exit code is still the verdict's.
+fn put_bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<(), Fault> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Fault::write(Path::new("-"), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn now_ms() -> Result<u64, Fault> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    since
+        .and_then(|since| u64::try_from(since.as_millis()).ok())
+        .ok_or(Fault::Clock)
+}

@@ -137,9 +137,9 @@ struct Node {
     reason = "each is a key of its own in the file"
 )]
 struct RequireTable {
-    boundary: Option<OneOrMany>,
-    object: Option<OneOrMany>,
-    agent: Option<OneOrMany>,
+    boundary: Option<Spanned<OneOrMany>>,
+    object: Option<Spanned<OneOrMany>>,
+    agent: Option<Spanned<OneOrMany>>,
     tiers: BTreeSet<String>,
     boot_log: bool,
     ima: bool,
@@ -153,21 +153,21 @@ struct RequireTable {
     max_age_s: Option<u64>,
     from: Option<Spanned<String>>,
     to: Option<Spanned<String>>,
-    country: Option<OneOrMany>,
-    region: Option<OneOrMany>,
+    country: Option<Spanned<OneOrMany>>,
+    region: Option<Spanned<OneOrMany>>,
     location_level: Option<Spanned<String>>,
-    pcr: BTreeMap<Spanned<String>, OneOrMany>,
+    pcr: BTreeMap<Spanned<String>, Spanned<OneOrMany>>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
-    One(Spanned<String>),
-    Many(Vec<Spanned<String>>),
+    One(String),
+    Many(Vec<String>),
 }
 
 impl OneOrMany {
-    fn all(self) -> Vec<Spanned<String>> {
+    fn all(self) -> Vec<String> {
         match self {
             Self::One(one) => vec![one],
             Self::Many(many) => many,
@@ -184,7 +184,8 @@ impl File {
         }
         let mut nodes = BTreeMap::new();
         for node in self.node {
-            let name = hex_of(&node.ak_name, 34)?;
+            let name = hex_of(node.ak_name.get_ref(), 34)
+                .map_err(|detail| (node.ak_name.span(), detail))?;
             if !name.starts_with(&[0x00, 0x0b]) {
                 let detail = "an ak_name begins with 000b (sha-256)".to_owned();
                 return Err((node.ak_name.span(), detail));
@@ -244,29 +245,27 @@ impl RequireTable {
     }
 }
 
-fn texts(values: OneOrMany) -> BTreeSet<String> {
-    values.all().into_iter().map(Spanned::into_inner).collect()
+fn texts(values: Spanned<OneOrMany>) -> BTreeSet<String> {
+    values.into_inner().all().into_iter().collect()
 }
 
-fn digests(values: OneOrMany) -> Result<BTreeSet<Digest>, Fault> {
-    let mut set = BTreeSet::new();
-    for value in values.all() {
+fn digests(values: Spanned<OneOrMany>) -> Result<BTreeSet<Digest>, Fault> {
+    let span = values.span();
+    let digests = values.into_inner().all().into_iter().map(|text| {
+        let bytes = hex_of(&text, 32).map_err(|detail| (span.clone(), detail))?;
         let mut digest = Digest::default();
-        digest.0.copy_from_slice(&hex_of(&value, 32)?);
-        set.insert(digest);
-    }
-    Ok(set)
+        digest.0.copy_from_slice(&bytes);
+        Ok(digest)
+    });
+    digests.collect()
 }
 
 /// Hexadecimal text of exactly `length` bytes.
-fn hex_of(text: &Spanned<String>, length: usize) -> Result<Vec<u8>, Fault> {
-    let bytes = hex::decode(text.get_ref()).ok();
-    bytes.filter(|bytes| bytes.len() == length).ok_or_else(|| {
-        (
-            text.span(),
-            format!("want {} hexadecimal digits", length * 2),
-        )
-    })
+fn hex_of(text: &str, length: usize) -> Result<Vec<u8>, String> {
+    let bytes = hex::decode(text).ok();
+    bytes
+        .filter(|bytes| bytes.len() == length)
+        .ok_or_else(|| format!("want {} hexadecimal digits", length * 2))
 }
 
 fn level(text: Spanned<String>) -> Result<u8, Fault> {

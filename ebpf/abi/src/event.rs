@@ -1,4 +1,8 @@
 //! What the kernel programs report through the ring buffer.
+#![expect(
+    missing_debug_implementations,
+    reason = "of hidden types that zerocopy's derives make; inside a macro the lint sees them"
+)]
 
 use crate::GroupId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -7,8 +11,7 @@ macro_rules! code {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $value:literal,)* }) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout,
-            PartialEq,
+            Clone, Copy, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq,
         )]
         #[repr(transparent)]
         pub struct $name(pub u8);
@@ -18,6 +21,21 @@ macro_rules! code {
             /// Every code this build knows, with the name users see.
             pub const NAMES: &'static [(Self, &'static str)] =
                 &[$((Self::$variant, stringify!($variant)),)*];
+
+            /// The name users see; none for a code this build does not know.
+            #[must_use]
+            pub fn name(self) -> Option<&'static str> {
+                Self::NAMES.iter().find(|(code, _)| *code == self).map(|(_, name)| *name)
+            }
+        }
+
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                match self.name() {
+                    Some(name) => f.write_str(name),
+                    None => write!(f, concat!(stringify!($name), "({})"), self.0),
+                }
+            }
         }
     };
 }

@@ -120,8 +120,9 @@ fn destination(ctx: *mut bpf_sock_addr, v6: bool) -> Destination {
 
 #[inline(never)]
 fn report(hook: Hook, subject: &Subject, to: &Destination, decision: &Decision, cookie: u64) {
-    let mut event = emit::with_current(emit::event(EventKind::FLOW, hook, subject));
-    event.cookie = cookie;
-    decide::describe(&mut event, to, decision);
-    emit::send(&event);
+    emit::send(EventKind::FLOW, hook, subject, |event| {
+        emit::describe_current(event);
+        event.cookie = cookie;
+        decide::describe(event, to, decision);
+    });
 }

@@ -47,11 +47,12 @@ pub(crate) fn sock_create(ctx: SockContext) -> i32 {
 fn refuse(subject: &Subject, reason: Reason) -> i32 {
     let decision = decide::refuse(reason);
     emit::count(Hook::SOCK_CREATE, decision.verdict, 0, subject.group, 0);
-    let mut event = emit::with_current(emit::event(EventKind::FLOW, Hook::SOCK_CREATE, subject));
-    event.verdict = decision.verdict;
-    event.reason = decision.reason;
-    event.generation = decision.generation;
-    emit::send(&event);
+    emit::send(EventKind::FLOW, Hook::SOCK_CREATE, subject, |event| {
+        emit::describe_current(event);
+        event.verdict = decision.verdict;
+        event.reason = decision.reason;
+        event.generation = decision.generation;
+    });
     if decision.verdict == Verdict::DENY {
         REFUSE
     } else {

@@ -43,7 +43,13 @@ pub(crate) fn device(ctx: DeviceContext) -> i32 {
     };
     let device = Device { major, minor };
     if class == DeviceClass::CONTROL {
-        report(EventKind::CONTROL, Verdict::ALLOW, &nobody(), &device, class);
+        report(
+            EventKind::CONTROL,
+            Verdict::ALLOW,
+            &nobody(),
+            &device,
+            class,
+        );
         return ALLOW;
     }
     guard(&device, class)
@@ -176,13 +182,14 @@ fn report(
     device: &Device,
     class: DeviceClass,
 ) {
-    let mut event = emit::with_current(emit::event(kind, Hook::DEVICE, subject));
-    event.major = device.major;
-    event.minor = device.minor;
-    event.class = class;
-    event.verdict = verdict;
-    if verdict == Verdict::DENY {
-        event.reason = Reason::NO_ROOM;
-    }
-    emit::send(&event);
+    emit::send(kind, Hook::DEVICE, subject, |event| {
+        emit::describe_current(event);
+        event.major = device.major;
+        event.minor = device.minor;
+        event.class = class;
+        event.verdict = verdict;
+        if verdict == Verdict::DENY {
+            event.reason = Reason::NO_ROOM;
+        }
+    });
 }

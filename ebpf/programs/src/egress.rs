@@ -12,10 +12,10 @@ use crate::guarded::{self, Subject};
 use crate::packet;
 use crate::sockets;
 use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::{
     bpf_get_listener_sock, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
 };
-use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use core::ffi::c_void;
@@ -49,7 +49,13 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     }
     // SAFETY: the context is valid.
     let length = unsafe { (&raw const (*skb).len).read_volatile() };
-    emit::count(Hook::EGRESS, decision.verdict, to.protocol, subject.group, length);
+    emit::count(
+        Hook::EGRESS,
+        decision.verdict,
+        to.protocol,
+        subject.group,
+        length,
+    );
     if decision.verdict != Verdict::ALLOW {
         report(skb, &subject, &to, &decision);
     }
@@ -97,14 +103,19 @@ fn socket(skb: *mut __sk_buff) -> *mut c_void {
 
 #[inline(never)]
 fn report(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: &Decision) {
-    let mut event = emit::event(EventKind::FLOW, Hook::EGRESS, subject);
+    let tgid = if subject.tgid == 0 {
+        sockets::owner(socket(skb))
+    } else {
+        subject.tgid
+    };
     // SAFETY: the context is valid.
-    event.length = unsafe { (&raw const (*skb).len).read_volatile() };
+    let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     // SAFETY: the context is valid.
-    event.cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
-    if event.tgid == 0 {
-        event.tgid = sockets::owner(socket(skb));
-    }
-    decide::describe(&mut event, to, decision);
-    emit::send(&event);
+    let length = unsafe { (&raw const (*skb).len).read_volatile() };
+    emit::send(EventKind::FLOW, Hook::EGRESS, subject, |event| {
+        event.tgid = tgid;
+        event.cookie = cookie;
+        event.length = length;
+        decide::describe(event, to, decision);
+    });
 }

@@ -7,9 +7,9 @@
 use crate::guarded::Subject;
 use crate::maps::{COUNTERS, EVENTS, GROUP_COUNTS, LOST};
 use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::bpf_get_current_comm;
 use aya_ebpf::helpers::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_ktime_get_boot_ns,
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
 };
 use core::arch::asm;
 use merestone_abi::{
@@ -41,13 +41,7 @@ pub(crate) fn lost(reason: LostReason) {
 
 /// Counts one decision, in the totals and for its group.
 #[inline(always)]
-pub(crate) fn count(
-    hook: Hook,
-    verdict: Verdict,
-    protocol: u8,
-    group: GroupId,
-    bytes: u32,
-) {
+pub(crate) fn count(hook: Hook, verdict: Verdict, protocol: u8, group: GroupId, bytes: u32) {
     if let Some(slot) = COUNTERS.get_ptr_mut(counter_slot(hook, verdict, protocol)) {
         add(slot, 1);
     }
@@ -88,49 +82,41 @@ pub(crate) fn count(
 #[inline(never)]
 pub(crate) fn count_group_anew(group: GroupId) {
     let zero = GroupCount::default();
-    if GROUP_COUNTS.insert(group, zero, u64::from(BPF_NOEXIST)).is_err()
+    if GROUP_COUNTS
+        .insert(group, zero, u64::from(BPF_NOEXIST))
+        .is_err()
         && GROUP_COUNTS.get_ptr(group).is_none()
     {
         lost(LostReason::COUNTS_FULL);
     }
 }
 
-/// An event about `subject`, everything else zero.
+/// Fills in an event and hands it to the agent, or counts its loss. Filled in
+/// place: a program has 512 bytes of stack.
 #[inline(always)]
-pub(crate) fn event(kind: EventKind, hook: Hook, subject: &Subject) -> Event {
-    Event {
-        // SAFETY: the helper takes no arguments and cannot fail.
-        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
-        group: subject.group,
-        tgid: subject.tgid,
-        kind,
-        hook,
-        ..Event::default()
-    }
+pub(crate) fn send(kind: EventKind, hook: Hook, subject: &Subject, fill: impl FnOnce(&mut Event)) {
+    let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
+        return lost(LostReason::RING_FULL);
+    };
+    let event = slot.write(Event::default());
+    // SAFETY: the helper takes no arguments and cannot fail.
+    event.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
+    event.group = subject.group;
+    event.tgid = subject.tgid;
+    event.kind = kind;
+    event.hook = hook;
+    fill(event);
+    slot.submit(0);
 }
 
 /// Adds the calling task, where the hook runs in its context.
 #[inline(always)]
-pub(crate) fn with_current(mut event: Event) -> Event {
+pub(crate) fn describe_current(event: &mut Event) {
     let id = bpf_get_current_pid_tgid();
     event.tgid = (id >> 32) as u32;
     event.pid = id as u32;
     // SAFETY: the helper takes no arguments and cannot fail.
     event.cgroup = unsafe { bpf_get_current_cgroup_id() };
-    if let Ok(comm) = bpf_get_current_comm() {
-        event.comm = comm;
-    }
-    event
-}
-
-/// Hands an event to the agent, or counts its loss.
-#[inline(always)]
-pub(crate) fn send(event: &Event) {
-    match EVENTS.reserve::<Event>(0) {
-        Some(mut slot) => {
-            slot.write(*event);
-            slot.submit(0);
-        }
-        None => lost(LostReason::RING_FULL),
-    }
+    // SAFETY: the helper writes 16 bytes, NUL padded, or zeros.
+    unsafe { bpf_get_current_comm(event.comm.as_mut_ptr().cast(), 16) };
 }

@@ -97,7 +97,7 @@ pub(crate) fn group_above(
         return Some((own, found.boundary));
     }
     // Only levels at which some cgroup is guarded are asked for.
-    for level in 1..=MAX_LEVEL {
+    for level in 1..MAX_LEVEL + 1 {
         if mask & Armed::level(level) == 0 {
             continue;
         }
@@ -155,7 +155,7 @@ pub(crate) fn in_tree_cgroup() -> bool {
 /// How deep the calling task's cgroup lies; 0 for deeper than [`MAX_LEVEL`].
 #[inline(always)]
 pub(crate) fn current_level(own: u64) -> u32 {
-    for level in 1..=MAX_LEVEL {
+    for level in 1..MAX_LEVEL + 1 {
         // SAFETY: the helper checks the level itself.
         if unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) } == own {
             return level;

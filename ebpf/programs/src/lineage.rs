@@ -14,7 +14,7 @@ use crate::maps::TASKS;
 use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_send_signal};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use merestone_abi::{Event, EventKind, Hook, TREE_GROUP, Task, TaskFlags, Verdict};
+use merestone_abi::{EventKind, Hook, TREE_GROUP, Task, TaskFlags, Verdict};
 
 const SIGKILL: u32 = 9;
 
@@ -66,13 +66,14 @@ fn inherit(subject: &Subject, flags: u32, child_tgid: u32, child_pid: u32) {
         // SAFETY: the helper signals the current process: the one that forks.
         unsafe { bpf_send_signal(SIGKILL) };
     }
-    let mut event = emit::with_current(emit::event(EventKind::FORK, Hook::FORK, subject));
-    event.other = child_tgid;
-    event.pid = child_pid;
-    if matches!(recorded, Recorded::No) {
-        event.verdict = Verdict::DENY;
-    }
-    emit::send(&event);
+    emit::send(EventKind::FORK, Hook::FORK, subject, |event| {
+        emit::describe_current(event);
+        event.other = child_tgid;
+        event.pid = child_pid;
+        if matches!(recorded, Recorded::No) {
+            event.verdict = Verdict::DENY;
+        }
+    });
 }
 
 #[inline(always)]
@@ -98,11 +99,12 @@ pub(crate) fn exec(_ctx: BtfTracePointContext) -> i32 {
     if guarded::task(subject.tgid).is_none() {
         guarded::record(subject.tgid, &entry(&subject, 0, 0));
     }
-    emit::send(&emit::with_current(emit::event(
+    emit::send(
         EventKind::EXEC,
         Hook::EXEC,
         &subject,
-    )));
+        emit::describe_current,
+    );
     0
 }
 
@@ -139,11 +141,12 @@ pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
         // SAFETY: as above.
         unsafe { (*slot).flags.0 = entry.flags.0 | TaskFlags::ENDED };
     }
-    emit::send(&emit::with_current(emit::event(
+    emit::send(
         EventKind::EXIT,
         Hook::EXIT,
         &subject,
-    )));
+        emit::describe_current,
+    );
     0
 }
 
@@ -203,10 +206,11 @@ fn moved(cgroup: *const u8, id: u64, tgid: u32, slot: *mut Task) {
     // SAFETY: `slot` is a map value.
     unsafe { (*slot).flags.0 = entry.flags.0 | TaskFlags::LEFT };
     let subject = Subject::of_task(&entry, tgid);
-    let mut event: Event = emit::with_current(emit::event(EventKind::LEFT, Hook::ATTACH, &subject));
-    event.cgroup = id;
-    event.other = tgid;
-    emit::send(&event);
+    emit::send(EventKind::LEFT, Hook::ATTACH, &subject, |event| {
+        emit::describe_current(event);
+        event.cgroup = id;
+        event.other = tgid;
+    });
 }
 
 /// Whether a cgroup lies below the guarded one.

@@ -76,7 +76,13 @@ pub(crate) fn socket_connect(ctx: LsmContext) -> i32 {
     let socket: *const u8 = ctx.arg(0);
     let address: *const u8 = ctx.arg(1);
     let length: i32 = ctx.arg(2);
-    judge(Hook::LSM_CONNECT, &subject, socket, address as u64, length as u32)
+    judge(
+        Hook::LSM_CONNECT,
+        &subject,
+        socket,
+        address as u64,
+        length as u32,
+    )
 }
 
 /// `socket_sendmsg(sock, msg, size)`.
@@ -218,9 +224,10 @@ fn peer(to: &mut Destination, family: u16, sk: *const u8) -> bool {
 
 #[inline(never)]
 fn report(hook: Hook, subject: &Subject, to: &Destination, decision: &Decision) -> i32 {
-    let mut event = emit::with_current(emit::event(EventKind::FLOW, hook, subject));
-    decide::describe(&mut event, to, decision);
-    emit::send(&event);
+    emit::send(EventKind::FLOW, hook, subject, |event| {
+        emit::describe_current(event);
+        decide::describe(event, to, decision);
+    });
     if decision.verdict == Verdict::DENY {
         EPERM
     } else {
@@ -232,12 +239,13 @@ fn report(hook: Hook, subject: &Subject, to: &Destination, decision: &Decision) 
 fn refuse_family(hook: Hook, subject: &Subject, family: u16) -> i32 {
     let decision = decide::refuse(Reason::FAMILY);
     emit::count(hook, decision.verdict, 0, subject.group, 0);
-    let mut event = emit::with_current(emit::event(EventKind::FLOW, hook, subject));
-    event.family = family;
-    event.verdict = decision.verdict;
-    event.reason = decision.reason;
-    event.generation = decision.generation;
-    emit::send(&event);
+    emit::send(EventKind::FLOW, hook, subject, |event| {
+        emit::describe_current(event);
+        event.family = family;
+        event.verdict = decision.verdict;
+        event.reason = decision.reason;
+        event.generation = decision.generation;
+    });
     if decision.verdict == Verdict::DENY {
         EPERM
     } else {

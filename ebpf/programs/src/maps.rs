@@ -14,36 +14,39 @@ use merestone_abi::{
 };
 
 #[map]
-pub(crate) static ABI: Array<u32> = Array::pinned(1, 0);
+pub(crate) static ABI: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
-pub(crate) static SETTINGS: Array<Settings> = Array::pinned(1, 0);
+pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static PREFIXES: LpmTrie<Prefix, PrefixValue> =
-    LpmTrie::pinned(MAX_PREFIXES, BPF_F_NO_PREALLOC);
+    LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static RULE_SETS: Array<RuleSet> = Array::pinned(GENERATION_SLOTS * MAX_RULE_SETS, 0);
+pub(crate) static RULE_SETS: Array<RuleSet> =
+    Array::with_max_entries(GENERATION_SLOTS * MAX_RULE_SETS, 0);
 #[map]
-pub(crate) static DEVICES: HashMap<Device, DeviceClass> = HashMap::pinned(maps::MAX_DEVICES, 0);
+pub(crate) static DEVICES: HashMap<Device, DeviceClass> =
+    HashMap::with_max_entries(maps::MAX_DEVICES, 0);
 #[map]
-pub(crate) static GROUPS: HashMap<GroupId, Group> = HashMap::pinned(maps::MAX_GROUPS, 0);
+pub(crate) static GROUPS: HashMap<GroupId, Group> = HashMap::with_max_entries(maps::MAX_GROUPS, 0);
 #[map]
 pub(crate) static TASKS: HashMap<u32, Task> =
-    HashMap::pinned(maps::MAX_TASKS + maps::TASK_HEADROOM, 0);
+    HashMap::with_max_entries(maps::MAX_TASKS + maps::TASK_HEADROOM, 0);
 #[map]
-pub(crate) static TREE_ROOTS: HashMap<u64, u32> = HashMap::pinned(maps::MAX_TREE_ROOTS, 0);
+pub(crate) static TREE_ROOTS: HashMap<u64, u32> =
+    HashMap::with_max_entries(maps::MAX_TREE_ROOTS, 0);
 #[map]
-pub(crate) static ARMED: Array<u64> = Array::pinned(2, 0);
+pub(crate) static ARMED: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
-pub(crate) static TASK_COUNT: Array<u64> = Array::pinned(2, 0);
+pub(crate) static TASK_COUNT: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
-pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(COUNTER_SLOTS, 0);
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]
 pub(crate) static GROUP_COUNTS: PerCpuHashMap<GroupId, GroupCount> =
-    PerCpuHashMap::pinned(maps::MAX_COUNTED, 0);
+    PerCpuHashMap::with_max_entries(maps::MAX_COUNTED, 0);
 #[map]
-pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::pinned(LOST_SLOTS, 0);
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::pinned(maps::RING_BYTES, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(maps::RING_BYTES, 0);
 
 /// Socket marks. A socket accepted from a marked listener inherits the mark
 /// (`BPF_F_CLONE`, net/core/bpf_sk_storage.c `bpf_sk_storage_clone`), so that a

@@ -14,6 +14,9 @@ use merestone_abi::SocketMark;
 
 #[inline(always)]
 fn storage(sk: *mut c_void, flags: u32) -> Option<&'static mut SocketMark> {
+    if sk.is_null() {
+        return None;
+    }
     let map = (&raw const SOCKETS).cast_mut().cast();
     // SAFETY: `sk` is a socket or null by the context's type; the verifier
     // refuses anything else.

@@ -1,5 +1,5 @@
 //! Every way out that is tried, as a table: what it does, which case of the
-//! bypass catalogue it is (B-numbers, `docs/bypasses`), and what must come of it.
+//! bypass catalogue it is (B-numbers), and what must come of it.
 //!
 //! A row claims nothing by itself: the control run must show that the way is
 //! open when nobody is guarded.
@@ -37,6 +37,17 @@ pub enum Oracle {
     Answer,
 }
 
+/// What of a vector holds where only a process tree is guarded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tree {
+    /// The same.
+    Same,
+    /// It may get out if the agent's uncovered list has an entry with this word.
+    Declared(&'static str),
+    /// It is somebody outside the tree: there is nothing to hold.
+    Outside,
+}
+
 /// One way out.
 #[derive(Clone, Copy, Debug)]
 #[expect(
@@ -62,8 +73,8 @@ pub struct Vector {
     pub hooks: &'static [&'static str],
     /// The event may name another destination than the denied one.
     pub elsewhere: bool,
-    /// Whether it is guarded where only a process tree is.
-    pub tree: bool,
+    /// What of it holds where only a process tree is guarded.
+    pub tree: Tree,
     /// Kernels may be built without it.
     pub optional: bool,
     /// Leaves its cgroup, which must be reported as well.
@@ -103,7 +114,7 @@ const fn v(
         oracle: Oracle::Wire,
         hooks: &[],
         elsewhere: false,
-        tree: true,
+        tree: Tree::Same,
         optional: false,
         leaves: false,
         repeats: 1,
@@ -131,8 +142,8 @@ impl Vector {
         self.optional = true;
         self
     }
-    const fn cgroup_only(mut self) -> Self {
-        self.tree = false;
+    const fn in_trees(mut self, tree: Tree) -> Self {
+        self.tree = tree;
         self
     }
     const fn elsewhere(mut self) -> Self {
@@ -179,6 +190,7 @@ pub const VECTORS: &[Vector] = &[
     v("tcp-reply-later-v4", "cannot be connected to from outside", "B35", false, tcp::reply_later).by(PACKET).held(),
     v("tcp-reply-later-v6", "cannot be connected to from outside", "B35", true, tcp::reply_later).by(PACKET).held(),
     v("sctp-connect-v4", "cannot connect by SCTP", "B04", false, tcp::sctp).held().optional(),
+    v("smc-connect-v4", "cannot connect by SMC under an IP socket", "B15", false, tcp::smc).held().optional(),
     v("udp-sendto-v4", "cannot send a datagram", "B05", false, udp::unconnected).by(SEND),
     v("udp-sendto-v6", "cannot send a datagram", "B05", true, udp::unconnected).by(SEND),
     v("udp-sendto-mapped", "cannot send to ::ffff:a.b.c.d", "B05 B20", false, udp::unconnected_mapped).by(SEND),
@@ -242,13 +254,14 @@ pub const VECTORS: &[Vector] = &[
     v("uring-zero-copy", "cannot SEND_ZC on an older socket", "B16 B29", false, ring::zero_copy).by(PACKET).optional(),
     v("srh-through-denied", "cannot route through a denied segment", "B22", true, headers::through_denied).elsewhere(),
     v("srh-through-allowed", "cannot route to the denied host through an allowed segment", "B22", true, headers::through_allowed).elsewhere(),
+    v("lsrr-once", "cannot source-route one datagram through the denied host", "B23", false, headers::once_through_denied).elsewhere(),
     v("lsrr-through-denied", "cannot source-route through the denied host", "B23", false, headers::through_denied).elsewhere(),
     v("lsrr-through-allowed", "cannot source-route to the denied host", "B23", false, headers::through_allowed).elsewhere(),
     v("fork-after", "has no child that can send", "B32", false, lineage::child).by(SEND),
     v("fork-orphan", "has no orphaned grandchild that can send", "B32", true, lineage::orphan).by(SEND),
-    v("fork-before", "has no older child that can send", "B32", false, lineage::older_child).by(SEND).cgroup_only(),
-    v("fork-sibling", "has no sibling in its cgroup that can send", "B32", true, lineage::sibling).by(SEND).cgroup_only(),
-    v("fork-parent", "has no parent in its cgroup that can send", "B32", false, lineage::parent).by(SEND).cgroup_only(),
+    v("fork-before", "has no older child that can send", "B32", false, lineage::older_child).by(SEND).in_trees(Tree::Declared("forked before")),
+    v("fork-sibling", "has no sibling in its cgroup that can send", "B32", true, lineage::sibling).by(SEND).in_trees(Tree::Outside),
+    v("fork-parent", "has no parent in its cgroup that can send", "B32", false, lineage::parent).by(SEND).in_trees(Tree::Outside),
     v("clone-parent", "has no CLONE_PARENT child that can send", "B32 B36", false, lineage::clone_parent).by(SEND),
     v("exec-after", "cannot send after execve", "B34", false, lineage::executed).by(SEND),
     v("thread", "has no thread that can send", "B34", true, lineage::thread).by(SEND),
@@ -261,6 +274,11 @@ pub const VECTORS: &[Vector] = &[
     v("passed-udp-unconnected", "cannot send on an unconnected socket that was passed to it", "B30", true, passing::udp_unconnected).expect(Expect::Declared("passed")),
     v("passed-tcp", "cannot send on a connection that was passed to it", "B30", true, passing::stream).expect(Expect::Declared("passed")),
     v("fetched-udp", "cannot send on a socket fetched by pidfd_getfd", "B30", false, passing::fetched).expect(Expect::Declared("passed")),
+    v("passed-listener", "cannot reply through a listener from before it came into its cgroup", "B29 B30 B35", true, passing::listener).expect(Expect::Declared("passed")),
+    v("moved-udp", "cannot send on a connected socket from before it came into its cgroup", "B29", false, passing::moved).expect(Expect::Declared("passed")),
+    v("moved-udp-unconnected", "cannot send on a socket from before it came into its cgroup", "B29", true, passing::moved_unconnected).expect(Expect::Declared("passed")),
+    v("moved-tcp", "cannot write to a connection from before it came into its cgroup", "B29", false, passing::moved_stream).expect(Expect::Declared("passed")),
+    v("tun-inject", "cannot have the kernel forward what it writes to a tunnel device", "B40 B44", false, families::tunnel).expect(Expect::Declared("tunnel")).optional(),
     v("packet-frame", "cannot send frames", "B10", false, families::frames).expect(Expect::Family("AF_PACKET")),
     v("packet-cooked", "cannot send cooked packets", "B10", true, families::cooked).expect(Expect::Family("AF_PACKET")),
     v("packet-qdisc-bypass", "cannot send frames past the queueing discipline", "B11", false, families::bypass).expect(Expect::Family("AF_PACKET")),

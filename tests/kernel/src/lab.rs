@@ -193,6 +193,11 @@ fn set_up_inside(beyond: &std::path::Path) -> Result<()> {
     let (v4, v6) = (format!("{HOME4}/24"), format!("{HOME6}/64"));
     near("mre1", &beyond.display().to_string(), &v4, &v6, INSIDE_MAC)?;
     set("ipv4/ping_group_range", "0 2147483647")?;
+    // A host that forwards, as one with containers does, and believes any source.
+    set("ipv4/ip_forward", "1")?;
+    for scope in ["all", "default"] {
+        set(&format!("ipv4/conf/{scope}/rp_filter"), "0")?;
+    }
     // Data in the first SYN, without a cookie: the sharpest fast open.
     set("ipv4/tcp_fastopen", "1543")?;
     route_out("198.18.0.9", "fd00:6d65::9", OUTSIDE_MAC)

@@ -94,7 +94,7 @@ pub struct SharedAddress {
 /// `sendto(2)` from an address that changes underneath.
 pub fn send_shared(socket: &OwnedFd, data: &[u8], address: &SharedAddress) -> io::Result<usize> {
     let name: *const SharedAddress = address;
-    let size = size_of::<SharedAddress>() as libc::socklen_t;
+    let size = libc::socklen_t::try_from(size_of::<SharedAddress>()).unwrap_or(0);
     let fd = socket.as_raw_fd();
     // SAFETY: both pointers stay valid for the call; the kernel copies the
     // address once, and any value of the atomic field is a valid address.
@@ -135,6 +135,32 @@ pub fn send_message(socket: &OwnedFd, data: &[&[u8]], address: &[u8]) -> io::Res
     let header = header(address, &mut parts);
     // SAFETY: the header points at slices that outlive the call; sendmsg only
     // reads them.
+    check_size(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, 0) })
+}
+
+/// `sendmsg(2)` with one control message, given as `SOL_` level, type and data.
+pub fn send_control(
+    socket: &OwnedFd,
+    data: &[u8],
+    address: &[u8],
+    control: (i32, i32, &[u8]),
+) -> io::Result<usize> {
+    let (level, kind, value) = control;
+    // struct cmsghdr, include/linux/socket.h: length, level, type, data.
+    let size = size_of::<usize>() + 8 + value.len();
+    let mut room = [
+        &size.to_ne_bytes()[..],
+        &level.to_ne_bytes(),
+        &kind.to_ne_bytes(),
+        value,
+    ]
+    .concat();
+    room.resize(room.len().next_multiple_of(size_of::<usize>()), 0);
+    let mut parts = [part(data)];
+    let mut header = header(address, &mut parts);
+    header.msg_control = room.as_mut_ptr().cast();
+    header.msg_controllen = room.len();
+    // SAFETY: the header points at slices and a buffer that outlive the call.
     check_size(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, 0) })
 }
 
@@ -249,7 +275,9 @@ pub fn leave(code: i32) -> ! {
 /// `alarm(2)`: the process is ended by a signal after `seconds`.
 pub fn alarm(seconds: u32) {
     // SAFETY: takes an integer; no handler is installed, so it ends the process.
-    unsafe { libc::alarm(seconds) };
+    unsafe {
+        libc::alarm(seconds);
+    }
 }
 
 /// `kill(2)`.
@@ -298,7 +326,9 @@ pub fn forward_signals(pipe: OwnedFd) -> io::Result<()> {
         let byte = [u8::try_from(signal).unwrap_or(0)];
         let fd = PIPE.load(std::sync::atomic::Ordering::Relaxed);
         // SAFETY: write(2) is async-signal-safe; the buffer is on this stack.
-        unsafe { libc::write(fd, byte.as_ptr().cast(), 1) };
+        unsafe {
+            libc::write(fd, byte.as_ptr().cast(), 1);
+        }
     }
     use std::os::fd::IntoRawFd as _;
     PIPE.store(pipe.into_raw_fd(), std::sync::atomic::Ordering::Relaxed);

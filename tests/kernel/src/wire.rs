@@ -44,10 +44,11 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    !(sum as u16)
+    let [_, _, high, low] = sum.to_be_bytes();
+    !u16::from_be_bytes([high, low])
 }
 
-/// An ICMP or ICMPv6 echo request; ICMPv6 checksums are the kernel's to fill in.
+/// An echo request; the checksums of version 6 are the kernel's to fill in.
 pub fn echo(v6: bool, payload: &[u8]) -> Vec<u8> {
     let kind = if v6 { 128 } else { 8 };
     let mut packet = vec![kind, 0, 0, 0, 0x4d, 0x52, 0, 1];
@@ -61,9 +62,14 @@ pub fn echo(v6: bool, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// A length field; nothing built here is longer than it can say.
+fn length(bytes: usize) -> u16 {
+    u16::try_from(bytes).unwrap_or(u16::MAX)
+}
+
 /// A UDP datagram with its header.
 pub fn udp(source: IpAddr, target: IpAddr, port: u16, payload: &[u8]) -> Vec<u8> {
-    let size = (8 + payload.len()) as u16;
+    let size = length(8 + payload.len());
     let head = |sum: u16| {
         [
             40000_u16.to_be_bytes(),
@@ -100,7 +106,7 @@ pub fn ipv4(
     fragment: u16,
     payload: &[u8],
 ) -> Vec<u8> {
-    let size = (20 + payload.len()) as u16;
+    let size = length(20 + payload.len());
     let head = |sum: u16| {
         [
             &[0x45, 0][..],
@@ -120,7 +126,7 @@ pub fn ipv4(
 
 /// An IPv6 packet.
 pub fn ipv6(source: Ipv6Addr, target: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
-    let size = payload.len() as u16;
+    let size = length(payload.len());
     [
         &[0x60, 0, 0, 0][..],
         &size.to_be_bytes(),

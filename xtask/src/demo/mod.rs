@@ -87,7 +87,7 @@ pub(crate) fn demo(consent: Consent, stage_only: bool) -> Result<()> {
     consent.run(
         &xtask.to_string_lossy(),
         &["demo", "--stage"],
-        "the demo loads eBPF programs, makes two network namespaces and a cgroup, and takes all of it away again",
+        "loads eBPF programs, makes two network namespaces and a cgroup, and takes all of it away again",
     )
 }
 

@@ -18,15 +18,12 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     shell::{self, Running},
     swtpm,
-    vm::{
-        archive::Archive,
-        kernel::{self, Kernel},
-    },
+    vm::{archive::Archive, kernel::Kernel, modules},
 };
 
 /// Modules of Debian's cloud kernels that the agent's tests need: disks, every
 /// way out of a host that a test tries, and what they stand on.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 31] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
@@ -54,6 +51,10 @@ const MODULES: [&str; 27] = [
     "sch_ingress",
     "cls_bpf",
     "l2tp_ip",
+    "smc",
+    "ipip",
+    "sit",
+    "vxlan",
 ];
 const FIRMWARE: [&str; 2] = [
     "/usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -172,7 +173,7 @@ impl Machine<'_> {
         archive.link("bin/sh", "busybox")?;
         archive.program("init", include_bytes!("guest/initramfs.sh"))?;
         let mut order = String::new();
-        for (name, bytes) in kernel::modules(self.kernel, &MODULES)? {
+        for (name, bytes) in modules::in_order(self.kernel, &MODULES)? {
             archive.file(&format!("modules/{name}.ko"), &bytes)?;
             order.push_str(&name);
             order.push('\n');

@@ -12,9 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    programs::Program,
     progress::{self, Step},
     shell,
-    suite::Program,
     undo::Undo,
     vm::{disk::Disk, kernel::Series, machine::Machine},
 };
@@ -23,6 +23,7 @@ mod archive;
 pub(crate) mod disk;
 pub(crate) mod kernel;
 mod machine;
+mod modules;
 
 /// What goes into a guest beside the base system.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ const OLD_TEMPLATE: &[u8] = b"ima";
 /// File name field of the old template (`IMA_EVENT_NAME_LEN_MAX` and its zero).
 const OLD_NAME: usize = 256;
 /// The register that the kernel extends (`CONFIG_IMA_MEASURE_PCR_IDX`).
-pub const REGISTER: u8 = 10;
+pub(super) const REGISTER: u8 = 10;
 
 /// Why an IMA list is refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

@@ -62,6 +62,7 @@ pub(super) fn launch(
         .arg("run")
         .arg("--config")
         .arg(config(places))
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -17,16 +17,14 @@ pub(super) fn launch(
 ) -> Result<Child> {
     let mut command = Command::new(program);
     command
-        .arg("--pin-dir")
         .arg(&places.pins)
-        .arg("--cgroup-root")
         .arg(&places.cgroups)
-        .arg("--allow")
         .arg(boundary.allow.join(","));
     if boundary.audit {
         command.arg("--audit");
     }
     let mut child = command
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -36,7 +34,10 @@ pub(super) fn launch(
         let log = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                log.take(&line);
+                match line.as_str() {
+                    "ready" => log.take(r#"{"ready": true}"#),
+                    line => log.take(line),
+                }
             }
         });
     }

@@ -99,7 +99,7 @@ impl Status {
     }
 }
 
-/// `{"ring_full": 3}` or `[{"reason": "ring_full", "count": 3}]`.
+/// `{"ring_full": 3}`, `[["ring_full", 3]]` or `[{"reason": "ring_full", "count": 3}]`.
 fn lost(value: Option<&Value>) -> BTreeMap<String, u64> {
     match value {
         Some(Value::Object(map)) => map
@@ -109,8 +109,9 @@ fn lost(value: Option<&Value>) -> BTreeMap<String, u64> {
         Some(Value::Array(list)) => list
             .iter()
             .filter_map(|entry| {
-                let reason = entry.get("reason")?.as_str()?.to_owned();
-                Some((reason, entry.get("count")?.as_u64()?))
+                let reason = entry.get("reason").or_else(|| entry.get(0))?;
+                let count = entry.get("count").or_else(|| entry.get(1))?;
+                Some((reason.as_str()?.to_owned(), count.as_u64()?))
             })
             .collect(),
         _ => BTreeMap::new(),
@@ -163,6 +164,31 @@ pub struct Places {
     pub cgroups: PathBuf,
 }
 
+/// Pin directories of other agents on this host. Their boundary refuses as
+/// well, so a suite beside them proves nothing of the agent under test.
+pub fn others() -> Vec<String> {
+    let own = format!("{}{}", cgroup::NAME, std::process::id());
+    let entries = fs::read_dir(BPFFS).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with("merestone") && *name != own)
+        .collect()
+}
+
+/// Waits a while for other agents to go; says so when they do not.
+pub fn wait_alone() -> Result<()> {
+    for _ in 0..600 {
+        if others().is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bail!(
+        "other agents hold this host: {}; stop them, and remove their pins with merestone unload",
+        others().join(", ")
+    )
+}
+
 /// The agent under test, running or not.
 #[derive(Debug)]
 pub struct Holder {
@@ -189,6 +215,7 @@ impl Holder {
         for stale in cgroup::stale(&std::env::temp_dir()) {
             drop(fs::remove_dir_all(stale));
         }
+        wait_alone()?;
         fs::create_dir_all(&places.home)?;
         let doomed = places.clone();
         cleanup::later(move || {

@@ -4,11 +4,19 @@ use super::{Probe, say};
 use crate::job::{INSIDE_MAC, INTERFACE, Line, OUTSIDE_MAC, home};
 use crate::sys;
 use crate::wire;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// `PACKET_QDISC_BYPASS`, `include/uapi/linux/if_packet.h`.
 const QDISC_BYPASS: i32 = 20;
+/// `TUNSETIFF`, `_IOW(T, 202, int)`, `include/uapi/linux/if_tun.h`.
+const TUNSETIFF: u64 = 0x4004_54ca;
+/// `IFF_TUN`.
+const IFF_TUN: i16 = 1;
+/// `IFF_NO_PI`.
+const IFF_NO_PI: i16 = 0x1000;
 /// The highest family number there is, include/linux/socket.h (`AF_MAX` is one more).
 const LAST_FAMILY: i32 = 45;
 /// The highest netlink protocol looked at (`NETLINK_CRYPTO`).
@@ -102,6 +110,45 @@ pub fn older_frames(probe: &Probe, v6: bool) -> io::Result<()> {
     let frame = frame(probe, v6);
     probe.attempt("send packet", || sys::send(&socket, &frame, 0, &address));
     Ok(())
+}
+
+/// Writes a packet to a tunnel device of its own and has the kernel forward it.
+pub fn tunnel(probe: &Probe, _v6: bool) -> io::Result<()> {
+    probe.open_gpu()?;
+    probe.attempt("write tunnel", || {
+        let device = match File::options().read(true).write(true).open("/dev/net/tun") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+            }
+            opened => opened?,
+        };
+        sys::control(device.as_fd(), TUNSETIFF, &mut request(IFF_TUN | IFF_NO_PI))?;
+        let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+        let up = i16::try_from(libc::IFF_UP).unwrap_or(1);
+        sys::control(socket.as_fd(), libc::SIOCSIFFLAGS, &mut request(up))?;
+        let source = Ipv4Addr::new(198, 18, 0, 77);
+        let target = probe.job.denied4;
+        let datagram = wire::udp(
+            source.into(),
+            target.into(),
+            crate::job::PORT,
+            probe.marker(),
+        );
+        (&device).write_all(&wire::ipv4(source, target, 17, 0, &datagram))?;
+        // The device goes when it is closed, and what it still queues with it.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        Ok(())
+    });
+    Ok(())
+}
+
+/// struct ifreq of the tunnel device with its flags.
+fn request(flags: i16) -> Vec<u8> {
+    let mut bytes = b"mretun".to_vec();
+    bytes.resize(16, 0);
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.resize(40, 0);
+    bytes
 }
 
 /// socket(2) of `AF_VSOCK`; what it could reach is not on any wire of ours.

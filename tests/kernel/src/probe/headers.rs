@@ -45,6 +45,37 @@ fn routed(probe: &Probe, v6: bool, via: IpAddr, target: IpAddr) -> io::Result<()
     Ok(())
 }
 
+/// The same header, as a control message of this datagram alone.
+fn routed_once(probe: &Probe, v6: bool, via: IpAddr, target: IpAddr) -> io::Result<()> {
+    let (domain, level, kind, header) = if v6 {
+        (
+            libc::AF_INET6,
+            libc::IPPROTO_IPV6,
+            IPV6_RTHDR,
+            segments(via),
+        )
+    } else {
+        (
+            libc::AF_INET,
+            libc::IPPROTO_IP,
+            libc::IP_RETOPTS,
+            source_route(via),
+        )
+    };
+    let target = wire::sockaddr(SocketAddr::new(target, PORT));
+    probe.open_gpu()?;
+    probe.attempt("sendmsg", || {
+        let socket = sys::socket(domain, libc::SOCK_DGRAM, 0)?;
+        sys::send_control(&socket, probe.marker(), &target, (level, kind, &header))
+    });
+    Ok(())
+}
+
+/// [`through_denied`], by a control message.
+pub fn once_through_denied(probe: &Probe, v6: bool) -> io::Result<()> {
+    routed_once(probe, v6, probe.job.denied(v6), job::allowed(v6))
+}
+
 /// To the allowed host by way of the denied one.
 pub fn through_denied(probe: &Probe, v6: bool) -> io::Result<()> {
     routed(probe, v6, probe.job.denied(v6), job::allowed(v6))

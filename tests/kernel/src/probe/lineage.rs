@@ -5,7 +5,7 @@ use super::{Probe, become_child, enter, joined};
 use crate::sys::{self, Fork};
 use crate::wire;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -184,10 +184,7 @@ pub fn unprivileged(probe: &Probe, v6: bool) -> io::Result<()> {
 
 /// Everything that comes through a pipe until it is closed.
 pub fn wait_for(reader: OwnedFd) -> io::Result<Vec<u8>> {
-    let mut word = Vec::new();
-    let mut pipe: &File = &File::from(reader);
-    pipe.read_to_end(&mut word)?;
-    Ok(word)
+    BufReader::new(File::from(reader)).bytes().collect()
 }
 
 /// Writes to a pipe and closes it.

@@ -1,6 +1,8 @@
-//! Sockets that somebody unguarded made, in guarded hands (B30).
+//! Sockets that somebody unguarded made, in guarded hands (B30), or that the
+//! process itself made when it was in another cgroup (B29).
 
 use super::{Probe, become_child, enter, joined};
+use crate::job;
 use crate::probe::tcp;
 use crate::sys::{self, Fork};
 use crate::wire;
@@ -10,6 +12,7 @@ use rustix::net::{
 };
 use std::io::{self, IoSlice, IoSliceMut, Read as _};
 use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -159,4 +162,58 @@ pub fn fetched(probe: &Probe, v6: bool) -> io::Result<()> {
         });
         Ok(())
     })
+}
+
+/// Makes a socket in the unguarded cgroup, comes back, opens the GPU.
+fn in_former_life(
+    probe: &Probe,
+    make: impl FnOnce() -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    enter(&probe.job.elsewhere)?;
+    let socket = make()?;
+    enter(&probe.job.cgroup)?;
+    probe.open_gpu()?;
+    Ok(socket)
+}
+
+/// A connected UDP socket of the process' own, from another cgroup.
+pub fn moved(probe: &Probe, v6: bool) -> io::Result<()> {
+    let target = wire::sockaddr(probe.job.target(v6));
+    let socket = in_former_life(probe, || {
+        let socket = datagram(v6)?;
+        sys::connect(&socket, &target)?;
+        Ok(socket)
+    })?;
+    probe.attempt("send", || sys::send(&socket, probe.marker(), 0, &[]));
+    Ok(())
+}
+
+/// An unconnected one.
+pub fn moved_unconnected(probe: &Probe, v6: bool) -> io::Result<()> {
+    let target = wire::sockaddr(probe.job.target(v6));
+    let socket = in_former_life(probe, || datagram(v6))?;
+    probe.attempt("sendto", || sys::send(&socket, probe.marker(), 0, &target));
+    Ok(())
+}
+
+/// A TCP connection.
+pub fn moved_stream(probe: &Probe, v6: bool) -> io::Result<()> {
+    let target = wire::sockaddr(probe.job.target(v6));
+    let socket = in_former_life(probe, || {
+        let socket = tcp::stream(v6, 0)?;
+        sys::connect(&socket, &target)?;
+        Ok(socket)
+    })?;
+    probe.attempt("send", || sys::send(&socket, probe.marker(), 0, &[]));
+    Ok(())
+}
+
+/// A listener from another cgroup, as socket activation hands one over: what
+/// it accepts has its cgroup (net/core/sock.c, `sk_clone_lock`).
+pub fn listener(probe: &Probe, v6: bool) -> io::Result<()> {
+    enter(&probe.job.elsewhere)?;
+    let listener = TcpListener::bind(SocketAddr::new(job::home(v6), 0))?;
+    enter(&probe.job.cgroup)?;
+    probe.open_gpu()?;
+    tcp::accept_and_reply(probe, &listener)
 }

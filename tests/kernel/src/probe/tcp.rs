@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// `IPPROTO_MPTCP`, include/uapi/linux/in.h.
 const MPTCP: i32 = 262;
+/// `IPPROTO_SMC`, include/uapi/linux/in.h.
+const SMC: i32 = 256;
 /// `IPPROTO_SCTP`, include/uapi/linux/in.h.
 const SCTP: i32 = 132;
 
@@ -64,6 +66,11 @@ pub fn mptcp(probe: &Probe, v6: bool) -> io::Result<()> {
 /// The same over SCTP, one-to-one style.
 pub fn sctp(probe: &Probe, v6: bool) -> io::Result<()> {
     connect_and_send(probe, v6, SCTP, probe.job.target(v6))
+}
+
+/// The same over SMC, which can be asked for as an IP protocol (Linux 6.11).
+pub fn smc(probe: &Probe, v6: bool) -> io::Result<()> {
+    connect_and_send(probe, v6, SMC, probe.job.target(v6))
 }
 
 fn fast_open(probe: &Probe, v6: bool, protocol: i32) -> io::Result<()> {
@@ -198,10 +205,15 @@ pub fn reply_accepted(probe: &Probe, v6: bool) -> io::Result<()> {
 /// already is one.
 pub fn reply_later(probe: &Probe, v6: bool) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddr::new(job::home(v6), 0))?;
-    let port = listener.local_addr()?.port();
     probe.open_gpu()?;
+    accept_and_reply(probe, &listener)
+}
+
+/// Has the suite connect, accepts, and replies with the marker.
+pub fn accept_and_reply(probe: &Probe, listener: &TcpListener) -> io::Result<()> {
+    let port = listener.local_addr()?.port();
     say(&Line::Listening { port });
-    let accepted = hear().then(|| accept_soon(&listener));
+    let accepted = hear().then(|| accept_soon(listener));
     probe.attempt("accept and reply", || match accepted {
         Some(Ok(stream)) => {
             let socket = OwnedFd::from(stream);

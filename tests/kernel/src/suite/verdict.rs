@@ -1,7 +1,8 @@
 //! What a case came to, and why.
 
-use crate::catalog::{Expect, Oracle, Vector};
+use crate::catalog::{Expect, Oracle, Tree, Vector};
 use crate::holder::Status;
+use crate::lab::Phase;
 use crate::sniffer::Tally;
 use std::time::Duration;
 
@@ -140,7 +141,7 @@ pub(super) fn unguarded(vector: &Vector, seen: &Sighting) -> Outcome {
 }
 
 /// A guarded run, apart from its events: `Ok` with what was seen.
-pub(super) fn guarded(vector: &Vector, seen: &Sighting, status: &Status) -> Outcome {
+pub(super) fn guarded(vector: &Vector, phase: Phase, seen: &Sighting, status: &Status) -> Outcome {
     let (leaked, answers) = (seen.leaked(vector), seen.answers());
     let shown = if seen.families.is_some() {
         format!(
@@ -163,6 +164,12 @@ pub(super) fn guarded(vector: &Vector, seen: &Sighting, status: &Status) -> Outc
             "LEAK: {shown}; and no uncovered entry names {word:?}"
         )),
     };
+    if leaked
+        && phase == Phase::Tree
+        && let Tree::Declared(word) = vector.tree
+    {
+        return declared(word);
+    }
     match vector.expect {
         Expect::Families(word) | Expect::Family(word) if leaked && !status.lsm() => declared(word),
         Expect::Declared(word) if leaked => declared(word),

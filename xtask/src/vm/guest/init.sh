@@ -7,14 +7,15 @@ export PATH=/usr/sbin:/usr/bin:/merestone/bin HOME=/root TERM=dumb
 . /merestone/environment
 
 # The image is made without root, so its files belong to whoever made it.
-chown -R 0:0 /etc /root /merestone /usr 2>/dev/null
+chown -R 0:0 /etc /root /merestone /usr /var 2>/dev/null
 mount -t securityfs securityfs /sys/kernel/security
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
-for place in /dev/shm /tmp /run; do
+mount -t tmpfs -o mode=0755 tmpfs /run
+for place in /dev/shm /tmp; do
     mount -t tmpfs tmpfs "$place"
 done
 mkdir -p /run/netns

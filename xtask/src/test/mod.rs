@@ -8,33 +8,34 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     build,
     leftovers::{self, Which},
+    programs::{self, Program},
     progress::{self, Step},
     setup, shell,
     sudo::{self, Consent},
-    suite::{self, Program, Tally},
+    tally::Tally,
     undo::Undo,
-    vm::{self, Load, disk, kernel::Series},
+    vm::{disk, kernel::Series},
 };
+
+mod guest;
+mod host;
 
 /// Loads eBPF programs into whatever kernel it runs on.
 const KERNEL_TESTS: &str = "merestone-kernel-tests";
-const AGENT: &str = "merestone-agent";
 const END_TO_END: &str = "merestone-end-to-end";
 /// Tests of this package that only a guest can run are built with it.
 const GUEST_FEATURE: &str = "merestone-end-to-end/guest";
 /// The test that a guest runs, and the one that judges what it handed back.
 const IN_GUEST: &str = "guest";
 const AFTER_GUEST: &str = "measured_boot";
-/// Emulated processors are slow; a hang is still noticed.
-const GUEST_LIMIT: Duration = Duration::from_secs(1200);
 
 /// Runs everything; the last line printed is the closing line.
 pub(crate) fn all(consent: Consent, no_vm: bool) -> ExitCode {
@@ -51,11 +52,11 @@ pub(crate) fn all(consent: Consent, no_vm: bool) -> ExitCode {
 pub(crate) fn virtual_machines_alone(kernels: &[Series]) -> Result<ExitCode> {
     let began = Instant::now();
     build::object(false)?;
-    let programs = suite::programs(&[], &[GUEST_FEATURE])?;
+    let programs = programs::build(&[], &[GUEST_FEATURE])?;
     let verifier = release_verifier()?;
     let mut tally = Tally::default();
     for series in kernels {
-        in_virtual_machine(*series, &programs, &verifier, &mut tally);
+        guest::run(*series, &programs, &verifier, &mut tally);
     }
     Ok(close(&tally, began))
 }
@@ -90,7 +91,7 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
     );
     let programs = {
         let _step = Step::begin("compile", "tests and programs (minutes the first time)");
-        suite::programs(&[], &[GUEST_FEATURE])?
+        programs::build(&[], &[GUEST_FEATURE])?
     };
     let mut clippy = shell::cargo();
     clippy.args([
@@ -106,14 +107,14 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
         "no warning anywhere",
         clippy.args(["--", "--deny", "warnings"]),
     );
-    on_this_host(&programs, tally)?;
+    host::all(&programs, tally)?;
     let verifier = release_verifier()?;
     needs_no_tpm_library(&verifier, tally)?;
     for series in Series::ALL {
         if no_vm {
             tally.skip(&format!("the suite on Linux {series}"), "--no-vm was given");
         } else {
-            in_virtual_machine(series, &programs, &verifier, tally);
+            guest::run(series, &programs, &verifier, tally);
         }
     }
     Ok(())
@@ -137,56 +138,13 @@ fn check(tally: &mut Tally, name: &str, why: &str, command: &mut Command) {
     tally.check(name, result.is_ok());
 }
 
-fn on_this_host(programs: &[Program], tally: &mut Tally) -> Result<()> {
-    for program in programs
-        .iter()
-        .filter(|program| program.is_test && !only_in_vm(program))
-    {
-        let name = program.name();
-        if program.package == KERNEL_TESTS && is_runner(program) && !sudo::is_root() {
-            for case in cases(program)? {
-                tally.skip(
-                    &format!("{name}: {case}"),
-                    "loading eBPF programs needs root",
-                );
-            }
-            continue;
-        }
-        let _step = Step::begin(&name, program.path.display());
-        let mut command = shell::command(&program.path);
-        command.current_dir(&program.directory);
-        command.env("MERESTONE_BIN_DIR", build::output(false));
-        if !is_runner(program) {
-            command.arg("--show-output");
-        }
-        tally.add(&name, suite::run(&name, &mut command)?);
-    }
-    let _step = Step::begin("documentation", "the examples in it compile and run");
-    let mut documentation = shell::cargo();
-    documentation.args(["test", "--workspace", "--doc", "--features", GUEST_FEATURE]);
-    tally.add(
-        "documentation",
-        suite::run("documentation", &mut documentation)?,
-    );
-    Ok(())
-}
-
-fn only_in_vm(program: &Program) -> bool {
+fn only_in_guest(program: &Program) -> bool {
     program.package == END_TO_END && [IN_GUEST, AFTER_GUEST].contains(&program.target.as_str())
 }
 
 /// Not libtest: it takes no flags.
 fn is_runner(program: &Program) -> bool {
     program.package == KERNEL_TESTS && program.target == "egress"
-}
-
-fn cases(program: &Program) -> Result<Vec<String>> {
-    let listed = shell::read(shell::command(&program.path).arg("--list"))?;
-    Ok(listed
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .map(str::to_owned)
-        .collect())
 }
 
 /// The verifier as it is shipped.
@@ -210,71 +168,4 @@ fn needs_no_tpm_library(verifier: &Path, tally: &mut Tally) -> Result<()> {
         found.is_none(),
     );
     Ok(())
-}
-
-/// The suite on one kernel: in the guest, then on what it handed back.
-fn in_virtual_machine(series: Series, programs: &[Program], verifier: &Path, tally: &mut Tally) {
-    let suite = format!("Linux {series}");
-    match guest(series, programs, verifier) {
-        Ok(found) => tally.add(&suite, found),
-        Err(error) => {
-            progress::line(format_args!("{suite}: {error:#}"));
-            tally.check(&suite, false);
-        }
-    }
-}
-
-fn guest(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> {
-    let in_guest = |program: &&Program| match program.package.as_str() {
-        KERNEL_TESTS | AGENT => true,
-        END_TO_END => !program.is_test || program.target == IN_GUEST,
-        "merestone-verify-cli" => !program.is_test,
-        _ => false,
-    };
-    let chosen: Vec<Program> = programs.iter().filter(in_guest).cloned().collect();
-    let mut load = Load::default();
-    load.add_programs(&chosen);
-    load.alone
-        .push((verifier.to_owned(), "merestone/alone".to_owned()));
-    load.command = script(&chosen);
-    let mut tally = Tally::default();
-    let outcome = vm::boot(series, &load, GUEST_LIMIT, |line| {
-        if tally.read(line) {
-            progress::line(line);
-        }
-    })?;
-    if outcome.status != 0 && tally.failed == 0 {
-        tally.check(&format!("the guest's status is {}", outcome.status), false);
-    }
-    let judge = programs
-        .iter()
-        .find(|program| program.is_test && program.target == AFTER_GUEST);
-    let judge = judge.context("the test of what the guest handed back was not built")?;
-    let mut command = shell::command(&judge.path);
-    command.current_dir(&judge.directory).arg("--show-output");
-    command
-        .env("MERESTONE_BIN_DIR", build::output(true))
-        .env("MERESTONE_VM_OUT", &outcome.out);
-    tally.add(
-        "what the guest handed back",
-        suite::run("measured_boot", &mut command)?,
-    );
-    Ok(tally)
-}
-
-/// Runs every test program, and fails when one of them did.
-fn script(programs: &[Program]) -> String {
-    let mut lines = vec!["failed=0".to_owned()];
-    for program in programs.iter().filter(|program| program.is_test) {
-        let path = format!("/{}/{}", disk::TESTS, program.name());
-        let flags = if is_runner(program) {
-            ""
-        } else {
-            " --show-output --test-threads=1"
-        };
-        lines.push(format!("echo '==> {}'", program.name()));
-        lines.push(format!("{path}{flags} || failed=1"));
-    }
-    lines.push("exit $failed\n".to_owned());
-    lines.join("\n")
 }

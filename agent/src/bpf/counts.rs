@@ -1,0 +1,103 @@
+//! The exact counters, summed over the CPUs.
+
+use super::Error;
+use super::maps::{Maps, failed};
+use super::reap::keys;
+use super::wire::Wire;
+use merestone_abi::{
+    GroupCount, GroupId, Hook, LostReason, PROTOCOL_BUCKETS, Verdict, counter_slot, maps,
+};
+
+/// How often one hook came to one verdict about one protocol.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counter {
+    /// Where.
+    pub hook: Hook,
+    /// What.
+    pub verdict: Verdict,
+    /// About what; a name of [`PROTOCOL_BUCKETS`].
+    pub protocol: &'static str,
+    /// How often, since the maps were made.
+    pub count: u64,
+}
+
+/// A protocol number in each bucket, in the order of [`PROTOCOL_BUCKETS`].
+const IN_BUCKET: [u8; PROTOCOL_BUCKETS.len()] = [0, 1, 6, 17, 58, 132, 255, 2];
+
+/// All counters that are not zero.
+pub(super) fn counters(maps: &Maps) -> Result<Vec<Counter>, Error> {
+    let mut found = Vec::new();
+    for (hook, _) in Hook::NAMES {
+        for (verdict, _) in Verdict::NAMES {
+            for (number, protocol) in IN_BUCKET.into_iter().zip(PROTOCOL_BUCKETS) {
+                let slot = counter_slot(*hook, *verdict, number);
+                let values = maps
+                    .counters
+                    .get(&slot, 0)
+                    .map_err(|error| failed(maps::COUNTERS, &error))?;
+                let count: u64 = values.iter().sum();
+                if count > 0 {
+                    found.push(Counter {
+                        hook: *hook,
+                        verdict: *verdict,
+                        protocol,
+                        count,
+                    });
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What was lost, by reason; zeros too, so that "nothing" can be attested.
+pub(super) fn lost(maps: &Maps) -> Result<Vec<(&'static str, u64)>, Error> {
+    let mut found = Vec::new();
+    for (reason, index) in LostReason::NAMES.into_iter().zip(0..) {
+        let values = maps
+            .lost
+            .get(&index, 0)
+            .map_err(|error| failed(maps::LOST, &error))?;
+        found.push((reason, values.iter().sum()));
+    }
+    Ok(found)
+}
+
+/// What each group sent and was refused.
+pub(super) fn by_group(maps: &Maps) -> Result<Vec<(GroupId, GroupCount)>, Error> {
+    let groups: Vec<GroupId> = keys(maps::GROUP_COUNTS, maps.group_counts.keys())?;
+    let mut found = Vec::new();
+    for group in groups {
+        let Ok(values) = maps.group_counts.get(&group, 0) else {
+            continue;
+        };
+        let mut sum = GroupCount::default();
+        for Wire(value) in values.iter() {
+            let GroupCount {
+                allowed,
+                allowed_bytes,
+                denied,
+                audited,
+            } = *value;
+            sum.allowed += allowed;
+            sum.allowed_bytes += allowed_bytes;
+            sum.denied += denied;
+            sum.audited += audited;
+        }
+        found.push((group, sum));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use merestone_abi::protocol_bucket;
+
+    #[test]
+    fn each_bucket_is_read_by_a_protocol_of_its_own() {
+        for (index, number) in IN_BUCKET.into_iter().enumerate() {
+            assert_eq!(protocol_bucket(number) as usize, index);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What is enforced, and which ways out are not.
+//!
+//! Every claim is of a hook that is attached. Whatever no attached hook sees
+//! is on the uncovered list, in words that status, metric and evidence share.
+
+use super::hooks::{Hook, TierKind};
+
+/// A set of hooks, and whether all of it is attached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tier {
+    /// `cgroup`, `lineage` or `lsm`.
+    pub name: &'static str,
+    /// Whether every hook of it is attached.
+    pub active: bool,
+    /// The hooks, or the reason for the first that is not.
+    pub detail: String,
+}
+
+pub(super) fn tiers(hooks: &[Hook]) -> Vec<Tier> {
+    TierKind::ALL
+        .into_iter()
+        .map(|kind| {
+            let of_tier = || hooks.iter().filter(move |hook| hook.tier == kind.name());
+            let refused = of_tier().find_map(|hook| Some((hook.name, hook.refused.as_ref()?)));
+            let names: Vec<_> = of_tier().map(|hook| hook.name).collect();
+            Tier {
+                name: kind.name(),
+                active: refused.is_none() && !names.is_empty(),
+                detail: match refused {
+                    Some((name, why)) => format!("{name}: {why}"),
+                    None => names.join(", "),
+                },
+            }
+        })
+        .collect()
+}
+
+/// Ways out that no hook of this build sees, whatever the kernel gives.
+const NEVER: [&str; 7] = [
+    "RDMA and GPUDirect over /dev/infiniband",
+    "processes outside the group that are asked over loopback or a Unix socket (deputies)",
+    "names resolved by a local stub resolver on loopback",
+    "kernel-owned sockets (network file systems, tunnels)",
+    "GPU file descriptors passed to a process outside the group",
+    "files and memory shared with processes outside the group",
+    "root disabling the programs or editing their maps",
+];
+
+/// Ways out that only the LSM tier sees.
+const WITHOUT_LSM: [&str; 4] = [
+    "AF_PACKET, AF_XDP, vsock and other non-IP socket families",
+    "connected sockets passed from unguarded processes",
+    "connections a process tree inherited from an unguarded parent, until the agent has scanned it",
+    "netlink beyond routing",
+];
+
+/// Ways out that only the lineage tier sees.
+const WITHOUT_LINEAGE: [&str; 2] = [
+    "children of guarded process trees",
+    "processes that leave a guarded cgroup",
+];
+
+/// Ways out in cgroups where only process trees are guarded.
+const IN_TREES: [&str; 2] = [
+    "in process trees: children forked before the GPU was opened, until the agent has scanned them",
+    "in process trees: MPTCP connections opened before the GPU was",
+];
+
+pub(super) fn uncovered(hooks: &[Hook]) -> Vec<String> {
+    let is_active = |kind: TierKind| {
+        let mut of_tier = hooks.iter().filter(|hook| hook.tier == kind.name());
+        of_tier.all(|hook| hook.refused.is_none())
+    };
+    let mut list = Vec::new();
+    if !is_active(TierKind::Lsm) {
+        list.extend(WITHOUT_LSM);
+    }
+    if !is_active(TierKind::Lineage) {
+        list.extend(WITHOUT_LINEAGE);
+    }
+    list.extend(IN_TREES);
+    list.extend(NEVER);
+    list.into_iter().map(ToOwned::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(tier: &'static str, refused: Option<&str>) -> Hook {
+        Hook {
+            name: "hook",
+            tier,
+            refused: refused.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_tier_with_one_hook_missing_is_not_claimed() {
+        let hooks = [hook("lsm", None), hook("lsm", Some("EPERM"))];
+        let lsm = tiers(&hooks).into_iter().find(|tier| tier.name == "lsm");
+        let lsm = lsm.unwrap();
+        assert!(!lsm.active);
+        assert_eq!(lsm.detail, "hook: EPERM");
+    }
+
+    #[test]
+    fn without_lsm_vsock_is_declared_uncovered() {
+        let vsock = |hooks: &[Hook]| uncovered(hooks).iter().any(|way| way.contains("vsock"));
+        assert!(vsock(&[hook("lsm", Some("EPERM"))]));
+        assert!(!vsock(&[hook("lsm", None)]));
+    }
+}

@@ -1,0 +1,297 @@
+//! The hooks: loading, attaching, pinning.
+//!
+//! A restart attaches the new program first and then renames its pin over the
+//! old one, so that at no moment is a hook empty.
+
+use super::Error;
+use super::error::innermost;
+use super::layout::Layout;
+use super::sys;
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
+use aya::{Btf, Ebpf};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// A set of hooks that is claimed as a whole or not at all.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum TierKind {
+    /// The cgroup hooks; without them there is no enforcement.
+    Cgroup,
+    /// fork, exec, exit, and moves between cgroups.
+    Lineage,
+    /// BPF LSM.
+    Lsm,
+}
+
+impl TierKind {
+    pub(super) const ALL: [Self; 3] = [Self::Cgroup, Self::Lineage, Self::Lsm];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::Lineage => "lineage",
+            Self::Lsm => "lsm",
+        }
+    }
+}
+
+/// One program of the object.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HookKind {
+    /// The function in the object, and the name of the pin.
+    pub(super) program: &'static str,
+    /// As users see it.
+    pub(super) shown: &'static str,
+    pub(super) tier: TierKind,
+    /// The tracepoint or LSM hook it attaches to; none for cgroup hooks.
+    target: Option<&'static str>,
+    /// Globals it cannot do without.
+    needs: &'static [&'static str],
+}
+
+const fn cgroup(program: &'static str, shown: &'static str) -> HookKind {
+    HookKind {
+        program,
+        shown,
+        tier: TierKind::Cgroup,
+        target: None,
+        needs: &[],
+    }
+}
+
+const fn kernel(
+    program: &'static str,
+    shown: &'static str,
+    tier: TierKind,
+    target: &'static str,
+    needs: &'static [&'static str],
+) -> HookKind {
+    HookKind {
+        program,
+        shown,
+        tier,
+        target: Some(target),
+        needs,
+    }
+}
+
+const SOCKET_FIELDS: &[&str] = &[
+    "SOCKET_SK",
+    "MSG_NAME",
+    "MSG_NAMELEN",
+    "SKC_FAMILY",
+    "SKC_DADDR",
+    "SKC_DPORT",
+    "SKC_V6_DADDR",
+    "SK_PROTOCOL",
+];
+
+/// Every hook, in the order it is attached: what holds before what guards, so
+/// that nothing is called guarded that is not held.
+pub(super) const HOOKS: [HookKind; 14] = [
+    cgroup("egress", "cgroup_skb/egress"),
+    cgroup("sock_create", "cgroup/sock_create"),
+    cgroup("connect4", "cgroup/connect4"),
+    cgroup("connect6", "cgroup/connect6"),
+    cgroup("sendmsg4", "cgroup/sendmsg4"),
+    cgroup("sendmsg6", "cgroup/sendmsg6"),
+    kernel(
+        "fork",
+        "tp_btf/sched_process_fork",
+        TierKind::Lineage,
+        "sched_process_fork",
+        &["TASK_TGID", "TASK_PID"],
+    ),
+    kernel(
+        "exec",
+        "tp_btf/sched_process_exec",
+        TierKind::Lineage,
+        "sched_process_exec",
+        &[],
+    ),
+    kernel(
+        "exit",
+        "tp_btf/sched_process_exit",
+        TierKind::Lineage,
+        "sched_process_exit",
+        &["TASK_TGID", "TASK_SIGNAL", "SIGNAL_LIVE"],
+    ),
+    kernel(
+        "attach",
+        "tp_btf/cgroup_attach_task",
+        TierKind::Lineage,
+        "cgroup_attach_task",
+        &[
+            "TASK_TGID",
+            "CGROUP_KN",
+            "CGROUP_ROOT",
+            "CGROUP_ANCESTORS",
+            "ROOT_HIERARCHY",
+            "KN_ID",
+        ],
+    ),
+    kernel(
+        "socket_create",
+        "lsm/socket_create",
+        TierKind::Lsm,
+        "socket_create",
+        &[],
+    ),
+    kernel(
+        "socket_connect",
+        "lsm/socket_connect",
+        TierKind::Lsm,
+        "socket_connect",
+        SOCKET_FIELDS,
+    ),
+    kernel(
+        "socket_sendmsg",
+        "lsm/socket_sendmsg",
+        TierKind::Lsm,
+        "socket_sendmsg",
+        SOCKET_FIELDS,
+    ),
+    cgroup("device", "cgroup/device"),
+];
+
+/// What became of one hook.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Hook {
+    /// As users see it, e.g. `cgroup/connect4`.
+    pub name: &'static str,
+    /// The tier it belongs to.
+    pub tier: &'static str,
+    /// Why the kernel does not take it; none where it does.
+    pub refused: Option<String>,
+}
+
+/// Trial-loads one program. `Err` is the reason for people.
+pub(super) fn load(
+    ebpf: &mut Ebpf,
+    hook: &HookKind,
+    layout: &Layout,
+    btf: &Btf,
+) -> Result<(), String> {
+    if let Some(field) = layout.missing(hook.needs) {
+        return Err(format!("this kernel's BTF has no {field}"));
+    }
+    let program = ebpf
+        .program_mut(hook.program)
+        .ok_or_else(|| format!("the object has no program `{}`", hook.program))?;
+    let target = hook.target.unwrap_or_default();
+    let loaded = match program {
+        Program::CgroupDevice(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::BtfTracePoint(program) => program.load(target, btf),
+        Program::Lsm(program) => program.load(target, btf),
+        other => return Err(format!("unexpected program type {:?}", other.prog_type())),
+    };
+    loaded.map_err(|error| explain(hook, &error))
+}
+
+fn explain(hook: &HookKind, error: &ProgramError) -> String {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
+        let log = verifier_log.to_string();
+        tracing::debug!(hook = hook.shown, "verifier log:\n{log}");
+        // The verifier's own statistics follow its verdict.
+        let verdict = log
+            .lines()
+            .rfind(|line| {
+                let line = line.trim();
+                !line.is_empty()
+                    && !line.starts_with("processed ")
+                    && !line.starts_with("verification time")
+                    && !line.starts_with("stack depth")
+            })
+            .unwrap_or_default();
+        return format!("{io_error} {verdict}").trim().to_owned();
+    }
+    innermost(error)
+}
+
+/// Attaches one loaded program and pins its link, over the pin of a program
+/// that is there already.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    hook: &HookKind,
+    cgroup: &File,
+    links: &Path,
+) -> Result<(), Error> {
+    let refused = |detail: String| Error::Refused {
+        name: hook.shown.to_owned(),
+        detail,
+    };
+    let program = ebpf
+        .program_mut(hook.program)
+        .ok_or_else(|| Error::Missing {
+            name: hook.program.to_owned(),
+        })?;
+    // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
+    let new = links.join(format!("{}_new", hook.program));
+    remove_if_there(&new)?;
+    link_and_pin(program, cgroup, &new).map_err(|error| refused(innermost(error.as_ref())))?;
+    let pin = links.join(hook.program);
+    fs::rename(&new, &pin).map_err(|source| Error::Io {
+        action: "cannot replace",
+        path: pin,
+        source,
+    })
+}
+
+/// The kernel's cgroup links are "multi" whatever the flags say
+/// (kernel/bpf/cgroup.c `cgroup_bpf_link_attach`); other flags are refused.
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+
+fn link_and_pin(
+    program: &mut Program,
+    cgroup: &File,
+    at: &Path,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let link: FdLink = match program {
+        Program::CgroupDevice(program) => {
+            let link = sys::link_device(program.fd()?, cgroup)?;
+            return Ok(sys::pin(link, at)?);
+        }
+        Program::CgroupSkb(program) => {
+            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            program.take_link(id)?.try_into()?
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(cgroup, MODE)?;
+            program.take_link(id)?.try_into()?
+        }
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, MODE)?;
+            program.take_link(id)?.try_into()?
+        }
+        Program::BtfTracePoint(program) => {
+            let id = program.attach()?;
+            program.take_link(id)?.into()
+        }
+        Program::Lsm(program) => {
+            let id = program.attach()?;
+            program.take_link(id)?.into()
+        }
+        _ => return Err(ProgramError::NotLoaded.into()),
+    };
+    link.pin(at)?;
+    Ok(())
+}
+
+fn remove_if_there(path: &PathBuf) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io {
+            action: "cannot remove",
+            path: path.clone(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

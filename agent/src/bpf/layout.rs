@@ -1,0 +1,121 @@
+//! Finds fields in the running kernel's structs, through its BTF.
+//!
+//! The programs have no CO-RE; they read the offsets found here from globals.
+//! A field that is not found is left out, never guessed: whoever needs it is
+//! not loaded.
+
+use super::Error;
+use btf_rs::{Btf, Struct, Type};
+use std::collections::BTreeMap;
+
+/// Global in the object, struct, field.
+const FIELDS: [(&str, &str, &str); 17] = [
+    ("TASK_TGID", "task_struct", "tgid"),
+    ("TASK_PID", "task_struct", "pid"),
+    ("TASK_SIGNAL", "task_struct", "signal"),
+    ("SIGNAL_LIVE", "signal_struct", "live"),
+    ("CGROUP_KN", "cgroup", "kn"),
+    ("CGROUP_ROOT", "cgroup", "root"),
+    ("CGROUP_ANCESTORS", "cgroup", "ancestors"),
+    ("ROOT_HIERARCHY", "cgroup_root", "hierarchy_id"),
+    ("KN_ID", "kernfs_node", "id"),
+    ("SOCKET_SK", "socket", "sk"),
+    ("MSG_NAME", "msghdr", "msg_name"),
+    ("MSG_NAMELEN", "msghdr", "msg_namelen"),
+    ("SKC_FAMILY", "sock_common", "skc_family"),
+    ("SKC_DADDR", "sock_common", "skc_daddr"),
+    ("SKC_DPORT", "sock_common", "skc_dport"),
+    ("SKC_V6_DADDR", "sock_common", "skc_v6_daddr"),
+    ("SK_PROTOCOL", "sock", "sk_protocol"),
+];
+
+/// Offsets by the name of the global that takes them.
+#[derive(Debug)]
+pub(super) struct Layout(BTreeMap<&'static str, u32>);
+
+impl Layout {
+    /// Reads the running kernel's.
+    pub(super) fn of_this_kernel() -> Result<Self, Error> {
+        let btf = Btf::from_file("/sys/kernel/btf/vmlinux").map_err(|_source| Error::NoBtf)?;
+        Ok(Self::of(&btf))
+    }
+
+    fn of(btf: &Btf) -> Self {
+        let offsets = FIELDS
+            .iter()
+            .filter_map(|&(global, of, field)| Some((global, offset(btf, of, field)?)));
+        Self(offsets.collect())
+    }
+
+    /// What was found.
+    pub(super) fn found(&self) -> impl Iterator<Item = (&'static str, &u32)> {
+        self.0.iter().map(|(global, offset)| (*global, offset))
+    }
+
+    /// The first of `globals` that was not found, as `struct.field`.
+    pub(super) fn missing(&self, globals: &[&str]) -> Option<String> {
+        let absent = globals
+            .iter()
+            .find(|global| !self.0.contains_key(*global))?;
+        let known = FIELDS.iter().find(|(global, _, _)| global == absent);
+        Some(known.map_or_else(
+            || (*absent).to_owned(),
+            |(_, of, field)| format!("{of}.{field}"),
+        ))
+    }
+}
+
+/// A field's offset in bytes. Two structs of one name (a module's and the
+/// kernel's) that disagree count as not found.
+fn offset(btf: &Btf, of: &str, field: &str) -> Option<u32> {
+    let mut found = None;
+    for kind in btf.resolve_types_by_name(of).ok()? {
+        let Type::Struct(layout) = kind else {
+            continue;
+        };
+        let Some(here) = offset_in(btf, &layout, field, 0) else {
+            continue;
+        };
+        if found.is_some_and(|other| other != here) {
+            return None;
+        }
+        found = Some(here);
+    }
+    found
+}
+
+/// Looks through unnamed members, which lay their fields into the struct.
+fn offset_in(btf: &Btf, layout: &Struct, field: &str, depth: u8) -> Option<u32> {
+    for member in &layout.members {
+        let bits = member.bit_offset();
+        let name = btf.resolve_name(member).unwrap_or_default();
+        if name == field {
+            let is_whole = member.bitfield_size().unwrap_or(0) == 0 && bits % 8 == 0;
+            return is_whole.then_some(bits / 8);
+        }
+        if !name.is_empty() || depth > 4 {
+            continue;
+        }
+        if let Ok(Type::Struct(inner) | Type::Union(inner)) = btf.resolve_chained_type(member)
+            && let Some(within) = offset_in(btf, &inner, field, depth + 1)
+        {
+            return Some(bits / 8 + within);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_s_task_struct_is_found_or_the_test_is_skipped() {
+        let Ok(layout) = Layout::of_this_kernel() else {
+            println!("skipped: this kernel has no BTF");
+            return;
+        };
+        assert_eq!(layout.missing(&["TASK_TGID", "KN_ID", "SKC_DADDR"]), None);
+        assert_eq!(layout.missing(&["NO_SUCH"]).as_deref(), Some("NO_SUCH"));
+    }
+}

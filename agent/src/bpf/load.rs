@@ -1,0 +1,325 @@
+//! From the object's bytes to attached and pinned programs.
+
+use super::boundary::{self, Tables};
+use super::error::innermost;
+use super::hooks::{self, HOOKS, Hook, TierKind};
+use super::layout::Layout;
+use super::maps::{self, Maps, failed};
+use super::wire::Wire;
+use super::{DeviceRule, Error, EventStream, Kernel, Tier};
+use super::{cgroups, coverage, devices, host, object, reap, scan};
+use aya::maps::Array;
+use aya::{Btf, Ebpf, EbpfLoader};
+use merestone_abi::ABI_VERSION;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How the kernel part is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to attach; empty for the cgroup v2 root.
+    pub cgroup_root: PathBuf,
+    /// Where links and maps are pinned, on bpffs.
+    pub pin_dir: PathBuf,
+    /// Tiers without which not to start.
+    pub require: Vec<String>,
+    /// Devices beyond the known ones.
+    pub devices: Vec<DeviceRule>,
+    /// Cgroups at level 1 below which only process trees are guarded. One that
+    /// does not exist is passed over.
+    pub tree_roots: Vec<PathBuf>,
+    /// How long a group must have been empty before it is let go.
+    pub release_after: Duration,
+    /// Map sizes.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// The usual: the cgroup v2 root, and trees in login sessions only.
+    #[must_use]
+    pub fn new(pin_dir: PathBuf) -> Self {
+        Self {
+            cgroup_root: PathBuf::new(),
+            pin_dir,
+            require: Vec::new(),
+            devices: Vec::new(),
+            tree_roots: vec![PathBuf::from("user.slice")],
+            release_after: reap::RELEASE_AFTER,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Sizes of maps; they take effect when the pins are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the ring buffer: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Guarded cgroups.
+    pub groups: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ring_bytes: merestone_abi::maps::RING_BYTES,
+            groups: merestone_abi::maps::MAX_GROUPS,
+        }
+    }
+}
+
+/// A program as the kernel holds it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Program {
+    /// Its hook.
+    pub name: &'static str,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// The kernel's digest of its instructions as loaded (SHA-1 or SHA-256,
+    /// cut to 8 bytes).
+    pub tag: u64,
+    /// Instructions the kernel's verifier walked; none on old kernels.
+    pub verified: Option<u32>,
+}
+
+/// What this host can do, found without changing it.
+#[derive(Clone, Debug)]
+pub struct Preflight {
+    /// Where the programs would be attached.
+    pub cgroup_root: PathBuf,
+    /// Each hook, by trial load.
+    pub hooks: Vec<Hook>,
+}
+
+impl Preflight {
+    /// What could be enforced.
+    pub fn tiers(&self) -> Vec<Tier> {
+        coverage::tiers(&self.hooks)
+    }
+
+    /// Which ways out would not be covered.
+    pub fn uncovered(&self) -> Vec<String> {
+        coverage::uncovered(&self.hooks)
+    }
+}
+
+/// Loads every program and lets it go again.
+pub fn probe(cgroup_root: &Path) -> Result<Preflight, Error> {
+    host::require_root()?;
+    let cgroup_root = host::cgroup_root(cgroup_root)?;
+    let host = Host::read()?;
+    let mut ebpf = host.load_object(None, &Limits::default())?;
+    Ok(Preflight {
+        cgroup_root,
+        hooks: host.load_hooks(&mut ebpf),
+    })
+}
+
+/// Removes every pin, and with them enforcement: the operator's explicit wish.
+pub fn unload(pin_dir: &Path) -> Result<(), Error> {
+    host::require_root()?;
+    fs::remove_dir_all(pin_dir).map_err(|source| Error::Io {
+        action: "cannot remove",
+        path: pin_dir.to_owned(),
+        source,
+    })
+}
+
+/// A start that fails takes back what it made; what was pinned before it stays.
+pub(super) fn start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream), Error> {
+    let is_first = !options.pin_dir.exists();
+    let started = try_start(options, tables);
+    if started.is_err() && is_first && options.pin_dir.exists() {
+        // The first error says more than one about the tidying up would.
+        fs::remove_dir_all(&options.pin_dir).ok();
+    }
+    started
+}
+
+fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream), Error> {
+    host::require_root()?;
+    known_tiers(&options.require)?;
+    let hierarchy = host::cgroup_root(Path::new(""))?;
+    let cgroup_root = host::cgroup_root(&options.cgroup_root)?;
+    let cgroup = File::open(&cgroup_root).map_err(|source| Error::Io {
+        action: "cannot open",
+        path: cgroup_root.clone(),
+        source,
+    })?;
+    let pins = &options.pin_dir;
+    host::pin_dir(pins)?;
+    let links = pins.join("links");
+    host::pin_dir(&links)?;
+    same_abi(pins)?;
+
+    let host = Host::read()?;
+    let mut ebpf = host.load_object(Some(pins), &options.limits)?;
+    let hooks = host.load_hooks(&mut ebpf);
+    require(&options.require, &hooks)?;
+    claim_abi(pins)?;
+
+    let mut maps = Maps::open(pins)?;
+    fill_devices(&mut maps, &options.devices)?;
+    fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
+    boundary::install(&mut maps, tables)?;
+    for (kind, hook) in HOOKS.iter().zip(&hooks) {
+        if hook.refused.is_none() {
+            hooks::attach(&mut ebpf, kind, &cgroup, &links)?;
+        }
+    }
+    let found = scan::guard_holders(&mut maps, &hierarchy)?;
+    let events = EventStream::open(pins, found)?;
+    let kernel = Kernel {
+        programs: programs(&ebpf, &hooks),
+        maps,
+        hooks,
+        cgroup_root,
+        hierarchy,
+        devices: options.devices.clone(),
+        release_after: options.release_after,
+        emptied: reap::Emptied::default(),
+    };
+    Ok((kernel, events))
+}
+
+/// What loading needs to know of the kernel.
+struct Host {
+    btf: Btf,
+    layout: Layout,
+}
+
+impl Host {
+    fn read() -> Result<Self, Error> {
+        Ok(Self {
+            btf: Btf::from_sys_fs().map_err(|_source| Error::NoBtf)?,
+            layout: Layout::of_this_kernel()?,
+        })
+    }
+
+    /// Makes the maps, or takes the pinned ones.
+    fn load_object(&self, pins: Option<&Path>, limits: &Limits) -> Result<Ebpf, Error> {
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&self.btf));
+        for (global, offset) in self.layout.found() {
+            loader.override_global(global, offset, true);
+        }
+        loader.map_max_entries(merestone_abi::maps::EVENTS, limits.ring_bytes);
+        loader.map_max_entries(merestone_abi::maps::GROUPS, limits.groups);
+        if let Some(pins) = pins {
+            for name in merestone_abi::maps::PINNED {
+                loader.map_pin_path(name, pins.join(name));
+            }
+        }
+        loader.load(object()?).map_err(|error| Error::Refused {
+            name: "object".to_owned(),
+            detail: innermost(&error),
+        })
+    }
+
+    fn load_hooks(&self, ebpf: &mut Ebpf) -> Vec<Hook> {
+        let load = |kind: &hooks::HookKind| Hook {
+            name: kind.shown,
+            tier: kind.tier.name(),
+            refused: hooks::load(ebpf, kind, &self.layout, &self.btf).err(),
+        };
+        HOOKS.iter().map(load).collect()
+    }
+}
+
+fn known_tiers(required: &[String]) -> Result<(), Error> {
+    let known = TierKind::ALL.map(TierKind::name);
+    match required.iter().find(|tier| !known.contains(&tier.as_str())) {
+        None => Ok(()),
+        Some(tier) => Err(Error::UnknownTier { tier: tier.clone() }),
+    }
+}
+
+/// Without the cgroup tier nothing is enforced, so it is always required.
+fn require(required: &[String], hooks: &[Hook]) -> Result<(), Error> {
+    for tier in coverage::tiers(hooks) {
+        let is_required =
+            tier.name == TierKind::Cgroup.name() || required.iter().any(|name| name == tier.name);
+        if is_required && !tier.active {
+            return Err(Error::Required {
+                tier: tier.name.to_owned(),
+                detail: tier.detail,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses pins whose maps hold something else than this build writes.
+fn same_abi(pins: &Path) -> Result<(), Error> {
+    if !pins.join(merestone_abi::maps::ABI).exists() {
+        return Ok(());
+    }
+    let abi: Array<_, u32> = maps::open(pins, merestone_abi::maps::ABI)?;
+    let got = abi
+        .get(&0, 0)
+        .map_err(|error| failed(merestone_abi::maps::ABI, &error))?;
+    // 0: its maker died before it wrote the number, and before it attached.
+    if got == ABI_VERSION || got == 0 {
+        return Ok(());
+    }
+    Err(Error::OtherAbi {
+        path: pins.to_owned(),
+        got,
+        expected: ABI_VERSION,
+    })
+}
+
+fn claim_abi(pins: &Path) -> Result<(), Error> {
+    let mut abi: Array<_, u32> = maps::open(pins, merestone_abi::maps::ABI)?;
+    abi.set(0, ABI_VERSION, 0)
+        .map_err(|error| failed(merestone_abi::maps::ABI, &error))
+}
+
+/// Writes what guards; never takes a device away.
+pub(super) fn fill_devices(maps: &mut Maps, extra: &[DeviceRule]) -> Result<(), Error> {
+    let known = devices::rules(&host::read("/proc/devices")?);
+    for rule in known.iter().chain(extra) {
+        maps.devices
+            .insert(Wire(rule.key()), Wire(rule.class), 0)
+            .map_err(|error| failed(merestone_abi::maps::DEVICES, &error))?;
+    }
+    Ok(())
+}
+
+fn fill_tree_roots(maps: &mut Maps, hierarchy: &Path, roots: &[PathBuf]) -> Result<(), Error> {
+    let wanted: Vec<u64> = roots
+        .iter()
+        .filter_map(|root| cgroups::id(&hierarchy.join(root)))
+        .collect();
+    let before = reap::keys(merestone_abi::maps::TREE_ROOTS, maps.tree_roots.keys())?;
+    for id in before.iter().filter(|id| !wanted.contains(id)) {
+        maps.tree_roots
+            .remove(id)
+            .map_err(|error| failed(merestone_abi::maps::TREE_ROOTS, &error))?;
+    }
+    for id in wanted {
+        maps.tree_roots
+            .insert(id, 1, 0)
+            .map_err(|error| failed(merestone_abi::maps::TREE_ROOTS, &error))?;
+    }
+    Ok(())
+}
+
+fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Vec<Program> {
+    let attached = HOOKS
+        .iter()
+        .zip(hooks)
+        .filter(|(_, hook)| hook.refused.is_none());
+    attached
+        .filter_map(|(kind, hook)| {
+            let info = ebpf.program(kind.program)?.info().ok()?;
+            Some(Program {
+                name: hook.name,
+                id: info.id(),
+                tag: info.tag(),
+                verified: info.verified_instruction_count(),
+            })
+        })
+        .collect()
+}

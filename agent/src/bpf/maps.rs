@@ -1,0 +1,85 @@
+//! Handles on the pinned maps, by type.
+
+use super::Error;
+use super::error::innermost;
+use super::wire::Wire;
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
+use merestone_abi::{
+    Device, DeviceClass, Group, GroupCount, Prefix, PrefixValue, RuleSet, Settings, SocketMark,
+    Task, maps,
+};
+use std::path::Path;
+
+/// Every map the agent reads or writes, but the ring buffer.
+pub(super) struct Maps {
+    pub(super) settings: Array<MapData, Wire<Settings>>,
+    pub(super) prefixes: LpmTrie<MapData, Wire<Prefix>, Wire<PrefixValue>>,
+    pub(super) rule_sets: Array<MapData, Wire<RuleSet>>,
+    pub(super) devices: HashMap<MapData, Wire<Device>, Wire<DeviceClass>>,
+    pub(super) groups: HashMap<MapData, u64, Wire<Group>>,
+    pub(super) tasks: HashMap<MapData, u32, Wire<Task>>,
+    pub(super) tree_roots: HashMap<MapData, u64, u32>,
+    pub(super) sockets: SkStorage<MapData, Wire<SocketMark>>,
+    pub(super) armed: Array<MapData, u64>,
+    pub(super) task_count: Array<MapData, u64>,
+    pub(super) counters: PerCpuArray<MapData, u64>,
+    pub(super) group_counts: PerCpuHashMap<MapData, u64, Wire<GroupCount>>,
+    pub(super) lost: PerCpuArray<MapData, u64>,
+}
+
+impl std::fmt::Debug for Maps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Maps")
+    }
+}
+
+impl Maps {
+    /// Opens them where they are pinned.
+    pub(super) fn open(pins: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            settings: open(pins, maps::SETTINGS)?,
+            prefixes: open(pins, maps::PREFIXES)?,
+            rule_sets: open(pins, maps::RULE_SETS)?,
+            devices: open(pins, maps::DEVICES)?,
+            groups: open(pins, maps::GROUPS)?,
+            tasks: open(pins, maps::TASKS)?,
+            tree_roots: open(pins, maps::TREE_ROOTS)?,
+            sockets: open(pins, maps::SOCKETS)?,
+            armed: open(pins, maps::ARMED)?,
+            task_count: open(pins, maps::TASK_COUNT)?,
+            counters: open(pins, maps::COUNTERS)?,
+            group_counts: open(pins, maps::GROUP_COUNTS)?,
+            lost: open(pins, maps::LOST)?,
+        })
+    }
+}
+
+/// Opens one pinned map as a type.
+pub(super) fn open<T>(pins: &Path, name: &'static str) -> Result<T, Error>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = || {
+        let data = MapData::from_pin(pins.join(name))?;
+        T::try_from(Map::from_map_data(data)?)
+    };
+    map().map_err(|error| failed(name, &error))
+}
+
+/// A failed operation on the map `name`.
+pub(super) fn failed(name: &'static str, error: &MapError) -> Error {
+    Error::Map {
+        name,
+        detail: innermost(error),
+    }
+}
+
+/// Whether an error says that there was no such key.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(call) => call.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}

@@ -1,0 +1,130 @@
+//! What a file says, printed; nothing of it is verified.
+
+use crate::escape::escaped;
+use merestone_evidence::{Bundle, Entry, EpochStatement, Quote, SessionStatement, decode, sha256};
+use merestone_verify::tpm::{Attest, Public};
+
+/// Leaves beyond this many are counted, not printed.
+const MOST_LEAVES: usize = 1000;
+
+/// 0 for a file that can be read, 1 for one that cannot.
+pub(crate) fn exit(bytes: &[u8]) -> u8 {
+    u8::from(decode::<Bundle>(bytes).is_err())
+}
+
+pub(crate) fn page(bytes: &[u8]) -> String {
+    let mut page = Page(String::new());
+    page.line(
+        0,
+        "NOTHING BELOW IS VERIFIED: it is what the file says of itself".to_owned(),
+    );
+    match decode::<Bundle>(bytes) {
+        Ok(bundle) => page.bundle(&bundle),
+        Err(error) => page.line(0, format!("not readable: {error}")),
+    }
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, depth: usize, text: String) {
+        self.0.push_str(&"  ".repeat(depth));
+        self.0.push_str(&escaped(&text));
+        self.0.push('\n');
+    }
+
+    fn bundle(&mut self, bundle: &Bundle) {
+        let Bundle {
+            kind: _,
+            created_ms,
+            from_ms,
+            to_ms,
+            node,
+            ak_public,
+            sessions,
+            span,
+            consistency,
+            proofs,
+        } = bundle;
+        self.line(
+            0,
+            format!("node {node:?}, created {created_ms} ms, period {from_ms} to {to_ms} ms"),
+        );
+        self.line(
+            0,
+            format!(
+                "attestation key name {}",
+                hex::encode(Public::name_of(ak_public))
+            ),
+        );
+        self.line(1, format!("{:?}", Public::parse(ak_public)));
+        for session in sessions {
+            self.line(
+                0,
+                format!("session statement {}", sha256(&session.statement)),
+            );
+            match decode::<SessionStatement>(&session.statement) {
+                Ok(statement) => self.pretty(&statement),
+                Err(error) => self.line(1, format!("not readable: {error}")),
+            }
+            self.quote(&session.quote);
+            let size = |log: &Option<Vec<u8>>| log.as_ref().map_or(0, Vec::len);
+            let (boot, ima) = (size(&session.boot_log), size(&session.ima_log));
+            self.line(1, format!("boot log {boot} bytes, ima list {ima} bytes"));
+            for epoch in &session.epochs {
+                self.line(1, format!("epoch statement {}", sha256(&epoch.statement)));
+                match decode::<EpochStatement>(&epoch.statement) {
+                    Ok(statement) => self.line(2, format!("{statement:?}")),
+                    Err(error) => self.line(2, format!("not readable: {error}")),
+                }
+                self.quote(&epoch.quote);
+            }
+        }
+        if let Some(span) = span {
+            let count = span.leaves.len();
+            self.line(0, format!("leaves {} and {count} from there", span.start));
+            for (index, leaf) in (span.start..).zip(span.leaves.iter().take(MOST_LEAVES)) {
+                self.leaf(index, leaf);
+            }
+            if count > MOST_LEAVES {
+                self.line(1, format!("and {} more", count - MOST_LEAVES));
+            }
+        }
+        for proof in consistency {
+            self.line(
+                0,
+                format!("consistency {} to {}", proof.from_size, proof.to_size),
+            );
+        }
+        for proof in proofs {
+            self.line(0, format!("single leaf in a tree of {}", proof.size));
+            self.leaf(proof.index, &proof.leaf);
+        }
+    }
+
+    fn pretty(&mut self, statement: &SessionStatement) {
+        for line in format!("{statement:#?}").lines() {
+            self.line(1, line.to_owned());
+        }
+    }
+
+    fn leaf(&mut self, index: u64, leaf: &[u8]) {
+        match decode::<Entry>(leaf) {
+            Ok(entry) => {
+                self.line(
+                    1,
+                    format!("{index} at {} ms: {:?}", entry.time_ms, entry.body),
+                );
+            }
+            Err(error) => self.line(1, format!("{index} not readable: {error}")),
+        }
+    }
+
+    fn quote(&mut self, quote: &Quote) {
+        self.line(1, format!("quote {:?}", Attest::parse(&quote.attest)));
+        for pcr in &quote.pcrs {
+            self.line(2, format!("register {:>2} {}", pcr.index, pcr.value));
+        }
+    }
+}

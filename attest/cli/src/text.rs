@@ -1,0 +1,178 @@
+//! The verdict for people: the checks, what was not checked, what the evidence says, the verdict.
+
+use crate::escape::escaped;
+use core::fmt::Write as _;
+use merestone_verify::{CheckResult, Coverage, Egress, Location, Verdict};
+use std::path::Path;
+
+/// Gaps and counts beyond this many are in the JSON.
+const MOST_LINES: usize = 12;
+
+pub(crate) fn page(verdict: &Verdict, bytes: &[u8], file: &Path) -> String {
+    let mut out = String::new();
+    let digest = merestone_evidence::sha256(bytes);
+    line(
+        &mut out,
+        format_args!(
+            "file {} ({} bytes, sha256 {digest})",
+            file.display(),
+            bytes.len()
+        ),
+    );
+    line(&mut out, format_args!(""));
+    line(&mut out, format_args!("CHECKED"));
+    for check in &verdict.checks {
+        let word = match check.result {
+            CheckResult::Pass => "pass",
+            CheckResult::Fail => "FAIL",
+            CheckResult::NotChecked => continue,
+        };
+        line(
+            &mut out,
+            format_args!("  {word}  {:<18} {}", check.id, check.detail),
+        );
+    }
+    line(&mut out, format_args!(""));
+    line(&mut out, format_args!("NOT CHECKED"));
+    for skipped in &verdict.not_checked {
+        line(
+            &mut out,
+            format_args!("        {:<18} {}", skipped.id, skipped.detail),
+        );
+    }
+    if let Some(coverage) = &verdict.coverage {
+        covered(&mut out, coverage);
+    }
+    if let Some(location) = &verdict.location {
+        located(&mut out, location);
+    }
+    if let Some(egress) = &verdict.egress {
+        left(&mut out, egress);
+    }
+    if !verdict.entries.is_empty() {
+        line(&mut out, format_args!(""));
+        line(&mut out, format_args!("ENTRIES"));
+    }
+    for entry in &verdict.entries {
+        line(
+            &mut out,
+            format_args!("  {} at {}: {}", entry.index, entry.time, entry.detail),
+        );
+    }
+    line(&mut out, format_args!(""));
+    line(
+        &mut out,
+        format_args!("verdict: {}", verdict.verdict.text()),
+    );
+    out
+}
+
+/// One line; whatever comes from a file cannot make it two.
+fn line(out: &mut String, text: core::fmt::Arguments<'_>) {
+    let text = text.to_string();
+    out.push_str(escaped(&text).trim_end());
+    out.push('\n');
+}
+
+fn covered(out: &mut String, coverage: &Coverage) {
+    let Coverage {
+        from,
+        to,
+        period_seconds,
+        attested_seconds,
+        gaps,
+        sessions,
+        epochs,
+    } = coverage;
+    line(out, format_args!(""));
+    line(out, format_args!("COVERAGE"));
+    line(
+        out,
+        format_args!("  {from} to {to}: {attested_seconds} of {period_seconds} s attested"),
+    );
+    line(out, format_args!("  {sessions} sessions, {epochs} epochs"));
+    for gap in gaps.iter().take(MOST_LINES) {
+        line(
+            out,
+            format_args!(
+                "  gap of {} s from {}: {}",
+                gap.seconds, gap.from, gap.reason
+            ),
+        );
+    }
+    more(out, gaps.len());
+}
+
+fn located(out: &mut String, location: &Location) {
+    let Location {
+        level,
+        assumption,
+        source,
+        countries,
+        regions,
+        facilities,
+        unstated_sessions,
+    } = location;
+    line(out, format_args!(""));
+    line(out, format_args!("LOCATION"));
+    line(
+        out,
+        format_args!("  {level}, stated by the {source}; {assumption}"),
+    );
+    for (what, places) in [
+        ("country", countries),
+        ("region", regions),
+        ("facility", facilities),
+    ] {
+        for place in places {
+            line(out, format_args!("  {what} {place:?}"));
+        }
+    }
+    if *unstated_sessions > 0 {
+        line(
+            out,
+            format_args!("  {unstated_sessions} sessions state no place"),
+        );
+    }
+}
+
+fn left(out: &mut String, egress: &Egress) {
+    let Egress {
+        allowed,
+        denied,
+        audited,
+        lost,
+        by_hook,
+        lost_by_reason: _,
+        uncovered,
+    } = egress;
+    line(out, format_args!(""));
+    line(out, format_args!("EGRESS"));
+    line(
+        out,
+        format_args!(
+            "  {allowed} allowed, {denied} denied, {audited} let out in audit, {lost} events lost"
+        ),
+    );
+    for count in by_hook.iter().take(MOST_LINES) {
+        line(
+            out,
+            format_args!(
+                "  {:>10}  {} {} {}",
+                count.count, count.verdict, count.hook, count.protocol
+            ),
+        );
+    }
+    more(out, by_hook.len());
+    for way in uncovered {
+        line(out, format_args!("  uncovered: {way}"));
+    }
+}
+
+fn more(out: &mut String, count: usize) {
+    if count > MOST_LINES
+        && let Err(never) = writeln!(out, "  and {} more (--json has all)", count - MOST_LINES)
+    {
+        debug_assert!(false, "{never}");
+    }
+}

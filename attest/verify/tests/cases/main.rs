@@ -1,0 +1,19 @@
+//! A good bundle, and every way we know to spoil it. Case numbers are those of
+//! `tests/vectors/README.md`.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
+
+mod boot;
+mod good;
+mod hostile;
+mod kept;
+mod log;
+mod policy;
+mod quote;
+mod real;
+mod support;

@@ -1,0 +1,90 @@
+//! The test programs in a virtual machine, and the judgement of what it handed
+//! back.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+use super::{AFTER_GUEST, END_TO_END, IN_GUEST, KERNEL_TESTS, is_runner};
+use crate::{
+    build,
+    programs::Program,
+    progress, shell,
+    tally::{self, Tally},
+    vm::{self, Load, disk, kernel::Series},
+};
+
+/// Emulated processors are slow; a hang is still noticed.
+const LIMIT: Duration = Duration::from_secs(1200);
+
+/// The suite on one kernel: in the guest, then on what it handed back.
+pub(super) fn run(series: Series, programs: &[Program], verifier: &Path, tally: &mut Tally) {
+    let suite = format!("Linux {series}");
+    match boot(series, programs, verifier) {
+        Ok(found) => tally.add(&suite, found),
+        Err(error) => {
+            progress::line(format_args!("{suite}: {error:#}"));
+            tally.check(&suite, false);
+        }
+    }
+}
+
+fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> {
+    let in_guest = |program: &&Program| match program.package.as_str() {
+        KERNEL_TESTS | build::AGENT => true,
+        END_TO_END => !program.is_test || program.target == IN_GUEST,
+        build::VERIFIER => !program.is_test,
+        _ => false,
+    };
+    let chosen: Vec<Program> = programs.iter().filter(in_guest).cloned().collect();
+    let mut load = Load::default();
+    load.add_programs(&chosen);
+    load.alone
+        .push((verifier.to_owned(), "merestone/alone".to_owned()));
+    load.command = script(&chosen);
+    let mut tally = Tally::default();
+    let outcome = vm::boot(series, &load, LIMIT, |line| {
+        if tally.read(line) {
+            progress::line(line);
+        }
+    })?;
+    if outcome.status != 0 && tally.failed == 0 {
+        tally.check(&format!("the guest's status is {}", outcome.status), false);
+    }
+    if tally.passed == 0 {
+        tally.check("the guest ran no test", false);
+    }
+    let judge = programs
+        .iter()
+        .find(|program| program.is_test && program.target == AFTER_GUEST);
+    let judge = judge.context("the test of what the guest handed back was not built")?;
+    let mut command = shell::command(&judge.path);
+    command.current_dir(&judge.directory).arg("--show-output");
+    command
+        .env("MERESTONE_BIN_DIR", build::output(true))
+        .env("MERESTONE_VM_OUT", &outcome.out);
+    tally.add(
+        "what the guest handed back",
+        tally::run("measured_boot", &mut command)?,
+    );
+    Ok(tally)
+}
+
+/// Runs every test program, and fails when one of them did.
+fn script(programs: &[Program]) -> String {
+    let mut lines = vec!["failed=0".to_owned()];
+    for program in programs.iter().filter(|program| program.is_test) {
+        let name = program.name();
+        let run = if is_runner(program) {
+            // The same runner, beside its probe.
+            let bin = disk::BIN;
+            format!("MERESTONE_BIN=/{bin}/merestone /{bin}/egress-suite")
+        } else {
+            format!("/{}/{name} --show-output --test-threads=1", disk::TESTS)
+        };
+        lines.push(format!("echo '==> {name}'"));
+        lines.push(format!("{run} || failed=1"));
+    }
+    lines.push("exit $failed\n".to_owned());
+    lines.join("\n")
+}
