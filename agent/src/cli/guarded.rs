@@ -3,6 +3,7 @@
 use super::{Exit, Failure, Globals, ask, output};
 use crate::api::{GuardedGroup, Reply, Request};
 use crate::config::Config;
+use std::fmt::Write as _;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -51,7 +52,8 @@ fn text(group: &GuardedGroup) -> String {
     );
     for process in &group.processes {
         let exe = process.exe.as_deref().unwrap_or(&process.comm);
-        text.push_str(&format!("\n  {:>8} {exe}", process.pid));
+        // Writing to a string cannot fail.
+        write!(text, "\n  {:>8} {exe}", process.pid).ok();
     }
     text
 }

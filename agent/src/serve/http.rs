@@ -8,7 +8,7 @@ use super::Call;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use std::io;
 use std::net::SocketAddr;
