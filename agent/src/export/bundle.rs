@@ -3,7 +3,7 @@
 use super::tree::Tree;
 use crate::{
     clock,
-    ledger::{LedgerError, Reader, StoredSession},
+    ledger::{LedgerError, Reader, StoredLogs, StoredSession},
 };
 use merestone_evidence::{
     Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, Record as _,
@@ -219,7 +219,10 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         statement: _,
         epochs,
     } = session;
-    let (boot_log, ima_log) = reader.boot_logs(stored.number)?;
+    let StoredLogs {
+        boot: boot_log,
+        ima: ima_log,
+    } = reader.boot_logs(stored.number)?;
     let missing = || LedgerError::Order {
         doing: "export a session without a quote",
     };

@@ -6,6 +6,7 @@
 //! defaults, and a comment on each line.
 
 use merestone_evidence::Digest;
+use std::fmt::Write as _;
 
 /// What the file says of this host.
 #[derive(Debug, Clone)]
@@ -84,7 +85,7 @@ fn quoted(text: &str) -> String {
         match character {
             '"' | '\\' => out.extend(['\\', character]),
             control if control.is_control() => {
-                out.push_str(&format!("\\u{:04X}", u32::from(control)))
+                let _infallible = write!(out, "\\u{:04X}", u32::from(control));
             }
             other => out.push(other),
         }

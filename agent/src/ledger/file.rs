@@ -36,6 +36,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), LedgerError> {
         .map_err(LedgerError::io("write", &fresh))?;
     file.sync_all().map_err(LedgerError::io("sync", &fresh))?;
     fs::rename(&fresh, path).map_err(LedgerError::io("rename to", path))?;
+    sync_parent(path)?;
     sync_parent(path)
 }
 

@@ -10,7 +10,7 @@ use super::{
 use merestone_evidence::{Digest, Entry, Frontier, Record as _, leaf_hash};
 use std::{
     fs::File,
-    io::{BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _},
+    io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -54,6 +54,7 @@ impl Leaves {
         let (path, index_path) = (data_path(log), index_path(log));
         let data = file::open_append(&path)?;
         let index = file::open_append(&index_path)?;
+        file::sync_parent(&path)?;
         let scan = Scan::run(&path, &data, &index, sealed)?;
         if let Some(cut) = &scan.cut {
             data.set_len(cut.offset)

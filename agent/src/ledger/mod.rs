@@ -31,11 +31,13 @@ pub use error::LedgerError;
 pub use leaves::Cut;
 pub use reader::Reader;
 pub(crate) use session::LOG_LIMIT;
-pub use session::StoredSession;
+pub use session::{StoredLogs, StoredSession};
 
 use checkpoint::Checkpoint;
 use leaves::Leaves;
-use merestone_evidence::{Digest, Entry, EpochStatement, Quote, decode, encode, sha256};
+use merestone_evidence::{
+    Digest, Entry, EpochStatement, Quote, Record as _, SessionStatement, decode, encode, sha256,
+};
 use rustix::fs::{FlockOperation, flock};
 use session::{Journal, SessionDir};
 use std::{
@@ -209,6 +211,10 @@ impl Ledger {
 
     /// Write down the statement of a new session.
     pub fn begin_session(&self, statement: &[u8], ak_public: &[u8]) -> Result<(), LedgerError> {
+        let (got, limit) = (statement.len(), SessionStatement::LIMITS.bytes);
+        if got > limit {
+            return Err(LedgerError::TooBig { got, limit });
+        }
         let mut seals = held(&self.seals);
         if seals
             .current

@@ -4,7 +4,7 @@
 //! and never changes, so what comes out fits together.
 
 use super::{
-    LedgerError, StoredSession,
+    LedgerError, StoredLogs, StoredSession,
     checkpoint::Checkpoint,
     frame::Next,
     leaves, log_path,
@@ -55,13 +55,9 @@ impl Reader {
         Ok(epochs)
     }
 
-    /// A session's boot log and measurement list, where the host has them.
-    pub fn boot_logs(
-        &self,
-        session: u64,
-    ) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), LedgerError> {
-        let dir = SessionDir::new(&self.log, session);
-        Ok((dir.read_log("boot_log")?, dir.read_log("ima_log")?))
+    /// The logs of a session's boot.
+    pub fn boot_logs(&self, session: u64) -> Result<StoredLogs, LedgerError> {
+        SessionDir::new(&self.log, session).read_logs()
     }
 
     /// Leaves `from..to`.

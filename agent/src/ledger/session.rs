@@ -83,6 +83,15 @@ pub struct StoredSession {
     pub quote: Option<Quote>,
 }
 
+/// The logs of a session's boot, where the host has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLogs {
+    /// The firmware's event log.
+    pub boot: Option<Vec<u8>>,
+    /// The kernel's measurement list.
+    pub ima: Option<Vec<u8>>,
+}
+
 impl SessionDir {
     pub(crate) fn new(log: &Path, number: u64) -> Self {
         Self {
@@ -130,7 +139,15 @@ impl SessionDir {
         }))
     }
 
-    pub(crate) fn read_log(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
+    /// The logs of the boot.
+    pub(crate) fn read_logs(&self) -> Result<StoredLogs, LedgerError> {
+        Ok(StoredLogs {
+            boot: self.read_log("boot_log")?,
+            ima: self.read_log("ima_log")?,
+        })
+    }
+
+    fn read_log(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
         file::read_if_there(&self.path.join(name), LOG_LIMIT)
     }
 
@@ -203,7 +220,7 @@ pub(crate) fn walk(
                     || LedgerError::damaged(path, frame.offset, "a record out of order");
                 match frame.data.split_first().ok_or_else(out_of_order)? {
                     (&STATEMENT, statement) if tail.pending.is_none() => {
-                        tail.pending = Some(statement.to_vec())
+                        tail.pending = Some(statement.to_vec());
                     }
                     (&QUOTE, quote) => {
                         let statement = tail.pending.take().ok_or_else(out_of_order)?;
@@ -219,11 +236,10 @@ pub(crate) fn walk(
                     _ => return Err(out_of_order()),
                 }
             }
-            Next::End => break,
             Next::Broken { offset, why } if offset < sealed_bytes => {
                 return Err(LedgerError::damaged(path, offset, why));
             }
-            Next::Broken { .. } => break,
+            Next::Broken { .. } | Next::End => break,
         }
     }
     tail.end = frames.offset();

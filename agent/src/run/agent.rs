@@ -135,7 +135,7 @@ impl Agent {
                     Err(error) => return Err(error).context("the kernel's events cannot be read"),
                 },
                 Some(call) = asked.recv() => self.answer(call),
-                sealed = sealed(&mut self.sealing) => self.sealed(sealed).await?,
+                sealed = sealed(&mut self.sealing) => self.sealed(sealed),
                 _ = hangup.recv() => {
                     self.reload();
                     if let Err(error) = self.jsonl.reopen() {
@@ -276,17 +276,27 @@ impl Agent {
         }
         let inputs = report::epoch_inputs(self);
         let sealer = self.parts.sealer.clone();
+        // A chain register that somebody else extended, or a TPM that was reset,
+        // ended the session: a new one begins from what is now, and both show it.
+        let session = sealer.status().session.is_none();
+        let session = session.then(|| report::session_inputs(self));
         let (to, answer) = oneshot::channel();
         tokio::spawn(async move {
+            let sealed = async {
+                if let Some(session) = session {
+                    sealer.start_session(session).await?;
+                }
+                sealer.close_epoch(inputs, cause).await
+            };
             // Nobody listens any more only when the agent ends.
-            to.send(sealer.close_epoch(inputs, cause).await).ok();
+            to.send(sealed.await).ok();
         });
         self.sealing = Some(answer);
         self.dirty = None;
         self.last_epoch = Instant::now();
     }
 
-    async fn sealed(&mut self, sealed: Result<EpochSealed, SealError>) -> Result<()> {
+    fn sealed(&mut self, sealed: Result<EpochSealed, SealError>) {
         self.sealing = None;
         let reply = match &sealed {
             Ok(epoch) => {
@@ -297,6 +307,7 @@ impl Agent {
             }
             Err(error) => {
                 tracing::error!(%error, "the epoch is not sealed; its entries are kept");
+                self.dirty.get_or_insert_with(Instant::now);
                 Reply::Refused {
                     error: error.to_string(),
                     hint: Some("see merestone status".to_owned()),
@@ -310,12 +321,6 @@ impl Agent {
                 waiting.send(reply.clone()).ok();
             }
         }
-        if self.parts.sealer.status().session.is_none() {
-            // The chain register was extended by somebody else: a new session
-            // begins from what it is now, and both show it.
-            self.start_session().await?;
-        }
-        Ok(())
     }
 
     /// What was lost since the last epoch is an entry, too.

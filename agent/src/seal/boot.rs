@@ -24,22 +24,20 @@ pub struct BootLogs {
     pub ima: PathBuf,
 }
 
-impl Default for BootLogs {
-    fn default() -> Self {
-        Self {
-            boot: PathBuf::from("/sys/kernel/security/tpm0/binary_bios_measurements"),
-            ima: PathBuf::from("/sys/kernel/security/ima/binary_runtime_measurements"),
-        }
-    }
-}
-
 impl BootLogs {
-    /// No logs: for a TPM that did not measure this machine's boot.
-    #[must_use]
-    pub const fn none() -> Self {
+    /// The kernel's files for a TPM of this host, none for another: the logs of
+    /// one machine do not explain the registers of another's TPM.
+    pub(super) fn of(is_local: bool) -> Self {
+        let path = |path: &str| {
+            if is_local {
+                PathBuf::from(path)
+            } else {
+                PathBuf::new()
+            }
+        };
         Self {
-            boot: PathBuf::new(),
-            ima: PathBuf::new(),
+            boot: path("/sys/kernel/security/tpm0/binary_bios_measurements"),
+            ima: path("/sys/kernel/security/ima/binary_runtime_measurements"),
         }
     }
 }

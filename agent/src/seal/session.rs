@@ -27,8 +27,9 @@ pub struct SealOptions {
     pub pcrs: Vec<u8>,
     /// The register of the epochs; one of `pcrs`.
     pub chain_pcr: u8,
-    /// Where this boot's logs are.
-    pub boot_logs: BootLogs,
+    /// Where this boot's logs are; `None` takes the kernel's files, and none
+    /// for a TPM that this host's boot is not measured into.
+    pub boot_logs: Option<BootLogs>,
 }
 
 impl Default for SealOptions {
@@ -37,7 +38,7 @@ impl Default for SealOptions {
             node: None,
             pcrs: (0..=15).collect(),
             chain_pcr: 15,
-            boot_logs: BootLogs::default(),
+            boot_logs: None,
         }
     }
 }
@@ -99,6 +100,7 @@ pub struct SealCore {
     pub(super) tpm: Box<dyn Tpm>,
     pub(super) ledger: Arc<Ledger>,
     options: SealOptions,
+    boot_logs: BootLogs,
     pub(super) metrics: Metrics,
     node: String,
     pub(super) opened: Opened,
@@ -134,6 +136,8 @@ impl SealCore {
             .node
             .clone()
             .unwrap_or_else(|| default_node_id(tpm.ak_name()));
+        let boot_logs = options.boot_logs.clone();
+        let boot_logs = boot_logs.unwrap_or_else(|| BootLogs::of(tpm.properties().is_local));
         let status = Status {
             node: node.clone(),
             ak_name: hex::encode(tpm.ak_name()),
@@ -149,6 +153,7 @@ impl SealCore {
             tpm,
             ledger,
             options,
+            boot_logs,
             metrics,
             node,
             opened,
@@ -237,7 +242,7 @@ impl SealCore {
         let Quoted { quote, clock } = timed(&self.metrics.quote_seconds, || {
             self.tpm.quote(&self.options.pcrs, &digest)
         })?;
-        let logs = &self.options.boot_logs;
+        let logs = &self.boot_logs;
         let (boot_log, ima_log) = (boot::read(&logs.boot), boot::read(&logs.ima));
         self.ledger
             .seal_session(&quote, boot_log.as_deref(), ima_log.as_deref())?;
@@ -356,7 +361,7 @@ impl SealCore {
         if ima == open.ima {
             return;
         }
-        let Some(list) = boot::read(&self.options.boot_logs.ima) else {
+        let Some(list) = boot::read(&self.boot_logs.ima) else {
             return;
         };
         match self.ledger.replace_ima_log(&list) {

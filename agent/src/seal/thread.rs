@@ -78,21 +78,22 @@ impl Sealer {
 
 fn work(mut core: SealCore, inbox: &Receiver<Job>, shown: &Mutex<Status>) {
     while let Ok(job) = inbox.recv() {
-        // The state is shown before the answer, so who asks next sees it.
-        let show = |core: &SealCore| {
-            *shown.lock().unwrap_or_else(PoisonError::into_inner) = core.status().clone()
-        };
         match job {
             Job::Start(inputs, to) => {
                 let result = core.start_session(*inputs);
-                show(&core);
+                show(&core, shown);
                 let _caller_may_be_gone = to.send(result);
             }
             Job::Close(inputs, cause, to) => {
                 let result = core.close_epoch(*inputs, cause);
-                show(&core);
+                show(&core, shown);
                 let _caller_may_be_gone = to.send(result);
             }
         }
     }
+}
+
+/// Before the answer goes out, so that who asks next sees it.
+fn show(core: &SealCore, shown: &Mutex<Status>) {
+    *shown.lock().unwrap_or_else(PoisonError::into_inner) = core.status().clone();
 }

@@ -14,6 +14,8 @@ pub struct Properties {
     /// The TPM is a program: a TCP address, or an id that only emulators use.
     /// `false` is not proof of a chip; only a vendor certificate is.
     pub software: bool,
+    /// It is a device of this host, so this host's boot is measured into it.
+    pub is_local: bool,
 }
 
 pub(crate) fn read(context: &mut Context, tcp: bool) -> Result<Properties, tss_esapi::Error> {
@@ -36,6 +38,7 @@ pub(crate) fn read(context: &mut Context, tcp: bool) -> Result<Properties, tss_e
         vendor,
         firmware,
         software,
+        is_local: !tcp,
     })
 }
 

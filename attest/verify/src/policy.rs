@@ -35,7 +35,7 @@ pub enum PolicyError {
         want: String,
     },
     /// A stretch without evidence.
-    #[error("nothing is attested for {seconds} s from {from} ({reason}); at most {limit} s may be")]
+    #[error("nothing was sealed for {seconds} s from {from} ({reason}); at most {limit} s may be")]
     Gap {
         /// Its length.
         seconds: u64,
@@ -273,17 +273,35 @@ fn coverage(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
     }
     let coverage = matter.coverage;
     let limit = require.max_gap_s;
-    let longest = coverage
-        .longest()
-        .filter(|gap| gap.ms > limit.saturating_mul(1000));
-    let fault = longest.map(|gap| PolicyError::Gap {
-        seconds: gap.seconds,
-        from: gap.from.clone(),
-        reason: gap.reason,
-        limit,
-    });
+    let limit_ms = limit.saturating_mul(1000);
+    let gap = coverage.longest().filter(|gap| gap.ms > limit_ms);
+    let gap = gap.map(|gap| (gap.seconds, gap.from.clone(), gap.reason));
+    // Nothing was sealed while it lasted, whatever its statement says of that time.
+    let epochs = matter
+        .log
+        .sessions
+        .iter()
+        .flat_map(|session| &session.epochs);
+    let long = epochs
+        .map(|epoch| (epoch.statement.opened_ms, epoch.statement.closed_ms))
+        .find(|(opened, closed)| closed.saturating_sub(*opened) > limit_ms)
+        .map(|(from, to)| {
+            (
+                (to - from).div_ceil(1000),
+                rfc3339(from),
+                "one epoch, sealed at its end",
+            )
+        });
+    let fault = gap
+        .or(long)
+        .map(|(seconds, from, reason)| PolicyError::Gap {
+            seconds,
+            from,
+            reason,
+            limit,
+        });
     let good = format!(
-        "{} of {} s attested, no gap over {limit} s",
+        "{} of {} s attested, nothing over {limit} s without a seal",
         coverage.attested_seconds, coverage.period_seconds
     );
     settle(CheckId::PolicyCoverage, good, fault, tally);
@@ -494,20 +512,27 @@ fn registers(log: &LogChecked, require: &Require, tally: &mut Tally) {
     }
     let mut faults = Vec::new();
     for session in &log.sessions {
+        let epochs = session.epochs.iter().map(|epoch| (&epoch.at, &epoch.said));
+        let quotes: Vec<_> = core::iter::once((&session.at, &session.said))
+            .chain(epochs)
+            .collect();
         for (&register, accepted) in &require.pcrs {
-            let at = session.at.clone();
-            match session.said.pcrs.get(&register) {
-                None => faults.push(PolicyError::NoRegister { at, register }),
-                Some(value) if !accepted.contains(value) => {
-                    let got = format!("{value} in register {register}");
-                    faults.push(PolicyError::Value {
-                        at,
-                        what: "the value",
-                        got,
-                    });
+            // One fault a session says enough.
+            faults.extend(quotes.iter().find_map(|(at, said)| {
+                let at = (*at).clone();
+                match said.pcrs.get(&register) {
+                    None => Some(PolicyError::NoRegister { at, register }),
+                    Some(value) if accepted.contains(value) => None,
+                    Some(value) => {
+                        let got = format!("{value} in register {register}");
+                        Some(PolicyError::Value {
+                            at,
+                            what: "the value",
+                            got,
+                        })
+                    }
                 }
-                Some(_) => {}
-            }
+            }));
         }
     }
     if faults.is_empty() {

@@ -123,6 +123,8 @@ impl Agent {
         let out = fs::File::create(&log)?;
         let mut command = shell::command(binary("merestone"));
         command.args(["--config", &config, "run"]);
+        // libtss2 writes to stderr by itself; the agent says what matters.
+        command.env("TSS2_LOG", "all+none");
         command.stdout(out.try_clone()?).stderr(out);
         let mut running = Running::start(&mut command)?;
         let deadline = Instant::now() + Duration::from_secs(90);

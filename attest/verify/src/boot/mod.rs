@@ -74,6 +74,12 @@ fn boot_logs(sessions: &[Session], trust: &Trust, tally: &mut Tally) -> Result<(
         let log = EventLog::parse(bytes).map_err(refuse)?;
         explained(&log, &session.said.pcrs, session.statement.chain_pcr).map_err(refuse)?;
         measured(&session.said.pcrs).map_err(refuse)?;
+        for epoch in &session.epochs {
+            unchanged(&session.said.pcrs, &epoch.said.pcrs).map_err(|source| {
+                let at = epoch.at.clone();
+                Refusal::EventLog { at, source }
+            })?;
+        }
         events += log.events;
     }
     if without.is_empty() {
@@ -110,6 +116,25 @@ fn explained(
         }
         let got = logged.unwrap_or_else(|| log.initial(register));
         if got != want {
+            return Err(EventLogError::Replay {
+                register,
+                got,
+                want,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Firmware registers do not move while a session runs: what moved them is in no log.
+fn unchanged(
+    session: &BTreeMap<u8, Digest>,
+    epoch: &BTreeMap<u8, Digest>,
+) -> Result<(), EventLogError> {
+    for register in FIRMWARE {
+        if let (Some(&got), Some(&want)) = (session.get(&register), epoch.get(&register))
+            && got != want
+        {
             return Err(EventLogError::Replay {
                 register,
                 got,

@@ -184,6 +184,25 @@ fn n18_right_signatures_over_other_register_values_fail_the_policy() {
 }
 
 #[test]
+fn n18_a_register_that_moves_after_the_session_began_is_seen() {
+    let moved = |maker: &mut Maker| {
+        maker.between = Box::new(|sequence, tpm| {
+            if sequence == 2 {
+                tpm.extend(4, Digest([9; 32]));
+            }
+        });
+    };
+    let mut maker = Maker::new();
+    moved(&mut maker);
+    let value = merestone_evidence::sha256(&[4]);
+    let trust = maker.trust() + &format!("[require.pcr]\n4 = \"{value}\"\n");
+    demand(&judge(&maker.bundle(), &trust), 2, "policy.pcrs");
+    let (mut maker, trust) = measured();
+    moved(&mut maker);
+    demand(&judge(&maker.bundle(), &trust), 1, "boot.log");
+}
+
+#[test]
 fn n20_a_list_longer_than_the_quote_is_cut_to_it() {
     let (mut maker, trust) = measured();
     let mut longer = ImaMaker {

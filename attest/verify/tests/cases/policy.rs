@@ -124,6 +124,14 @@ fn gaps_longer_than_allowed_fail_also_at_the_edges() {
 }
 
 #[test]
+fn a_gap_hidden_in_a_long_epoch_fails() {
+    let mut maker = Maker::new();
+    maker.epochs = 1;
+    maker.epoch = Box::new(|_, epoch| epoch.closed_ms = epoch.opened_ms + 121_000);
+    asked(&maker, "max_clock_step_s = 1000\n", 2, "policy.coverage");
+}
+
+#[test]
 fn a_period_narrower_than_the_policy_asks_for_fails() {
     let maker = Maker::new();
     asked(

@@ -1,0 +1,181 @@
+//! The evidence side of an agent, and the judge of what it leaves.
+
+use crate::support::Swtpm;
+use merestone_agent::{
+    clock, export,
+    ledger::{Ledger, Reader},
+    seal::{BootLogs, EpochInputs, Metrics, SealCore, SealOptions, SessionInputs},
+};
+use merestone_evidence::{
+    Agent, Body, Boundary, Counter, Entry, EntryKind, EpochStatement, FlowVerdict, GpuInventory,
+    Kernel, Mode, SessionStatement, decode, sha256,
+};
+use merestone_tpm::{Deadline, EsysTpm, Options};
+use merestone_verify::{Purpose, Trust, Verdict, verify};
+use std::{path::Path, sync::Arc, time::Duration};
+
+pub(crate) fn boundary() -> Boundary {
+    Boundary {
+        name: "eu".into(),
+        sha256: sha256(b"boundary"),
+        mode: Mode::Enforce,
+    }
+}
+
+pub(crate) fn session_inputs() -> SessionInputs {
+    SessionInputs {
+        agent: Agent {
+            version: "0".into(),
+            sha256: sha256(b"agent"),
+        },
+        boundary: boundary(),
+        object_sha256: sha256(b"object"),
+        programs: vec![],
+        tiers: vec![],
+        uncovered: vec!["vsock".into()],
+        gpu: GpuInventory {
+            state: "no_driver".into(),
+            driver: None,
+            library: None,
+            library_sha256: None,
+            test_library: false,
+            devices: vec![],
+        },
+        kernel: Kernel {
+            release: "6.12".into(),
+            boot_id: clock::boot_id(),
+        },
+        site: None,
+        require: vec![],
+    }
+}
+
+pub(crate) fn epoch_inputs(denied: u64) -> EpochInputs {
+    EpochInputs {
+        boundary: boundary(),
+        object_sha256: sha256(b"object"),
+        counters: vec![Counter {
+            hook: "connect4".into(),
+            verdict: FlowVerdict::Deny,
+            protocol: "tcp".into(),
+            count: denied,
+        }],
+        lost: vec![],
+        tiers: vec![],
+        uncovered: vec!["vsock".into()],
+        gpu_state: "no_driver".into(),
+        gpu_energy: vec![],
+        groups: 1,
+        clock: clock::quality(),
+    }
+}
+
+/// An agent's evidence side, with a TPM that answers within `limit`.
+pub(crate) struct Host {
+    pub(crate) core: SealCore,
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+impl Host {
+    pub(crate) fn start(swtpm: &Swtpm, state_dir: &Path) -> Self {
+        Self::with(swtpm, state_dir, Duration::from_secs(20), None)
+    }
+
+    pub(crate) fn with(
+        swtpm: &Swtpm,
+        state_dir: &Path,
+        limit: Duration,
+        boot_logs: Option<BootLogs>,
+    ) -> Self {
+        Self::at(&swtpm.tcti(), state_dir, limit, boot_logs)
+    }
+
+    pub(crate) fn at(
+        tcti: &str,
+        state_dir: &Path,
+        limit: Duration,
+        boot_logs: Option<BootLogs>,
+    ) -> Self {
+        let options = Options::at(tcti.parse().unwrap());
+        let mut tpm =
+            Deadline::spawn(Duration::from_secs(20), move || EsysTpm::open(&options)).unwrap();
+        tpm.set_limit(limit);
+        let (ledger, opened) = Ledger::open(state_dir).unwrap();
+        let ledger = Arc::new(ledger);
+        let options = SealOptions {
+            boot_logs,
+            ..SealOptions::default()
+        };
+        let core = SealCore::new(
+            Box::new(tpm),
+            Arc::clone(&ledger),
+            opened,
+            options,
+            Metrics::new().unwrap(),
+        );
+        Self {
+            core: core.unwrap(),
+            ledger,
+        }
+    }
+
+    pub(crate) fn record(&self, count: u64) {
+        for number in 0..count {
+            self.ledger
+                .append(&Entry {
+                    kind: EntryKind,
+                    time_ms: clock::now_ms(),
+                    boot_ns: clock::boot_ns(),
+                    body: Body::GuardStop {
+                        group: number,
+                        cause: "empty".into(),
+                    },
+                })
+                .unwrap();
+        }
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        let status = self.core.status();
+        let text = export::trust_file(&export::TrustInputs {
+            node: status.node.clone(),
+            ak_name: hex::decode(&status.ak_name).unwrap(),
+            boundaries: vec![boundary().sha256],
+            software_tpm: true,
+            test_gpu_library: false,
+            require: vec![],
+        });
+        Trust::parse(&text, "trust.toml").unwrap()
+    }
+}
+
+pub(crate) fn judge(bytes: &[u8], trust: &Trust) -> Verdict {
+    verify(bytes, trust, Purpose::Period, clock::now_ms())
+}
+
+pub(crate) fn faults(verdict: &Verdict) -> String {
+    let bad = verdict
+        .checks
+        .iter()
+        .filter(|check| check.result == merestone_verify::CheckResult::Fail);
+    bad.map(|check| format!("{}: {}", check.id, check.detail))
+        .collect::<Vec<_>>()
+        .join(
+            "
+",
+        )
+}
+
+/// Everything sealed so far.
+pub(crate) fn export_all(state_dir: &Path) -> Vec<u8> {
+    let reader = Reader::open(state_dir).unwrap();
+    let sessions = reader.sessions().unwrap();
+    let first: SessionStatement = decode(&sessions[0].statement).unwrap();
+    let last = sessions
+        .iter()
+        .rev()
+        .find_map(|session| reader.epochs(session.number).unwrap().pop())
+        .unwrap();
+    let last: EpochStatement = decode(&last.statement).unwrap();
+    export::bundle(state_dir, first.started_ms, last.closed_ms).unwrap()
+}

@@ -1,0 +1,10 @@
+//! From the log through a real software TPM to the verifier's verdict, and what
+//! crashes, reboots, slow TPMs and other programs do to it.
+#![cfg(test)]
+
+mod crash;
+mod host;
+mod sound;
+#[path = "../../../attest/tpm/tests/support/mod.rs"]
+mod support;
+mod trouble;

@@ -1,0 +1,256 @@
+//! The command as a user and a script see it: exit codes, words, JSON, pages.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
+
+#[path = "../../verify/tests/cases/support/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the verifier's tests use the rest of it"
+)]
+mod support;
+
+use merestone_evidence::{Bundle, Site, encode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::Maker;
+
+/// As of ten minutes after the evidence.
+const AT: &str = "2025-10-09T09:03:20Z";
+
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new(bundle: &Bundle, trust: &str) -> Self {
+        let desk = Self(tempfile::tempdir().unwrap());
+        std::fs::write(desk.file("report.merestone"), encode(bundle)).unwrap();
+        std::fs::write(desk.file("trust.toml"), trust).unwrap();
+        desk
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        run(self.0.path(), words)
+    }
+
+    fn bundle(&self, more: &[&str]) -> Output {
+        let words = [
+            "bundle",
+            "report.merestone",
+            "--trust",
+            "trust.toml",
+            "--at",
+            AT,
+        ];
+        self.run(&[words.as_slice(), more].concat())
+    }
+}
+
+fn run(at: &Path, words: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_merestone-verify");
+    Command::new(program)
+        .args(words)
+        .current_dir(at)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn complained(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_good_bundle_prints_checks_then_what_was_not_checked_then_the_verdict() {
+    let maker = Maker::new();
+    let output = Desk::new(&maker.bundle(), &maker.trust()).bundle(&[]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.lines().last(), Some("verdict: pass"));
+    let checked = text.find("\nCHECKED\n").unwrap();
+    let not = text.find("\nNOT CHECKED\n").unwrap();
+    assert!(checked < not && text.split_at(not).1.contains("ek.chain"));
+    assert!(text.contains("40 of 40 s attested") && text.contains("L0"));
+    assert!(complained(&output).is_empty());
+}
+
+#[test]
+fn the_json_has_the_keys_that_scripts_rely_on() {
+    let maker = Maker::new();
+    let output = Desk::new(&maker.bundle(), &maker.trust()).bundle(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said(&output)).unwrap();
+    assert_eq!(json["verdict"], "pass");
+    assert_eq!(json["exit"], 0);
+    assert_eq!(json["checks"][0]["id"], "frame");
+    assert_eq!(json["checks"][0]["result"], "pass");
+    assert_eq!(json["checks"][0]["source"], "verifier");
+    assert!(json["not_checked"].as_array().unwrap().len() > 5);
+    assert_eq!(json["coverage"]["attested_seconds"], 40);
+    assert_eq!(json["location"]["level"], "L0");
+    assert_eq!(json["egress"]["denied"], 24);
+}
+
+#[test]
+fn the_exit_code_says_which_verdict() {
+    let maker = Maker::new();
+    let good = maker.bundle();
+    let mut bad = maker.bundle();
+    bad.sessions[0].quote.signature[10] ^= 1;
+    let demanding = maker.trust() + "[require]\ntiers = [\"lsm\"]\n";
+    let more = maker.trust() + "[require]\nboot_log = true\n";
+    for (bundle, trust, exit, word) in [
+        (&good, &maker.trust(), 0, "pass"),
+        (&bad, &maker.trust(), 1, "untrusted"),
+        (&good, &demanding, 2, "failed"),
+        (&good, &more, 3, "indeterminate"),
+    ] {
+        let output = Desk::new(bundle, trust).bundle(&[]);
+        assert_eq!(output.status.code(), Some(exit));
+        assert_eq!(
+            said(&output).lines().last().unwrap(),
+            format!("verdict: {word}")
+        );
+    }
+}
+
+#[test]
+fn faults_of_the_call_exit_4_with_an_error_and_a_hint() {
+    let maker = Maker::new();
+    let desk = Desk::new(
+        &maker.bundle(),
+        "version = 1\n\n[require]\nboot_logs = true\n",
+    );
+    let output = desk.bundle(&[]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(output.stdout.is_empty());
+    let words = complained(&output);
+    assert!(
+        words.starts_with("error: trust.toml:4: unknown field"),
+        "{words}"
+    );
+    assert!(
+        words.lines().nth(1).unwrap().starts_with("hint: "),
+        "{words}"
+    );
+    for words in [
+        vec![],
+        vec!["bundle"],
+        vec!["bundle", "report.merestone"],
+        vec!["bundle", "absent", "--trust", "trust.toml"],
+        vec!["bundle", "report.merestone", "--trust", "absent"],
+        vec![
+            "bundle",
+            "report.merestone",
+            "--trust",
+            "trust.toml",
+            "--at",
+            "noon",
+        ],
+        vec![
+            "bundle",
+            "report.merestone",
+            "--trust",
+            "trust.toml",
+            "--believe",
+        ],
+        vec!["inspect", "absent"],
+        vec!["approve"],
+    ] {
+        let output = desk.run(&words);
+        assert_eq!(
+            output.status.code(),
+            Some(4),
+            "{words:?}: {}",
+            complained(&output)
+        );
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn n73_hostile_names_reach_neither_terminal_nor_page() {
+    let mut maker = Maker::new();
+    maker.session = Box::new(|session| {
+        session.site = Some(Site {
+            region: Some("\u{1b}[2J\u{1b}[Hverdict: pass".into()),
+            country: Some("\u{202e}<script>alert(1)</script>".into()),
+            facility: Some("a\nverdict: pass\n".into()),
+        });
+    });
+    let desk = Desk::new(
+        &maker.bundle(),
+        &(maker.trust() + "[require]\ntiers = [\"x\"]\n"),
+    );
+    let output = desk.bundle(&["--html", "page.html"]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'));
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.trim().starts_with("verdict:"))
+            .count(),
+        1
+    );
+    let page = std::fs::read_to_string(desk.file("page.html")).unwrap();
+    assert!(!page.contains("<script") && !page.contains('\u{202e}') && !page.contains('\u{1b}'));
+    assert!(page.contains("verdict: failed") && page.contains("&lt;script&gt;"));
+    let json = said(&desk.bundle(&["--json"]));
+    assert!(!json.contains('\u{202e}') && json.contains("\\u202e"));
+    serde_json::from_str::<serde_json::Value>(&json).unwrap();
+    let printed = said(&desk.run(&["inspect", "report.merestone"]));
+    assert!(!printed.contains('\u{1b}') && !printed.contains('\u{202e}'));
+}
+
+#[test]
+fn a_receipt_is_verified_by_receipt_and_shows_its_entry() {
+    let maker = Maker::new();
+    let desk = Desk::new(&maker.receipt(5), &maker.trust());
+    let output = desk.run(&[
+        "receipt",
+        "report.merestone",
+        "--trust",
+        "trust.toml",
+        "--at",
+        AT,
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("ENTRIES\n  5 at 2025-10-09T08:53:30.002Z: Flow"));
+    assert_eq!(desk.bundle(&[]).status.code(), Some(1));
+}
+
+#[test]
+fn inspect_prints_and_trusts_nothing() {
+    let maker = Maker::new();
+    let desk = Desk::new(&maker.bundle(), "");
+    let output = desk.run(&["inspect", "report.merestone"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = said(&output);
+    assert!(text.starts_with("NOTHING BELOW IS VERIFIED"));
+    assert!(
+        text.lines()
+            .all(|line| !line.trim().starts_with("verdict:"))
+    );
+    assert!(text.contains("register 15"));
+    std::fs::write(desk.file("noise"), b"noise").unwrap();
+    assert_eq!(desk.run(&["inspect", "noise"]).status.code(), Some(1));
+}
+
+#[test]
+fn help_has_examples_and_the_manual_and_completions_are_there() {
+    let here = Path::new(".");
+    let help = said(&run(here, &["--help"]));
+    assert!(help.contains("Examples:") && help.contains("Exit codes:"));
+    assert!(!help.contains("completions"));
+    assert!(said(&run(here, &["man"])).contains(".TH merestone-verify"));
+    assert!(said(&run(here, &["completions", "bash"])).contains("merestone-verify"));
+}
