@@ -10,6 +10,11 @@ use crate::sniffer::Tally;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::time::{Duration, Instant};
 
+/// A sender's pause in microseconds: short enough to meet any gap.
+const RELENTLESS: u32 = 300;
+/// One that leaves the event reader time to follow.
+const LEISURELY: u32 = 10_000;
+
 /// One trial.
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -176,8 +181,8 @@ fn shell(suite: &mut Suite) -> Result<String> {
 
 fn restart(suite: &mut Suite) -> Result<String> {
     let mut senders = vec![
-        begin(suite, "sender", Phase::Cgroup, 204, 1)?,
-        begin(suite, "sender", Phase::Tree, 205, 1)?,
+        begin(suite, "sender", Phase::Cgroup, 204, RELENTLESS)?,
+        begin(suite, "sender", Phase::Tree, 205, RELENTLESS)?,
     ];
     std::thread::sleep(Duration::from_millis(200));
     for round in 0..3 {
@@ -185,7 +190,7 @@ fn restart(suite: &mut Suite) -> Result<String> {
         std::thread::sleep(Duration::from_millis(200));
         if round == 0 {
             // Opened while there is no agent: the kernel needs none.
-            senders.push(begin(suite, "sender", Phase::Cgroup, 206, 1)?);
+            senders.push(begin(suite, "sender", Phase::Cgroup, 206, RELENTLESS)?);
         }
         suite
             .holder()?
@@ -259,7 +264,7 @@ fn reload(suite: &mut Suite) -> Result<String> {
 }
 
 fn cut_and_restore(suite: &mut Suite, plain: &Boundary, wide: &Boundary) -> Result<String> {
-    let mut datagrams = begin(suite, "sender", Phase::Cgroup, 208, 1)?;
+    let mut datagrams = begin(suite, "sender", Phase::Cgroup, 208, LEISURELY)?;
     let mut stream = begin(suite, "streamer", Phase::Cgroup, 209, 1)?;
     flows(
         suite,
@@ -316,7 +321,7 @@ fn audit(suite: &mut Suite) -> Result<String> {
     let outcome = audited(suite, position);
     suite.holder()?.reload(Boundary::default())?;
     outcome?;
-    let mut sender = begin(suite, "sender", Phase::Cgroup, 211, 1)?;
+    let mut sender = begin(suite, "sender", Phase::Cgroup, 211, LEISURELY)?;
     std::thread::sleep(Duration::from_millis(50));
     let tally = sender.since(suite)?;
     ensure!(
@@ -329,7 +334,7 @@ fn audit(suite: &mut Suite) -> Result<String> {
 }
 
 fn audited(suite: &mut Suite, position: usize) -> Result<()> {
-    let mut sender = begin(suite, "sender", Phase::Cgroup, 210, 1)?;
+    let mut sender = begin(suite, "sender", Phase::Cgroup, 210, LEISURELY)?;
     flows(suite, &mut [&mut sender], "in audit")?;
     sender.running.counts()?;
     let addresses = sender.running.addresses();
@@ -342,7 +347,7 @@ fn audited(suite: &mut Suite, position: usize) -> Result<()> {
     let event = suite
         .holder()?
         .log
-        .wait(position, Duration::from_secs(5), wanted);
+        .wait(position, Duration::from_secs(20), wanted);
     event.context("let through but not reported")?;
     sender.running.end()
 }
