@@ -15,6 +15,9 @@ const RELENTLESS: u32 = 300;
 /// One that leaves the event reader time to follow.
 const LEISURELY: u32 = 10_000;
 
+/// How long the reader may take to go through a full ring.
+const BACKLOG: Duration = Duration::from_secs(120);
+
 /// One trial.
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -223,6 +226,7 @@ fn full_ring(suite: &mut Suite) -> Result<String> {
     let flooded = flood(suite, count);
     suite.holder()?.thaw()?;
     flooded?;
+    suite.holder()?.log.settle(BACKLOG);
     let status = suite.holder()?.status()?;
     let lost = status.lost.values().sum::<u64>() - before;
     ensure!(
@@ -312,6 +316,7 @@ fn flows(suite: &Suite, senders: &mut [&mut Watched], when: &str) -> Result<()> 
 }
 
 fn audit(suite: &mut Suite) -> Result<String> {
+    suite.holder()?.log.settle(BACKLOG);
     let position = suite.holder()?.log.position();
     let audit = Boundary {
         audit: true,
