@@ -66,6 +66,13 @@ async fn main() -> Result<()> {
             tier.name, tier.active, tier.detail
         );
     }
+    for program in kernel.programs() {
+        let verified = program.verified.unwrap_or_default();
+        println!(
+            "# program {} id={} tag={:016x} verified={verified}",
+            program.name, program.id, program.tag
+        );
+    }
     println!("ready");
     if !reading {
         std::future::pending::<()>().await;

@@ -79,6 +79,8 @@ pub struct Program {
     /// The kernel's digest of its instructions as loaded (SHA-1 or SHA-256,
     /// cut to 8 bytes).
     pub tag: u64,
+    /// Instructions the kernel's verifier walked; none on old kernels.
+    pub verified: Option<u32>,
 }
 
 /// What this host can do, found without changing it.
@@ -124,7 +126,18 @@ pub fn unload(pin_dir: &Path) -> Result<(), Error> {
     })
 }
 
+/// A start that fails takes back what it made; what was pinned before it stays.
 pub(super) fn start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream), Error> {
+    let is_first = !options.pin_dir.exists();
+    let started = try_start(options, tables);
+    if started.is_err() && is_first && options.pin_dir.exists() {
+        // The first error says more than one about the tidying up would.
+        fs::remove_dir_all(&options.pin_dir).ok();
+    }
+    started
+}
+
+fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream), Error> {
     host::require_root()?;
     known_tiers(&options.require)?;
     let hierarchy = host::cgroup_root(Path::new(""))?;
@@ -305,6 +318,7 @@ fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Vec<Program> {
                 name: hook.name,
                 id: info.id(),
                 tag: info.tag(),
+                verified: info.verified_instruction_count(),
             })
         })
         .collect()

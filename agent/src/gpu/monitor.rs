@@ -108,16 +108,24 @@ enum Report {
     Closed,
 }
 
+impl Config {
+    /// Whether it may be started at all; what [`Monitor::start`] checks first.
+    pub fn check(&self) -> Result<(), StartError> {
+        match &self.library {
+            Some(path) if !library::permitted(true, RELEASE_BUILD, self.allow_test_library) => {
+                Err(StartError::TestLibrary {
+                    library: path.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Monitor {
     /// Starts watching. It succeeds without a GPU, a driver or a library; the snapshot says so.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        if let Some(path) = &config.library
-            && !library::permitted(true, RELEASE_BUILD, config.allow_test_library)
-        {
-            return Err(StartError::TestLibrary {
-                library: path.clone(),
-            });
-        }
+        config.check()?;
         let (messages, inbox) = mpsc::channel();
         let (publisher, snapshots) = watch::channel(Arc::new(GpuSnapshot::starting(now_ms())));
         let supervisor = Supervisor {
@@ -423,8 +431,8 @@ impl Supervisor {
             now_ms()
         };
         let mut next = GpuSnapshot {
-            detail,
             state,
+            detail,
             ..GpuSnapshot::starting(since_ms)
         };
         // The driver that does not answer, or was let go, is still the one that was there.

@@ -85,7 +85,7 @@ impl Attributor {
         }
         match self.known.get(&pid) {
             Some(known) => known.info.clone(),
-            None => self.from_event(pid, event),
+            None => self.told_by(pid, event),
         }
     }
 
@@ -101,7 +101,7 @@ impl Attributor {
                 container_id: found.container_id,
                 pod_uid: found.pod_uid,
             },
-            None => self.from_event(pid, event),
+            None => self.told_by(pid, event),
         };
         if self.known.len() >= MOST_KNOWN {
             self.forget(u64::MAX);
@@ -118,7 +118,7 @@ impl Attributor {
     }
 
     /// All that the event itself says.
-    fn from_event(&mut self, pid: u32, event: &Event) -> ProcessInfo {
+    fn told_by(&mut self, pid: u32, event: &Event) -> ProcessInfo {
         let end = event.comm.iter().position(|byte| *byte == 0);
         let comm = event.comm.get(..end.unwrap_or(event.comm.len()));
         ProcessInfo {

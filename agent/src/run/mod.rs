@@ -70,6 +70,8 @@ async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address
         tracing::warn!("{note}");
     }
     let metrics = seal::Metrics::new()?;
+    // Refused before anything is attached, though it starts last.
+    gpu_options(&config).check()?;
     let (sealer, ledger) = open_evidence(&config, address, metrics.clone())?;
     let control = serve::bind(&config.api.socket)?;
     let (calls, asked) = mpsc::channel(MOST_CALLS);
@@ -81,8 +83,8 @@ async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address
             }
         });
     }
-    let gpu = gpu::Monitor::start(gpu_options(&config))?;
     let (kernel, events) = bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
+    let gpu = gpu::Monitor::start(gpu_options(&config))?;
     let store = Store::default();
     tokio::spawn(serve::control(control, calls, store.clone()));
     let parts = Parts {
@@ -128,13 +130,7 @@ fn open_evidence(
         chain_pcr: config.evidence.chain_pcr,
         ..SealOptions::default()
     };
-    let core = SealCore::new(
-        Box::new(tpm),
-        Arc::clone(&ledger),
-        opened,
-        options,
-        metrics,
-    )?;
+    let core = SealCore::new(Box::new(tpm), Arc::clone(&ledger), opened, options, metrics)?;
     Ok((Sealer::spawn(core)?, ledger))
 }
 

@@ -7,7 +7,7 @@
 )]
 
 #[path = "../../verify/tests/cases/support/mod.rs"]
-#[allow(
+#[expect(
     dead_code,
     unused_imports,
     reason = "the verifier's tests use the rest of it"
@@ -79,7 +79,7 @@ fn a_good_bundle_prints_checks_then_what_was_not_checked_then_the_verdict() {
     assert_eq!(text.lines().last(), Some("verdict: pass"));
     let checked = text.find("\nCHECKED\n").unwrap();
     let not = text.find("\nNOT CHECKED\n").unwrap();
-    assert!(checked < not && text[not..].contains("ek.chain"));
+    assert!(checked < not && text.split_at(not).1.contains("ek.chain"));
     assert!(text.contains("40 of 40 s attested") && text.contains("L0"));
     assert!(complained(&output).is_empty());
 }

@@ -6,12 +6,12 @@
 use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
-    Event, GENERATION_SLOTS, PREFIX_HEADER_BITS, Prefix, RULE_ENTRIES, Reason, RuleEntry, Verdict,
-    protocol,
+    Event, GENERATION_SLOTS, PREFIX_HEADER_BITS, Prefix, RULE_ENTRIES, Reason, Verdict, protocol,
 };
 
 /// Where something is sent.
 #[derive(Clone, Copy)]
+#[repr(C, align(8))]
 pub(crate) struct Destination {
     /// Network order; an IPv4 address in its mapped form.
     pub(crate) address: [u8; 16],
@@ -33,9 +33,9 @@ pub(crate) struct Decision {
 }
 
 /// `::ffff:0:0/96`, RFC 4291 §2.5.5.2.
-const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+const MAPPED: (u64, u32) = (0, 0xffff);
 /// `64:ff9b::/96`, RFC 6052 §2.1.
-const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
+const NAT64: (u64, u32) = (0x0064_ff9b_0000_0000, 0);
 
 /// The mapped form of an IPv4 address in network order.
 #[inline(always)]
@@ -53,7 +53,7 @@ pub(crate) fn mapped(v4: [u8; 4]) -> [u8; 16] {
 /// The IPv4 address that an IPv6 one carries to a translator or a relay.
 #[inline(always)]
 fn embedded(address: &[u8; 16]) -> Option<[u8; 16]> {
-    if starts_with(address, &NAT64) {
+    if head(address) == NAT64 {
         return Some(mapped([address[12], address[13], address[14], address[15]]));
     }
     // 2002::/16, RFC 3056 §2.
@@ -63,19 +63,20 @@ fn embedded(address: &[u8; 16]) -> Option<[u8; 16]> {
     None
 }
 
+/// The first 96 bits.
 #[inline(always)]
-fn starts_with(address: &[u8; 16], prefix: &[u8; 12]) -> bool {
-    let mut same = true;
-    for i in 0..12 {
-        same &= address[i] == prefix[i];
-    }
-    same
+fn head(address: &[u8; 16]) -> (u64, u32) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *address;
+    (
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u32::from_be_bytes([i, j, k, l]),
+    )
 }
 
 /// Whether an address is an IPv4 one in its mapped form.
 #[inline(always)]
 pub(crate) fn is_mapped(address: &[u8; 16]) -> bool {
-    starts_with(address, &MAPPED)
+    head(address) == MAPPED
 }
 
 /// Judges a destination. Every hook calls this and nothing else.
@@ -108,23 +109,25 @@ pub(crate) fn refuse(reason: Reason) -> Decision {
     let (generation, audit) = match SETTINGS.get(0) {
         Some(settings) => {
             let generation = settings.generation;
-            let slot = generation % GENERATION_SLOTS;
-            let audit = if slot == 0 {
-                settings.audit[0]
-            } else {
-                settings.audit[1]
-            };
-            (generation, audit == 1)
+            let modes = u16::from_le_bytes(settings.audit);
+            (
+                generation,
+                modes >> (8 * (generation % GENERATION_SLOTS)) & 1,
+            )
         }
-        None => (0, false),
+        None => (0, 0),
     };
     Decision {
-        verdict: if audit { Verdict::AUDIT } else { Verdict::DENY },
+        // DENY, or the next number, AUDIT; without a branch, which the
+        // verifier would walk everything after twice for.
+        verdict: Verdict(Verdict::DENY.0 + audit as u8),
         reason,
         rule: 0,
         generation,
     }
 }
+
+const _: () = assert!(Verdict::AUDIT.0 == Verdict::DENY.0 + 1);
 
 #[inline(always)]
 fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Decision) {
@@ -146,13 +149,15 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
         return;
     };
     let length = set.length;
+    let span = span(to);
     for i in 0..RULE_ENTRIES {
         if i as u32 >= length {
             return;
         }
         // SAFETY: `i` is below the array's length.
         let entry = unsafe { set.entries.get_unchecked(i) };
-        if matches(entry, to) {
+        let is_protocol = entry.protocol == protocol::ANY || entry.protocol == to.protocol;
+        if is_protocol && entry.port_low <= span.0 && span.1 <= entry.port_high {
             decision.reason = Reason::RULE;
             decision.rule = entry.rule;
             if entry.action == Verdict::ALLOW.0 {
@@ -163,34 +168,29 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
     }
 }
 
+/// The ports a rule's range must hold, as (at least one, and the other).
+///
+/// A rule with ports is no rule for a protocol without: its range must be the
+/// whole. A later fragment follows its first one, which was judged by port:
+/// any range will do.
 #[inline(always)]
-fn matches(entry: &RuleEntry, to: &Destination) -> bool {
-    if entry.protocol != protocol::ANY && entry.protocol != to.protocol {
-        return false;
-    }
-    let any_port = entry.port_low == 0 && entry.port_high == u16::MAX;
-    if any_port {
-        return true;
-    }
-    // A rule with ports is no rule for a protocol without; a later fragment
-    // follows its first one, which was judged by port.
+fn span(to: &Destination) -> (u16, u16) {
     if !protocol::has_ports(to.protocol) {
-        return false;
+        (0, u16::MAX)
+    } else if to.fragment {
+        (u16::MAX, 0)
+    } else {
+        (to.port, to.port)
     }
-    to.fragment || (entry.port_low <= to.port && to.port <= entry.port_high)
 }
 
 /// To connect to no address is to connect to this host (net/ipv4/route.c
 /// `ip_route_output_key_hash_rcu`, net/ipv6/tcp_ipv6.c `tcp_v6_connect`).
 #[inline(always)]
 pub(crate) fn loopback_if_unspecified(mut address: [u8; 16]) -> [u8; 16] {
-    let mut head = 0;
-    for byte in address.iter().take(12) {
-        head |= byte;
-    }
     let tail = address[12] | address[13] | address[14] | address[15];
     if tail == 0 {
-        if head == 0 {
+        if head(&address) == (0, 0) {
             address[15] = 1;
         } else if is_mapped(&address) {
             address[12] = 127;

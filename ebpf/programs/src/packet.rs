@@ -27,6 +27,8 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
+const GRE: u8 = 47;
+const ESP: u8 = 50;
 const DESTINATION_OPTIONS: u8 = 60;
 /// Headers walked before the packet counts as unparsable. RFC 8200 §4.1 has
 /// each occur once, destination options twice.
@@ -129,57 +131,78 @@ fn parse_v6(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
     }
     let mut at = IPV6_HEADER;
     for _ in 0..MAX_HEADERS {
-        match next {
-            HOP_BY_HOP | DESTINATION_OPTIONS => {
-                let header: [u8; 2] = load(skb, at)?;
-                next = header[0];
-                at += (u32::from(header[1]) + 1) * 8;
-            }
-            AUTHENTICATION => {
-                // RFC 4302 §2.2: in 4-byte words, minus two.
-                let header: [u8; 2] = load(skb, at)?;
-                next = header[0];
-                at += (u32::from(header[1]) + 2) * 4;
-            }
-            FRAGMENT => {
-                let header: [u8; 4] = load(skb, at)?;
-                next = header[0];
-                at += 8;
-                if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-                    to.fragment = true;
-                    to.protocol = next;
-                    return if is_transport(next) {
-                        Ok(())
-                    } else {
-                        Err(Reason::UNKNOWN_HEADER)
-                    };
-                }
-            }
-            ROUTING => return Err(Reason::ROUTING_HEADER),
-            _ => {
-                to.protocol = next;
-                if !is_transport(next) {
-                    return Err(Reason::UNKNOWN_HEADER);
-                }
-                return read_port(skb, at, to);
-            }
+        let known = kind(next);
+        if known & TRANSPORT != 0 {
+            to.protocol = next;
+            return read_port(skb, at, to);
         }
+        let header: [u8; 4] = load(skb, at)?;
+        if known & OPTIONS != 0 {
+            at += (u32::from(header[1]) + 1) * 8;
+        } else if next == AUTHENTICATION {
+            // RFC 4302 §2.2: in 4-byte words, minus two.
+            at += (u32::from(header[1]) + 2) * 4;
+        } else if next == FRAGMENT {
+            at += 8;
+            if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+                to.fragment = true;
+                to.protocol = header[0];
+                return if kind(header[0]) & TRANSPORT != 0 {
+                    Ok(())
+                } else {
+                    Err(Reason::UNKNOWN_HEADER)
+                };
+            }
+        } else if next == ROUTING {
+            return Err(Reason::ROUTING_HEADER);
+        } else {
+            return Err(Reason::UNKNOWN_HEADER);
+        }
+        next = header[0];
         to.protocol = next;
     }
     Err(Reason::UNPARSABLE)
 }
 
-/// Protocols that end an IPv6 header chain: TCP, UDP, DCCP, GRE, ESP, ICMPv6,
-/// SCTP, UDP-Lite. An unknown number could as well be an extension header
-/// (RFC 7045 §2.1) that hides one of these.
+/// What each protocol number is. A table, not a match: the verifier then walks
+/// the rest of the program once, not once for each number it knows apart.
+static KINDS: [u8; 256] = kinds();
+/// Starts with a source and a destination port.
+const PORTS: u8 = 1;
+/// Ends an IPv6 header chain. An unknown number could as well be an extension
+/// header (RFC 7045 §2.1) that hides one that does.
+const TRANSPORT: u8 = 2;
+/// Options of a length in 8 bytes, RFC 8200 §4.2.
+const OPTIONS: u8 = 4;
+
+const fn kinds() -> [u8; 256] {
+    let mut kinds = [0; 256];
+    let mut number = 0;
+    while number < 256 {
+        kinds[number] = if protocol::has_ports(number as u8) {
+            PORTS | TRANSPORT
+        } else {
+            match number as u8 {
+                GRE | ESP | protocol::ICMPV6 => TRANSPORT,
+                HOP_BY_HOP | DESTINATION_OPTIONS => OPTIONS,
+                _ => 0,
+            }
+        };
+        number += 1;
+    }
+    kinds
+}
+
 #[inline(always)]
-fn is_transport(next: u8) -> bool {
-    protocol::has_ports(next) || matches!(next, 47 | 50 | protocol::ICMPV6)
+fn kind(number: u8) -> u8 {
+    // SAFETY: the table has an entry for each number; volatile, so that it
+    // stays a table.
+    unsafe { (&raw const KINDS[number as usize]).read_volatile() }
 }
 
 #[inline(always)]
 fn read_port(skb: *mut __sk_buff, at: u32, to: &mut Destination) -> Result<(), Reason> {
-    if to.fragment || !protocol::has_ports(to.protocol) {
+    if to.fragment || kind(to.protocol) & PORTS == 0 {
         return Ok(());
     }
     let ports: [u8; 4] = load(skb, at)?;

@@ -19,9 +19,15 @@ fn refusal(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "it ran: {said}");
     let lines: Vec<_> = said.lines().filter(|line| !line.is_empty()).collect();
-    assert!(matches!(lines.len(), 1 | 2), "one line and a hint, not:\n{said}");
+    assert!(
+        matches!(lines.len(), 1 | 2),
+        "one line and a hint, not:\n{said}"
+    );
     assert!(lines[0].starts_with("error: "), "{said}");
-    assert!(lines.get(1).is_none_or(|hint| hint.starts_with("hint: ")), "{said}");
+    assert!(
+        lines.get(1).is_none_or(|hint| hint.starts_with("hint: ")),
+        "{said}"
+    );
     said
 }
 

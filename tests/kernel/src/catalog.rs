@@ -274,6 +274,7 @@ pub const VECTORS: &[Vector] = &[
     v("passed-udp-unconnected", "cannot send on an unconnected socket that was passed to it", "B30", true, passing::udp_unconnected).expect(Expect::Declared("passed")),
     v("passed-tcp", "cannot send on a connection that was passed to it", "B30", true, passing::stream).expect(Expect::Declared("passed")),
     v("fetched-udp", "cannot send on a socket fetched by pidfd_getfd", "B30", false, passing::fetched).expect(Expect::Declared("passed")),
+    v("passed-listener", "cannot reply through a listener from before it came into its cgroup", "B29 B30 B35", true, passing::listener).expect(Expect::Declared("passed")),
     v("moved-udp", "cannot send on a connected socket from before it came into its cgroup", "B29", false, passing::moved).expect(Expect::Declared("passed")),
     v("moved-udp-unconnected", "cannot send on a socket from before it came into its cgroup", "B29", true, passing::moved_unconnected).expect(Expect::Declared("passed")),
     v("moved-tcp", "cannot write to a connection from before it came into its cgroup", "B29", false, passing::moved_stream).expect(Expect::Declared("passed")),

@@ -19,6 +19,8 @@ const PREFIX: &[u8] = b"mrst";
 const MARKER_LENGTH: usize = 28;
 /// `ETH_P_ALL`, `include/uapi/linux/if_ether.h`.
 const EVERYTHING: u16 = 3;
+/// `PACKET_IGNORE_OUTGOING`, `include/uapi/linux/if_packet.h`.
+const IGNORE_OUTGOING: i32 = 23;
 /// Room for frames the sniffer has not read yet.
 const ROOM_BYTES: i32 = 64 << 20;
 
@@ -101,6 +103,8 @@ impl Sniffer {
             let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, protocol)
                 .context("cannot open the sniffer's packet socket")?;
             sys::set_number(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, ROOM_BYTES)?;
+            // What the outside host itself sends (echoes of a marker) is no leak.
+            sys::set_number(&socket, libc::SOL_PACKET, IGNORE_OUTGOING, 1)?;
             Ok(socket)
         })?;
         let socket = Arc::new(socket);

@@ -1,8 +1,9 @@
 //! A good bundle, and every way we know to spoil it. Case numbers are those of
-//! `docs/formats/cases.md`.
+//! `tests/vectors/README.md`.
 #![expect(
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::string_slice,
     clippy::unwrap_used,
     reason = "helpers of tests"
 )]
@@ -10,6 +11,7 @@
 mod boot;
 mod good;
 mod hostile;
+mod kept;
 mod log;
 mod policy;
 mod quote;

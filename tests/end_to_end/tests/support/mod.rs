@@ -116,6 +116,7 @@ pub(crate) struct Host {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) name: String,
     pub(crate) config: PathBuf,
+    began: String,
 }
 
 pub(crate) const BOUNDARY: &str =
@@ -131,6 +132,7 @@ impl Host {
             folder,
             name,
             config,
+            began: now(),
         };
         fs::write(host.boundary(), BOUNDARY).expect("writes the boundary");
         let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
@@ -243,20 +245,15 @@ jsonl = "{folder}/events.jsonl"
     pub(crate) fn verify(&self, name: &str) -> (PathBuf, Output) {
         let bundle = self.file(&format!("{name}.merestone"));
         let trust = self.file("trust.toml");
-        self.ask(&[
-            "report",
-            "--from",
-            "2020-01-01T00:00:00Z",
-            "--out",
-            &bundle.to_string_lossy(),
-        ]);
-        self.ask(&[
-            "enroll",
-            "trust",
-            "--out",
-            &trust.to_string_lossy(),
-            "--force",
-        ]);
+        let bundle_file = bundle.to_string_lossy();
+        self.ask(&["report", "--from", &self.began, "--out", &bundle_file]);
+        let trust_file = trust.to_string_lossy();
+        let mut enroll = vec!["enroll", "trust", "--out", &trust_file, "--force"];
+        let second = self.file("second.toml").to_string_lossy().into_owned();
+        if Path::new(&second).exists() {
+            enroll.extend(["--boundary", &second]);
+        }
+        self.ask(&enroll);
         let output = verify(&bundle, &trust);
         (bundle, output)
     }
@@ -268,6 +265,15 @@ impl Drop for Host {
             self.merestone(&["unload", "--yes"]);
         }
     }
+}
+
+/// Now, RFC 3339.
+fn now() -> String {
+    let output = Command::new("date")
+        .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
+        .output();
+    let said = output.expect("date runs").stdout;
+    String::from_utf8_lossy(&said).trim().to_owned()
 }
 
 /// Runs the verifier.
@@ -349,7 +355,10 @@ for line in sys.stdin:
     except OSError as error:
         print(error.errno, flush=True)
 "#;
-        let mut command = Command::new("/usr/bin/python3");
+        // Without a network of its own a test would send to the world: here a
+        // send that is not refused finds no route.
+        let mut command = Command::new("unshare");
+        command.args(["--net", "/usr/bin/python3"]);
         command.args(["-c", script]).arg(&cgroup.0);
         if let Some(node) = node {
             command.arg(&node.0);

@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 /// Where pins go; each suite has its own directory below.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// How long the agent may take to start: an emulated processor spends most of
+/// a minute in the kernel's verifier.
+const START: Duration = Duration::from_secs(300);
+
 /// What the agent is told to hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Boundary {
@@ -164,6 +168,31 @@ pub struct Places {
     pub cgroups: PathBuf,
 }
 
+/// Pin directories of other agents on this host. Their boundary refuses as
+/// well, so a suite beside them proves nothing of the agent under test.
+pub fn others() -> Vec<String> {
+    let own = format!("{}{}", cgroup::NAME, std::process::id());
+    let entries = fs::read_dir(BPFFS).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with("merestone") && *name != own)
+        .collect()
+}
+
+/// Waits a while for other agents to go; says so when they do not.
+pub fn wait_alone() -> Result<()> {
+    for _ in 0..600 {
+        if others().is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bail!(
+        "other agents hold this host: {}; stop them, and remove their pins with merestone unload",
+        others().join(", ")
+    )
+}
+
 /// The agent under test, running or not.
 #[derive(Debug)]
 pub struct Holder {
@@ -190,6 +219,7 @@ impl Holder {
         for stale in cgroup::stale(&std::env::temp_dir()) {
             drop(fs::remove_dir_all(stale));
         }
+        wait_alone()?;
         fs::create_dir_all(&places.home)?;
         let doomed = places.clone();
         cleanup::later(move || {
@@ -230,7 +260,7 @@ impl Holder {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + START;
         while Instant::now() < deadline {
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait()?
@@ -247,7 +277,7 @@ impl Holder {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        bail!("the agent under test does not get ready within 60 s")
+        bail!("the agent under test does not get ready within {START:?}")
     }
 
     /// Asks it for its state.

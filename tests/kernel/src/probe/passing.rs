@@ -2,6 +2,7 @@
 //! process itself made when it was in another cgroup (B29).
 
 use super::{Probe, become_child, enter, joined};
+use crate::job;
 use crate::probe::tcp;
 use crate::sys::{self, Fork};
 use crate::wire;
@@ -11,6 +12,7 @@ use rustix::net::{
 };
 use std::io::{self, IoSlice, IoSliceMut, Read as _};
 use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -204,4 +206,14 @@ pub fn moved_stream(probe: &Probe, v6: bool) -> io::Result<()> {
     })?;
     probe.attempt("send", || sys::send(&socket, probe.marker(), 0, &[]));
     Ok(())
+}
+
+/// A listener from another cgroup, as socket activation hands one over: what
+/// it accepts has its cgroup (net/core/sock.c, `sk_clone_lock`).
+pub fn listener(probe: &Probe, v6: bool) -> io::Result<()> {
+    enter(&probe.job.elsewhere)?;
+    let listener = TcpListener::bind(SocketAddr::new(job::home(v6), 0))?;
+    enter(&probe.job.cgroup)?;
+    probe.open_gpu()?;
+    tcp::accept_and_reply(probe, &listener)
 }

@@ -205,10 +205,15 @@ pub fn reply_accepted(probe: &Probe, v6: bool) -> io::Result<()> {
 /// already is one.
 pub fn reply_later(probe: &Probe, v6: bool) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddr::new(job::home(v6), 0))?;
-    let port = listener.local_addr()?.port();
     probe.open_gpu()?;
+    accept_and_reply(probe, &listener)
+}
+
+/// Has the suite connect, accepts, and replies with the marker.
+pub fn accept_and_reply(probe: &Probe, listener: &TcpListener) -> io::Result<()> {
+    let port = listener.local_addr()?.port();
     say(&Line::Listening { port });
-    let accepted = hear().then(|| accept_soon(&listener));
+    let accepted = hear().then(|| accept_soon(listener));
     probe.attempt("accept and reply", || match accepted {
         Some(Ok(stream)) => {
             let socket = OwnedFd::from(stream);

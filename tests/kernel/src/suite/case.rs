@@ -4,7 +4,7 @@ use super::Suite;
 use super::child::Running;
 use super::verdict::{self, Attempt, Outcome, Sighting};
 use crate::catalog::{Oracle, VECTORS, Vector};
-use crate::holder::SeenEvent;
+use crate::holder::{self, SeenEvent};
 use crate::job::Line;
 use crate::lab::{self, Phase};
 use anyhow::{Context as _, Result};
@@ -14,13 +14,18 @@ use std::time::Duration;
 /// Long enough for a first retransmission (`TCP_RTO_MIN` is 200 ms).
 const RETRANSMISSION: Duration = Duration::from_millis(450);
 /// How long an event may take to arrive.
-const REPORT: Duration = Duration::from_secs(5);
+const REPORT: Duration = Duration::from_secs(10);
 
 /// Runs the vector and says what it came to.
 pub(super) fn judge(suite: &mut Suite, vector: &'static Vector, phase: Phase) -> Outcome {
-    match attempt(suite, vector, phase) {
-        Ok(outcome) => outcome,
-        Err(error) => Outcome::Fail(format!("could not be tried: {error:#}")),
+    let outcome = attempt(suite, vector, phase)
+        .unwrap_or_else(|error| Outcome::Fail(format!("could not be tried: {error:#}")));
+    match (outcome, holder::others()) {
+        (Outcome::Fail(why), others) if !others.is_empty() => {
+            let others = others.join(", ");
+            Outcome::Fail(format!("{why} (other agents hold this host too: {others})"))
+        }
+        (outcome, _) => outcome,
     }
 }
 
@@ -34,7 +39,7 @@ fn attempt(suite: &mut Suite, vector: &'static Vector, phase: Phase) -> Result<O
         .as_ref()
         .map_or(0, |holder| holder.log.position());
     let mut running = suite.start(job)?;
-    let seen = watch(suite, vector, &mut running)?;
+    let seen = watch(suite, vector, phase, &mut running)?;
     let outcome = match phase {
         Phase::Control | Phase::Teeth => verdict::unguarded(vector, &seen),
         Phase::Cgroup | Phase::Tree => {
@@ -47,7 +52,7 @@ fn attempt(suite: &mut Suite, vector: &'static Vector, phase: Phase) -> Result<O
 }
 
 /// Plays the suite's part until the probe is through, then reads the sniffer.
-fn watch(suite: &Suite, vector: &Vector, running: &mut Running) -> Result<Sighting> {
+fn watch(suite: &Suite, vector: &Vector, phase: Phase, running: &mut Running) -> Result<Sighting> {
     let mut seen = Sighting::default();
     let addresses = running.addresses();
     let marker = running.job.marker.clone();
@@ -82,7 +87,7 @@ fn watch(suite: &Suite, vector: &Vector, running: &mut Running) -> Result<Sighti
             Line::Broken { why } => anyhow::bail!("the probe broke down: {why}"),
         }
     }
-    if retransmits(vector) {
+    if phase_is_guarded(phase) && retransmits(vector) {
         std::thread::sleep(RETRANSMISSION);
     }
     suite.sniffer.catch_up(&suite.lab.inside)?;
@@ -91,9 +96,14 @@ fn watch(suite: &Suite, vector: &Vector, running: &mut Running) -> Result<Sighti
     Ok(seen)
 }
 
+/// Where nobody is held there is nothing to try again.
+fn phase_is_guarded(phase: Phase) -> bool {
+    matches!(phase, Phase::Cgroup | Phase::Tree)
+}
+
 /// Whether the kernel would try again by itself what it could not send.
 fn retransmits(vector: &Vector) -> bool {
-    let names = ["tcp-older", "tcp-reply", "passed-tcp"];
+    let names = ["tcp-older", "tcp-reply", "passed-tcp", "passed-listener"];
     names.iter().any(|name| vector.name.starts_with(name))
 }
 
@@ -137,7 +147,9 @@ fn with_events(
 
 fn reported(vector: &Vector, event: &SeenEvent, pids: &[u32], addresses: [IpAddr; 2]) -> bool {
     let hook = vector.hooks.is_empty() || vector.hooks.iter().any(|hook| event.hook == *hook);
-    let pid = event.pid == 0 || pids.contains(&event.pid);
+    // At egress the socket's maker is all there is: with a passed socket, or in
+    // a softirq, that is not who sent.
+    let pid = event.pid == 0 || event.hook == "egress" || pids.contains(&event.pid);
     let anywhere = vector.elsewhere || vector.oracle == Oracle::Answer;
     let address = anywhere
         || event

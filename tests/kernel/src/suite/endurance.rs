@@ -10,6 +10,11 @@ use crate::sniffer::Tally;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::time::{Duration, Instant};
 
+/// A sender's pause in microseconds: short enough to meet any gap.
+const RELENTLESS: u32 = 300;
+/// One that leaves the event reader time to follow.
+const LEISURELY: u32 = 10_000;
+
 /// One trial.
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -102,8 +107,9 @@ fn storm(suite: &mut Suite, phase: Phase, count: u32) -> Result<String> {
     // The sniffer must be able to see a storm, or its silence means nothing.
     let few = 200;
     let (outcomes, tally, _) = storm_once(suite, Phase::Control, few)?;
+    // Not the markers: an error message about an echo nobody waits for quotes one.
     ensure!(
-        tally.markers == u64::from(few),
+        tally.data == u64::from(few),
         "unguarded: {few} sent, {tally}, calls said {outcomes:?}"
     );
     let (outcomes, tally, took) = storm_once(suite, phase, count)?;
@@ -165,7 +171,7 @@ fn shell(suite: &mut Suite) -> Result<String> {
         .tally(&running.job.marker, &[running.job.denied6.into()]);
     let child = suite.sniffer.tally("", &[running.job.denied4.into()]);
     ensure!(
-        shell.markers == 2,
+        shell.data == 2,
         "of the shell and its other child 2 must arrive: {shell}"
     );
     ensure!(child.packets() == 0, "LEAK of the GPU process: {child}");
@@ -175,8 +181,8 @@ fn shell(suite: &mut Suite) -> Result<String> {
 
 fn restart(suite: &mut Suite) -> Result<String> {
     let mut senders = vec![
-        begin(suite, "sender", Phase::Cgroup, 204, 1)?,
-        begin(suite, "sender", Phase::Tree, 205, 1)?,
+        begin(suite, "sender", Phase::Cgroup, 204, RELENTLESS)?,
+        begin(suite, "sender", Phase::Tree, 205, RELENTLESS)?,
     ];
     std::thread::sleep(Duration::from_millis(200));
     for round in 0..3 {
@@ -184,7 +190,7 @@ fn restart(suite: &mut Suite) -> Result<String> {
         std::thread::sleep(Duration::from_millis(200));
         if round == 0 {
             // Opened while there is no agent: the kernel needs none.
-            senders.push(begin(suite, "sender", Phase::Cgroup, 206, 1)?);
+            senders.push(begin(suite, "sender", Phase::Cgroup, 206, RELENTLESS)?);
         }
         suite
             .holder()?
@@ -258,7 +264,7 @@ fn reload(suite: &mut Suite) -> Result<String> {
 }
 
 fn cut_and_restore(suite: &mut Suite, plain: &Boundary, wide: &Boundary) -> Result<String> {
-    let mut datagrams = begin(suite, "sender", Phase::Cgroup, 208, 1)?;
+    let mut datagrams = begin(suite, "sender", Phase::Cgroup, 208, LEISURELY)?;
     let mut stream = begin(suite, "streamer", Phase::Cgroup, 209, 1)?;
     flows(
         suite,
@@ -315,7 +321,7 @@ fn audit(suite: &mut Suite) -> Result<String> {
     let outcome = audited(suite, position);
     suite.holder()?.reload(Boundary::default())?;
     outcome?;
-    let mut sender = begin(suite, "sender", Phase::Cgroup, 211, 1)?;
+    let mut sender = begin(suite, "sender", Phase::Cgroup, 211, LEISURELY)?;
     std::thread::sleep(Duration::from_millis(50));
     let tally = sender.since(suite)?;
     ensure!(
@@ -328,7 +334,7 @@ fn audit(suite: &mut Suite) -> Result<String> {
 }
 
 fn audited(suite: &mut Suite, position: usize) -> Result<()> {
-    let mut sender = begin(suite, "sender", Phase::Cgroup, 210, 1)?;
+    let mut sender = begin(suite, "sender", Phase::Cgroup, 210, LEISURELY)?;
     flows(suite, &mut [&mut sender], "in audit")?;
     sender.running.counts()?;
     let addresses = sender.running.addresses();
@@ -341,7 +347,7 @@ fn audited(suite: &mut Suite, position: usize) -> Result<()> {
     let event = suite
         .holder()?
         .log
-        .wait(position, Duration::from_secs(5), wanted);
+        .wait(position, Duration::from_secs(20), wanted);
     event.context("let through but not reported")?;
     sender.running.end()
 }

@@ -3,6 +3,7 @@
 //! It shares no code with the verifier's parsers, so a mistake has to be made twice to pass.
 
 mod boot;
+mod keep;
 mod key;
 
 pub(crate) use boot::{EventLogMaker, ImaMaker};
@@ -469,12 +470,10 @@ pub(crate) fn judge(bundle: &Bundle, trust: &str) -> Verdict {
 }
 
 pub(crate) fn judge_bytes(bytes: &[u8], trust: &str, purpose: Purpose) -> Verdict {
-    verify(
-        bytes,
-        &Trust::parse(trust, "trust.toml").unwrap(),
-        purpose,
-        NOW,
-    )
+    let policy = Trust::parse(trust, "trust.toml").unwrap();
+    let verdict = verify(bytes, &policy, purpose, NOW);
+    keep::vector(bytes, trust, purpose, verdict.exit);
+    verdict
 }
 
 /// Demands an exit code and that the named check is the one that did not pass.

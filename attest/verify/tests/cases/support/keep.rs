@@ -1,0 +1,38 @@
+//! Writes judged files to `tests/vectors/evidence`, for other verifiers to try.
+//!
+//! Only where `MERESTONE_KEEP_VECTORS` is set: the first file of every numbered case, and of
+//! every good one, under the name of its test, which is the sentence that it shows.
+
+use merestone_verify::Purpose;
+use std::path::Path;
+
+pub(super) fn vector(bytes: &[u8], trust: &str, purpose: Purpose, exit: u8) {
+    if std::env::var_os("MERESTONE_KEEP_VECTORS").is_none() {
+        return;
+    }
+    let thread = std::thread::current();
+    let name = thread
+        .name()
+        .and_then(|name| name.split_once("::"))
+        .unwrap_or_default();
+    let (module, test) = name;
+    let is_case =
+        test.starts_with('n') && test[1..].starts_with(|first: char| first.is_ascii_digit());
+    if !(is_case && exit != 0 || module == "good") {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors/evidence")
+        .join(test);
+    if folder.exists() {
+        return;
+    }
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("file.cbor"), bytes).unwrap();
+    std::fs::write(folder.join("trust.toml"), trust).unwrap();
+    let command = match purpose {
+        Purpose::Period => "bundle",
+        Purpose::Receipt => "receipt",
+    };
+    std::fs::write(folder.join("expect"), format!("{command} {exit}\n")).unwrap();
+}
