@@ -359,12 +359,12 @@ impl Agent {
 
     fn control(&mut self, request: &Request, reply: oneshot::Sender<Reply>) {
         let answer = match request {
-            Request::Status => Reply::Status(Box::new(report::status(self))),
-            Request::Guarded => Reply::Guarded {
+            Request::Status {} => Reply::Status(Box::new(report::status(self))),
+            Request::Guarded {} => Reply::Guarded {
                 groups: report::guarded(self),
             },
-            Request::Reload => self.reload(),
-            Request::Seal => {
+            Request::Reload {} => self.reload(),
+            Request::Seal {} => {
                 self.waiting.push(reply);
                 self.close_epoch(Cause::Work);
                 return;

@@ -155,6 +155,21 @@ impl Log {
         }
     }
 
+    /// Waits until nothing comes any more, for as long as `patience`: a reader
+    /// that was stopped has a full ring to go through.
+    pub fn settle(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut known = self.position();
+        while Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = self.position();
+            if now == known {
+                return;
+            }
+            known = now;
+        }
+    }
+
     /// What came after `position`, in words, for a failure's report.
     pub fn after(&self, position: usize) -> Vec<SeenEvent> {
         self.lock().events.iter().skip(position).cloned().collect()

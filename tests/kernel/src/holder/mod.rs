@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 /// Where pins go; each suite has its own directory below.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// How long the agent may take to start: an emulated processor spends most of
+/// a minute in the kernel's verifier.
+const START: Duration = Duration::from_secs(300);
+
 /// What the agent is told to hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Boundary {
@@ -256,7 +260,7 @@ impl Holder {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + START;
         while Instant::now() < deadline {
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait()?
@@ -273,7 +277,7 @@ impl Holder {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        bail!("the agent under test does not get ready within 60 s")
+        bail!("the agent under test does not get ready within {START:?}")
     }
 
     /// Asks it for its state.

@@ -219,11 +219,16 @@ fn ask_udp(target: SocketAddr, word: &[u8]) -> io::Result<()> {
         "0.0.0.0:0".parse().map_err(io::Error::other)?
     };
     let socket = UdpSocket::bind(any)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.send_to(word, target)?;
     let mut answer = vec![0; word.len()];
-    socket.recv(&mut answer)?;
-    same(&answer, word)
+    socket.set_read_timeout(Some(PATIENCE / 2))?;
+    // Twice: a datagram may be lost where a vector has just sent thousands.
+    for _ in 0..2 {
+        socket.send_to(word, target)?;
+        if socket.recv(&mut answer).is_ok() {
+            return same(&answer, word);
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 fn ask_tcp(target: SocketAddr, word: &[u8]) -> io::Result<()> {

@@ -116,7 +116,8 @@ fn storm_child(probe: &Probe, cgroup: Option<&std::path::Path>, target: &[u8]) -
 }
 
 /// Sends on three sockets in turn until its input ends: one connected before
-/// the GPU was opened, one unconnected, one IPv6 (B57).
+/// the GPU was opened, one unconnected, one IPv6 (B57). The pause between turns
+/// is `count` microseconds.
 pub fn sender(probe: &Probe) -> io::Result<()> {
     let [v4, v6] = [false, true].map(|v6| wire::sockaddr(probe.job.target(v6)));
     let older = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
@@ -124,6 +125,7 @@ pub fn sender(probe: &Probe) -> io::Result<()> {
     let plain = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
     let other = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?;
     probe.open_gpu()?;
+    let pause = Duration::from_micros(probe.job.count.into());
     let turns: [(&OwnedFd, &[u8]); 3] = [(&older, &[]), (&plain, &v4), (&other, &v6)];
     let over = AtomicBool::new(false);
     let mut outcomes = Outcomes::new();
@@ -137,7 +139,7 @@ pub fn sender(probe: &Probe) -> io::Result<()> {
                 let outcome = sys::send(socket, probe.marker(), 0, target);
                 *outcomes.entry(name(&outcome)).or_default() += 1;
             }
-            std::thread::sleep(Duration::from_micros(300));
+            std::thread::sleep(pause);
         }
     });
     report(outcomes);

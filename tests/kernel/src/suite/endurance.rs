@@ -10,6 +10,14 @@ use crate::sniffer::Tally;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::time::{Duration, Instant};
 
+/// A sender's pause in microseconds: short enough to meet any gap.
+const RELENTLESS: u32 = 300;
+/// One that leaves the event reader time to follow.
+const LEISURELY: u32 = 10_000;
+
+/// How long the reader may take to go through a full ring.
+const BACKLOG: Duration = Duration::from_secs(120);
+
 /// One trial.
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -176,8 +184,8 @@ fn shell(suite: &mut Suite) -> Result<String> {
 
 fn restart(suite: &mut Suite) -> Result<String> {
     let mut senders = vec![
-        begin(suite, "sender", Phase::Cgroup, 204, 1)?,
-        begin(suite, "sender", Phase::Tree, 205, 1)?,
+        begin(suite, "sender", Phase::Cgroup, 204, RELENTLESS)?,
+        begin(suite, "sender", Phase::Tree, 205, RELENTLESS)?,
     ];
     std::thread::sleep(Duration::from_millis(200));
     for round in 0..3 {
@@ -185,7 +193,7 @@ fn restart(suite: &mut Suite) -> Result<String> {
         std::thread::sleep(Duration::from_millis(200));
         if round == 0 {
             // Opened while there is no agent: the kernel needs none.
-            senders.push(begin(suite, "sender", Phase::Cgroup, 206, 1)?);
+            senders.push(begin(suite, "sender", Phase::Cgroup, 206, RELENTLESS)?);
         }
         suite
             .holder()?
@@ -218,6 +226,7 @@ fn full_ring(suite: &mut Suite) -> Result<String> {
     let flooded = flood(suite, count);
     suite.holder()?.thaw()?;
     flooded?;
+    suite.holder()?.log.settle(BACKLOG);
     let status = suite.holder()?.status()?;
     let lost = status.lost.values().sum::<u64>() - before;
     ensure!(
@@ -259,7 +268,7 @@ fn reload(suite: &mut Suite) -> Result<String> {
 }
 
 fn cut_and_restore(suite: &mut Suite, plain: &Boundary, wide: &Boundary) -> Result<String> {
-    let mut datagrams = begin(suite, "sender", Phase::Cgroup, 208, 1)?;
+    let mut datagrams = begin(suite, "sender", Phase::Cgroup, 208, LEISURELY)?;
     let mut stream = begin(suite, "streamer", Phase::Cgroup, 209, 1)?;
     flows(
         suite,
@@ -307,6 +316,7 @@ fn flows(suite: &Suite, senders: &mut [&mut Watched], when: &str) -> Result<()> 
 }
 
 fn audit(suite: &mut Suite) -> Result<String> {
+    suite.holder()?.log.settle(BACKLOG);
     let position = suite.holder()?.log.position();
     let audit = Boundary {
         audit: true,
@@ -316,7 +326,7 @@ fn audit(suite: &mut Suite) -> Result<String> {
     let outcome = audited(suite, position);
     suite.holder()?.reload(Boundary::default())?;
     outcome?;
-    let mut sender = begin(suite, "sender", Phase::Cgroup, 211, 1)?;
+    let mut sender = begin(suite, "sender", Phase::Cgroup, 211, LEISURELY)?;
     std::thread::sleep(Duration::from_millis(50));
     let tally = sender.since(suite)?;
     ensure!(
@@ -329,7 +339,7 @@ fn audit(suite: &mut Suite) -> Result<String> {
 }
 
 fn audited(suite: &mut Suite, position: usize) -> Result<()> {
-    let mut sender = begin(suite, "sender", Phase::Cgroup, 210, 1)?;
+    let mut sender = begin(suite, "sender", Phase::Cgroup, 210, LEISURELY)?;
     flows(suite, &mut [&mut sender], "in audit")?;
     sender.running.counts()?;
     let addresses = sender.running.addresses();
@@ -342,7 +352,7 @@ fn audited(suite: &mut Suite, position: usize) -> Result<()> {
     let event = suite
         .holder()?
         .log
-        .wait(position, Duration::from_secs(5), wanted);
+        .wait(position, Duration::from_secs(20), wanted);
     event.context("let through but not reported")?;
     sender.running.end()
 }
