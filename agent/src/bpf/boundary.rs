@@ -5,7 +5,7 @@
 //! packet is judged by a mixture. A crash in between leaves the old generation
 //! live and rubbish beside it, which the next start sweeps away.
 
-use super::Error;
+use super::KernelError;
 use super::maps::{Maps, failed, is_absent};
 use super::wire::Wire;
 use aya::maps::lpm_trie::Key;
@@ -43,7 +43,7 @@ pub struct TablePrefix {
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Writes `tables` as the next generation and makes it live.
-pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, Error> {
+pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelError> {
     check(tables)?;
     let live = settings(maps)?;
     let next = following(live.generation);
@@ -75,7 +75,7 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, Error> {
 }
 
 /// What is live now.
-pub(super) fn settings(maps: &Maps) -> Result<Settings, Error> {
+pub(super) fn settings(maps: &Maps) -> Result<Settings, KernelError> {
     let Wire(settings) = maps
         .settings
         .get(&0, 0)
@@ -93,7 +93,7 @@ fn following(live: u32) -> u32 {
     }
 }
 
-fn check(tables: &Tables) -> Result<(), Error> {
+fn check(tables: &Tables) -> Result<(), KernelError> {
     let limits = [
         (
             "prefixes",
@@ -105,13 +105,13 @@ fn check(tables: &Tables) -> Result<(), Error> {
     for (what, got, limit) in limits {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         if got > limit {
-            return Err(Error::TooLarge { what, got, limit });
+            return Err(KernelError::TooLarge { what, got, limit });
         }
     }
     Ok(())
 }
 
-fn write(maps: &mut Maps, tables: &Tables, generation: u32, base: u32) -> Result<(), Error> {
+fn write(maps: &mut Maps, tables: &Tables, generation: u32, base: u32) -> Result<(), KernelError> {
     for (set, index) in tables.sets.iter().zip(base..) {
         maps.rule_sets
             .set(index, Wire(*set), 0)
@@ -143,7 +143,7 @@ fn generation_bytes(generation: u32) -> [u8; 2] {
 }
 
 /// Deletes every prefix that is not of generation `live`.
-fn sweep(maps: &mut Maps, live: u32) -> Result<(), Error> {
+fn sweep(maps: &mut Maps, live: u32) -> Result<(), KernelError> {
     let live = generation_bytes(live);
     let mut stale = Vec::new();
     for key in maps.prefixes.keys() {
@@ -190,6 +190,6 @@ mod tests {
             sets,
             ..Tables::default()
         };
-        assert!(matches!(check(&tables), Err(Error::TooLarge { .. })));
+        assert!(matches!(check(&tables), Err(KernelError::TooLarge { .. })));
     }
 }

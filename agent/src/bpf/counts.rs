@@ -1,6 +1,6 @@
 //! The exact counters, summed over the CPUs.
 
-use super::Error;
+use super::KernelError;
 use super::maps::{Maps, failed};
 use super::reap::keys;
 use super::wire::Wire;
@@ -25,7 +25,7 @@ pub struct Counter {
 const IN_BUCKET: [u8; PROTOCOL_BUCKETS.len()] = [0, 1, 6, 17, 58, 132, 255, 2];
 
 /// All counters that are not zero.
-pub(super) fn counters(maps: &Maps) -> Result<Vec<Counter>, Error> {
+pub(super) fn counters(maps: &Maps) -> Result<Vec<Counter>, KernelError> {
     let mut found = Vec::new();
     for (hook, _) in Hook::NAMES {
         for (verdict, _) in Verdict::NAMES {
@@ -51,7 +51,7 @@ pub(super) fn counters(maps: &Maps) -> Result<Vec<Counter>, Error> {
 }
 
 /// What was lost, by reason; zeros too, so that "nothing" can be attested.
-pub(super) fn lost(maps: &Maps) -> Result<Vec<(&'static str, u64)>, Error> {
+pub(super) fn lost(maps: &Maps) -> Result<Vec<(&'static str, u64)>, KernelError> {
     let mut found = Vec::new();
     for (reason, index) in LostReason::NAMES.into_iter().zip(0..) {
         let values = maps
@@ -64,7 +64,7 @@ pub(super) fn lost(maps: &Maps) -> Result<Vec<(&'static str, u64)>, Error> {
 }
 
 /// What each group sent and was refused.
-pub(super) fn by_group(maps: &Maps) -> Result<Vec<(GroupId, GroupCount)>, Error> {
+pub(super) fn by_group(maps: &Maps) -> Result<Vec<(GroupId, GroupCount)>, KernelError> {
     let groups: Vec<GroupId> = keys(maps::GROUP_COUNTS, maps.group_counts.keys())?;
     let mut found = Vec::new();
     for group in groups {

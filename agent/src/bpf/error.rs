@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// A failure of the kernel part.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum KernelError {
     /// A debug build made without the object.
     #[error("this build carries no kernel programs; run `cargo xtask build`")]
     NoObject,

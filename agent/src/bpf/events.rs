@@ -7,7 +7,7 @@
     reason = "tokio asks for a promise about the descriptor that aya's type does not make"
 )]
 
-use super::Error;
+use super::KernelError;
 use super::maps;
 use aya::maps::{MapData, RingBuf};
 use merestone_abi::Event;
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Ring {
 }
 
 impl EventStream {
-    pub(super) fn open(pins: &Path, found: Vec<Event>) -> Result<Self, Error> {
+    pub(super) fn open(pins: &Path, found: Vec<Event>) -> Result<Self, KernelError> {
         let ring = maps::open(pins, merestone_abi::maps::EVENTS)?;
         Ok(Self {
             found: found.into(),

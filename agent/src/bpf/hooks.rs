@@ -3,7 +3,7 @@
 //! A restart attaches the new program first and then renames its pin over the
 //! old one, so that at no moment is a hook empty.
 
-use super::Error;
+use super::KernelError;
 use super::error::innermost;
 use super::layout::Layout;
 use super::sys;
@@ -223,14 +223,14 @@ pub(super) fn attach(
     hook: &HookKind,
     cgroup: &File,
     links: &Path,
-) -> Result<(), Error> {
-    let refused = |detail: String| Error::Refused {
+) -> Result<(), KernelError> {
+    let refused = |detail: String| KernelError::Refused {
         name: hook.shown.to_owned(),
         detail,
     };
     let program = ebpf
         .program_mut(hook.program)
-        .ok_or_else(|| Error::Missing {
+        .ok_or_else(|| KernelError::Missing {
             name: hook.program.to_owned(),
         })?;
     // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
@@ -238,7 +238,7 @@ pub(super) fn attach(
     remove_if_there(&new)?;
     link_and_pin(program, cgroup, &new).map_err(|error| refused(innermost(error.as_ref())))?;
     let pin = links.join(hook.program);
-    fs::rename(&new, &pin).map_err(|source| Error::Io {
+    fs::rename(&new, &pin).map_err(|source| KernelError::Io {
         action: "cannot replace",
         path: pin,
         source,
@@ -285,9 +285,9 @@ fn link_and_pin(
     Ok(())
 }
 
-fn remove_if_there(path: &PathBuf) -> Result<(), Error> {
+fn remove_if_there(path: &PathBuf) -> Result<(), KernelError> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(KernelError::Io {
             action: "cannot remove",
             path: path.clone(),
             source,

@@ -1,6 +1,6 @@
 //! What the host must offer, asked before anything is changed.
 
-use super::Error;
+use super::KernelError;
 use rustix::fs::statfs;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,24 +10,24 @@ const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
 /// Refuses anyone but root.
-pub(super) fn require_root() -> Result<(), Error> {
+pub(super) fn require_root() -> Result<(), KernelError> {
     if rustix::process::geteuid().is_root() {
         Ok(())
     } else {
-        Err(Error::NotRoot)
+        Err(KernelError::NotRoot)
     }
 }
 
 /// The cgroup v2 hierarchy: the configured one, or the first that is mounted.
-pub(super) fn cgroup_root(configured: &Path) -> Result<PathBuf, Error> {
+pub(super) fn cgroup_root(configured: &Path) -> Result<PathBuf, KernelError> {
     if configured.as_os_str().is_empty() {
         let mounts = read("/proc/self/mounts")?;
-        return cgroup2_mount(&mounts).ok_or(Error::NoCgroup2);
+        return cgroup2_mount(&mounts).ok_or(KernelError::NoCgroup2);
     }
     if is_on(configured, CGROUP2_SUPER_MAGIC) {
         Ok(configured.to_owned())
     } else {
-        Err(Error::NotCgroup2 {
+        Err(KernelError::NotCgroup2 {
             path: configured.to_owned(),
         })
     }
@@ -42,8 +42,8 @@ fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
 }
 
 /// Makes the pin directory, which must be on bpffs.
-pub(super) fn pin_dir(path: &Path) -> Result<(), Error> {
-    let not_bpffs = || Error::NotBpffs {
+pub(super) fn pin_dir(path: &Path) -> Result<(), KernelError> {
+    let not_bpffs = || KernelError::NotBpffs {
         path: path.to_owned(),
     };
     // The directory itself may be new; what it lies in is not.
@@ -51,7 +51,7 @@ pub(super) fn pin_dir(path: &Path) -> Result<(), Error> {
     if !existing.is_some_and(|dir| is_on(dir, BPF_FS_MAGIC)) {
         return Err(not_bpffs());
     }
-    fs::create_dir_all(path).map_err(|source| Error::Io {
+    fs::create_dir_all(path).map_err(|source| KernelError::Io {
         action: "cannot make",
         path: path.to_owned(),
         source,
@@ -63,8 +63,8 @@ fn is_on(path: &Path, magic: u64) -> bool {
 }
 
 /// Reads a text file of the kernel's.
-pub(super) fn read(path: &str) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|source| Error::Io {
+pub(super) fn read(path: &str) -> Result<String, KernelError> {
+    fs::read_to_string(path).map_err(|source| KernelError::Io {
         action: "cannot read",
         path: path.into(),
         source,
@@ -90,6 +90,6 @@ mod tests {
     fn a_pin_directory_outside_bpffs_is_refused() {
         let outside = tempfile::tempdir().unwrap();
         let refused = pin_dir(&outside.path().join("pins"));
-        assert!(matches!(refused, Err(Error::NotBpffs { .. })));
+        assert!(matches!(refused, Err(KernelError::NotBpffs { .. })));
     }
 }

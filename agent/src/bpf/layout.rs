@@ -4,7 +4,7 @@
 //! A field that is not found is left out, never guessed: whoever needs it is
 //! not loaded.
 
-use super::Error;
+use super::KernelError;
 use btf_rs::{Btf, Struct, Type};
 use std::collections::BTreeMap;
 
@@ -35,8 +35,9 @@ pub(super) struct Layout(BTreeMap<&'static str, u32>);
 
 impl Layout {
     /// Reads the running kernel's.
-    pub(super) fn of_this_kernel() -> Result<Self, Error> {
-        let btf = Btf::from_file("/sys/kernel/btf/vmlinux").map_err(|_source| Error::NoBtf)?;
+    pub(super) fn of_this_kernel() -> Result<Self, KernelError> {
+        let btf =
+            Btf::from_file("/sys/kernel/btf/vmlinux").map_err(|_source| KernelError::NoBtf)?;
         Ok(Self::of(&btf))
     }
 

@@ -6,7 +6,7 @@ use super::hooks::{self, HOOKS, Hook, TierKind};
 use super::layout::Layout;
 use super::maps::{self, Maps, failed};
 use super::wire::Wire;
-use super::{DeviceRule, Error, EventStream, Kernel, Tier};
+use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
 use super::{cgroups, coverage, devices, host, object, reap, scan};
 use aya::maps::Array;
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -105,11 +105,11 @@ impl Preflight {
 }
 
 /// Loads every program and lets it go again.
-pub fn probe(cgroup_root: &Path) -> Result<Preflight, Error> {
+pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
     host::require_root()?;
     let cgroup_root = host::cgroup_root(cgroup_root)?;
     let host = Host::read()?;
-    let mut ebpf = host.load_object(None, &Limits::default())?;
+    let mut ebpf = host.load_object(None, Limits::default())?;
     Ok(Preflight {
         cgroup_root,
         hooks: host.load_hooks(&mut ebpf),
@@ -117,9 +117,9 @@ pub fn probe(cgroup_root: &Path) -> Result<Preflight, Error> {
 }
 
 /// Removes every pin, and with them enforcement: the operator's explicit wish.
-pub fn unload(pin_dir: &Path) -> Result<(), Error> {
+pub fn unload(pin_dir: &Path) -> Result<(), KernelError> {
     host::require_root()?;
-    fs::remove_dir_all(pin_dir).map_err(|source| Error::Io {
+    fs::remove_dir_all(pin_dir).map_err(|source| KernelError::Io {
         action: "cannot remove",
         path: pin_dir.to_owned(),
         source,
@@ -127,7 +127,10 @@ pub fn unload(pin_dir: &Path) -> Result<(), Error> {
 }
 
 /// A start that fails takes back what it made; what was pinned before it stays.
-pub(super) fn start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream), Error> {
+pub(super) fn start(
+    options: &Options,
+    tables: &Tables,
+) -> Result<(Kernel, EventStream), KernelError> {
     let is_first = !options.pin_dir.exists();
     let started = try_start(options, tables);
     if started.is_err() && is_first && options.pin_dir.exists() {
@@ -137,12 +140,12 @@ pub(super) fn start(options: &Options, tables: &Tables) -> Result<(Kernel, Event
     started
 }
 
-fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream), Error> {
+fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream), KernelError> {
     host::require_root()?;
     known_tiers(&options.require)?;
     let hierarchy = host::cgroup_root(Path::new(""))?;
     let cgroup_root = host::cgroup_root(&options.cgroup_root)?;
-    let cgroup = File::open(&cgroup_root).map_err(|source| Error::Io {
+    let cgroup = File::open(&cgroup_root).map_err(|source| KernelError::Io {
         action: "cannot open",
         path: cgroup_root.clone(),
         source,
@@ -154,7 +157,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     same_abi(pins)?;
 
     let host = Host::read()?;
-    let mut ebpf = host.load_object(Some(pins), &options.limits)?;
+    let mut ebpf = host.load_object(Some(pins), options.limits)?;
     let hooks = host.load_hooks(&mut ebpf);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
@@ -190,15 +193,15 @@ struct Host {
 }
 
 impl Host {
-    fn read() -> Result<Self, Error> {
+    fn read() -> Result<Self, KernelError> {
         Ok(Self {
-            btf: Btf::from_sys_fs().map_err(|_source| Error::NoBtf)?,
+            btf: Btf::from_sys_fs().map_err(|_source| KernelError::NoBtf)?,
             layout: Layout::of_this_kernel()?,
         })
     }
 
     /// Makes the maps, or takes the pinned ones.
-    fn load_object(&self, pins: Option<&Path>, limits: &Limits) -> Result<Ebpf, Error> {
+    fn load_object(&self, pins: Option<&Path>, limits: Limits) -> Result<Ebpf, KernelError> {
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&self.btf));
         for (global, offset) in self.layout.found() {
@@ -211,10 +214,12 @@ impl Host {
                 loader.map_pin_path(name, pins.join(name));
             }
         }
-        loader.load(object()?).map_err(|error| Error::Refused {
-            name: "object".to_owned(),
-            detail: innermost(&error),
-        })
+        loader
+            .load(object()?)
+            .map_err(|error| KernelError::Refused {
+                name: "object".to_owned(),
+                detail: innermost(&error),
+            })
     }
 
     fn load_hooks(&self, ebpf: &mut Ebpf) -> Vec<Hook> {
@@ -227,21 +232,21 @@ impl Host {
     }
 }
 
-fn known_tiers(required: &[String]) -> Result<(), Error> {
+fn known_tiers(required: &[String]) -> Result<(), KernelError> {
     let known = TierKind::ALL.map(TierKind::name);
     match required.iter().find(|tier| !known.contains(&tier.as_str())) {
         None => Ok(()),
-        Some(tier) => Err(Error::UnknownTier { tier: tier.clone() }),
+        Some(tier) => Err(KernelError::UnknownTier { tier: tier.clone() }),
     }
 }
 
 /// Without the cgroup tier nothing is enforced, so it is always required.
-fn require(required: &[String], hooks: &[Hook]) -> Result<(), Error> {
+fn require(required: &[String], hooks: &[Hook]) -> Result<(), KernelError> {
     for tier in coverage::tiers(hooks) {
         let is_required =
             tier.name == TierKind::Cgroup.name() || required.iter().any(|name| name == tier.name);
         if is_required && !tier.active {
-            return Err(Error::Required {
+            return Err(KernelError::Required {
                 tier: tier.name.to_owned(),
                 detail: tier.detail,
             });
@@ -251,7 +256,7 @@ fn require(required: &[String], hooks: &[Hook]) -> Result<(), Error> {
 }
 
 /// Refuses pins whose maps hold something else than this build writes.
-fn same_abi(pins: &Path) -> Result<(), Error> {
+fn same_abi(pins: &Path) -> Result<(), KernelError> {
     if !pins.join(merestone_abi::maps::ABI).exists() {
         return Ok(());
     }
@@ -263,21 +268,21 @@ fn same_abi(pins: &Path) -> Result<(), Error> {
     if got == ABI_VERSION || got == 0 {
         return Ok(());
     }
-    Err(Error::OtherAbi {
+    Err(KernelError::OtherAbi {
         path: pins.to_owned(),
         got,
         expected: ABI_VERSION,
     })
 }
 
-fn claim_abi(pins: &Path) -> Result<(), Error> {
+fn claim_abi(pins: &Path) -> Result<(), KernelError> {
     let mut abi: Array<_, u32> = maps::open(pins, merestone_abi::maps::ABI)?;
     abi.set(0, ABI_VERSION, 0)
         .map_err(|error| failed(merestone_abi::maps::ABI, &error))
 }
 
 /// Writes what guards; never takes a device away.
-pub(super) fn fill_devices(maps: &mut Maps, extra: &[DeviceRule]) -> Result<(), Error> {
+pub(super) fn fill_devices(maps: &mut Maps, extra: &[DeviceRule]) -> Result<(), KernelError> {
     let known = devices::rules(&host::read("/proc/devices")?);
     for rule in known.iter().chain(extra) {
         maps.devices
@@ -287,7 +292,11 @@ pub(super) fn fill_devices(maps: &mut Maps, extra: &[DeviceRule]) -> Result<(), 
     Ok(())
 }
 
-fn fill_tree_roots(maps: &mut Maps, hierarchy: &Path, roots: &[PathBuf]) -> Result<(), Error> {
+fn fill_tree_roots(
+    maps: &mut Maps,
+    hierarchy: &Path,
+    roots: &[PathBuf],
+) -> Result<(), KernelError> {
     let wanted: Vec<u64> = roots
         .iter()
         .filter_map(|root| cgroups::id(&hierarchy.join(root)))

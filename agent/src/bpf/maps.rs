@@ -1,6 +1,6 @@
 //! Handles on the pinned maps, by type.
 
-use super::Error;
+use super::KernelError;
 use super::error::innermost;
 use super::wire::Wire;
 use aya::maps::lpm_trie::LpmTrie;
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Maps {
 
 impl Maps {
     /// Opens them where they are pinned.
-    pub(super) fn open(pins: &Path) -> Result<Self, Error> {
+    pub(super) fn open(pins: &Path) -> Result<Self, KernelError> {
         Ok(Self {
             settings: open(pins, maps::SETTINGS)?,
             prefixes: open(pins, maps::PREFIXES)?,
@@ -56,7 +56,7 @@ impl Maps {
 }
 
 /// Opens one pinned map as a type.
-pub(super) fn open<T>(pins: &Path, name: &'static str) -> Result<T, Error>
+pub(super) fn open<T>(pins: &Path, name: &'static str) -> Result<T, KernelError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
@@ -68,8 +68,8 @@ where
 }
 
 /// A failed operation on the map `name`.
-pub(super) fn failed(name: &'static str, error: &MapError) -> Error {
-    Error::Map {
+pub(super) fn failed(name: &'static str, error: &MapError) -> KernelError {
+    KernelError::Map {
         name,
         detail: innermost(error),
     }

@@ -29,7 +29,7 @@ pub use boundary::{TablePrefix, Tables};
 pub use counts::Counter;
 pub use coverage::Tier;
 pub use devices::DeviceRule;
-pub use error::Error;
+pub use error::KernelError;
 pub use events::EventStream;
 pub use hooks::Hook;
 pub use load::{Limits, Options, Preflight, Program, probe, unload};
@@ -59,18 +59,18 @@ pub struct Kernel {
 impl Kernel {
     /// Loads, installs the boundary, attaches, pins, then scans for processes
     /// that hold a GPU already.
-    pub fn start(options: &Options, tables: &Tables) -> Result<(Self, EventStream), Error> {
+    pub fn start(options: &Options, tables: &Tables) -> Result<(Self, EventStream), KernelError> {
         load::start(options, tables)
     }
 
     /// Makes a boundary live, as a whole. Blocks for a tenth of a second.
     /// Returns its generation.
-    pub fn install(&mut self, tables: &Tables) -> Result<u32, Error> {
+    pub fn install(&mut self, tables: &Tables) -> Result<u32, KernelError> {
         boundary::install(&mut self.maps, tables)
     }
 
     /// The live generation and the modes.
-    pub fn settings(&self) -> Result<Settings, Error> {
+    pub fn settings(&self) -> Result<Settings, KernelError> {
         boundary::settings(&self.maps)
     }
 
@@ -100,36 +100,36 @@ impl Kernel {
     }
 
     /// All counters that are not zero.
-    pub fn counters(&self) -> Result<Vec<Counter>, Error> {
+    pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         counts::counters(&self.maps)
     }
 
     /// What was lost, by reason.
-    pub fn lost(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+    pub fn lost(&self) -> Result<Vec<(&'static str, u64)>, KernelError> {
         counts::lost(&self.maps)
     }
 
     /// What each group sent and was refused.
-    pub fn group_counts(&self) -> Result<Vec<(GroupId, GroupCount)>, Error> {
+    pub fn group_counts(&self) -> Result<Vec<(GroupId, GroupCount)>, KernelError> {
         counts::by_group(&self.maps)
     }
 
     /// The guarded cgroups. Trees have no entry here; see [`Kernel::tasks`].
-    pub fn groups(&self) -> Result<Vec<(GroupId, Group)>, Error> {
+    pub fn groups(&self) -> Result<Vec<(GroupId, Group)>, KernelError> {
         let ids: Vec<GroupId> = reap::keys(merestone_abi::maps::GROUPS, self.maps.groups.keys())?;
         let entry = |id| Some((id, self.maps.groups.get(&id, 0).ok()?.0));
         Ok(ids.into_iter().filter_map(entry).collect())
     }
 
     /// The guarded processes, by thread group id.
-    pub fn tasks(&self) -> Result<Vec<(u32, Task)>, Error> {
+    pub fn tasks(&self) -> Result<Vec<(u32, Task)>, KernelError> {
         let ids: Vec<u32> = reap::keys(merestone_abi::maps::TASKS, self.maps.tasks.keys())?;
         let entry = |id| Some((id, self.maps.tasks.get(&id, 0).ok()?.0));
         Ok(ids.into_iter().filter_map(entry).collect())
     }
 
     /// To be called with every event: a new group's members get their entries.
-    pub fn follow(&mut self, event: &Event) -> Result<(), Error> {
+    pub fn follow(&mut self, event: &Event) -> Result<(), KernelError> {
         if event.kind == EventKind::GUARD {
             scan::adopt(&mut self.maps, &self.hierarchy, event.group)?;
         }
@@ -138,7 +138,7 @@ impl Kernel {
 
     /// To be called every few seconds: forgets processes that ended and lets
     /// go of groups that stayed empty. Returns the latter.
-    pub fn reap(&mut self, now: Instant) -> Result<Vec<GroupId>, Error> {
+    pub fn reap(&mut self, now: Instant) -> Result<Vec<GroupId>, KernelError> {
         reap::round(
             &mut self.maps,
             &self.hierarchy,
@@ -150,18 +150,18 @@ impl Kernel {
 
     /// Lets a group go at once: the operator's explicit wish. Its processes
     /// keep their own entries.
-    pub fn release_group(&mut self, group: GroupId) -> Result<(), Error> {
+    pub fn release_group(&mut self, group: GroupId) -> Result<(), KernelError> {
         reap::release(&mut self.maps, group)
     }
 
     /// Reads `/proc/devices` again: a driver loaded since has a new major.
-    pub fn refresh_devices(&mut self) -> Result<(), Error> {
+    pub fn refresh_devices(&mut self) -> Result<(), KernelError> {
         load::fill_devices(&mut self.maps, &self.devices)
     }
 
     /// Guards processes that hold a GPU and are not guarded yet, e.g. after
     /// [`Kernel::refresh_devices`].
-    pub fn scan(&mut self) -> Result<Vec<Event>, Error> {
+    pub fn scan(&mut self) -> Result<Vec<Event>, KernelError> {
         scan::guard_holders(&mut self.maps, &self.hierarchy)
     }
 

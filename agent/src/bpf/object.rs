@@ -1,21 +1,19 @@
 //! The eBPF object this build carries, and its digest.
 
-use super::Error;
+use super::KernelError;
 use sha2::{Digest as _, Sha256};
 
 #[cfg(bpf_object)]
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/merestone.o"));
-
-/// The object's bytes, or why there are none.
-#[cfg(bpf_object)]
-pub fn object() -> Result<&'static [u8], Error> {
-    Ok(OBJECT)
-}
-
-/// The object's bytes, or why there are none.
+static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
+    env!("OUT_DIR"),
+    "/merestone.o"
+)));
 #[cfg(not(bpf_object))]
-pub fn object() -> Result<&'static [u8], Error> {
-    Err(Error::NoObject)
+static OBJECT: Option<&[u8]> = None;
+
+/// The object's bytes, or why there are none.
+pub fn object() -> Result<&'static [u8], KernelError> {
+    OBJECT.ok_or(KernelError::NoObject)
 }
 
 /// SHA-256 of the object, where this build carries one.

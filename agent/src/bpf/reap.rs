@@ -4,7 +4,7 @@
 //! gone, for the whole grace period, because the kernel sends what closed
 //! sockets still hold for minutes; and never while a process of it lives.
 
-use super::Error;
+use super::KernelError;
 use super::cgroups;
 use super::maps::{Maps, failed, is_absent};
 use super::scan;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// How long a group must have been empty. An orphaned TCP socket gives up
 /// after at most `tcp_orphan_retries` (8) backed-off timeouts, under 15 min.
-pub const RELEASE_AFTER: Duration = Duration::from_mins(15);
+pub const RELEASE_AFTER: Duration = Duration::from_secs(15 * 60);
 /// How long an ended process keeps its entry: its sockets were closed, and
 /// marked by what they sent, as it ended.
 const FORGET_AFTER_S: u64 = 60;
@@ -33,7 +33,7 @@ pub(super) fn round(
     emptied: &mut Emptied,
     now: Instant,
     release_after: Duration,
-) -> Result<Vec<GroupId>, Error> {
+) -> Result<Vec<GroupId>, KernelError> {
     let living = forget_ended(maps)?;
     let groups: Vec<GroupId> = keys(maps::GROUPS, maps.groups.keys())?;
     let paths = if groups.is_empty() {
@@ -67,7 +67,7 @@ pub(super) fn round(
 }
 
 /// Removes entries of processes that are gone. Returns the groups of the rest.
-fn forget_ended(maps: &mut Maps) -> Result<BTreeSet<GroupId>, Error> {
+fn forget_ended(maps: &mut Maps) -> Result<BTreeSet<GroupId>, KernelError> {
     let now_s = scan::boot_ns() / 1_000_000_000;
     let mut living = BTreeSet::new();
     let pids: Vec<u32> = keys(maps::TASKS, maps.tasks.keys())?;
@@ -103,7 +103,7 @@ fn populated(path: &Path) -> bool {
 }
 
 /// Lets a group go at once.
-pub(super) fn release(maps: &mut Maps, group: GroupId) -> Result<(), Error> {
+pub(super) fn release(maps: &mut Maps, group: GroupId) -> Result<(), KernelError> {
     if let Err(error) = maps.groups.remove(&group)
         && !is_absent(&error)
     {
@@ -116,7 +116,7 @@ pub(super) fn release(maps: &mut Maps, group: GroupId) -> Result<(), Error> {
 pub(super) fn keys<K: Ord>(
     name: &'static str,
     keys: impl Iterator<Item = Result<K, aya::maps::MapError>>,
-) -> Result<Vec<K>, Error> {
+) -> Result<Vec<K>, KernelError> {
     // A key that goes while it is the cursor starts the walk again, so the
     // number of steps is bounded by more than the map can hold.
     let limit = 4 * usize::try_from(maps::MAX_TASKS).unwrap_or(usize::MAX);

@@ -6,7 +6,7 @@
 //! It only ever adds. It runs after the hooks are attached, so that whatever
 //! it misses by racing, they see.
 
-use super::Error;
+use super::KernelError;
 use super::cgroups;
 use super::maps::{Maps, failed};
 use super::wire::Wire;
@@ -26,7 +26,7 @@ use std::path::Path;
 const BPF_NOEXIST: u64 = 1;
 
 /// Guards every process that holds a GPU already. The events say so.
-pub(super) fn guard_holders(maps: &mut Maps, root: &Path) -> Result<Vec<Event>, Error> {
+pub(super) fn guard_holders(maps: &mut Maps, root: &Path) -> Result<Vec<Event>, KernelError> {
     let mut events = Vec::new();
     for pid in processes() {
         if let Some((device, class)) = held_device(maps, pid)
@@ -80,7 +80,7 @@ fn guard(
     pid: u32,
     device: Device,
     class: DeviceClass,
-) -> Result<Option<Event>, Error> {
+) -> Result<Option<Event>, KernelError> {
     let Some(path) = cgroups::of_process(pid) else {
         return Ok(None); // it has ended
     };
@@ -143,7 +143,7 @@ fn guard(
 
 /// Gives every member of a group its own entry: processes of its cgroups, or
 /// of its tree; and marks the sockets of a tree's.
-pub(super) fn adopt(maps: &mut Maps, root: &Path, group: GroupId) -> Result<(), Error> {
+pub(super) fn adopt(maps: &mut Maps, root: &Path, group: GroupId) -> Result<(), KernelError> {
     if group & TREE_GROUP == 0 {
         let Some(path) = cgroups::walk(root).remove(&group) else {
             return Ok(());
@@ -244,7 +244,7 @@ fn record(
     group: GroupId,
     flags: u32,
     parent: u32,
-) -> Result<bool, Error> {
+) -> Result<bool, KernelError> {
     let entry = Task {
         group,
         since_boot_ns: boot_ns(),
@@ -263,7 +263,7 @@ fn record(
 }
 
 /// `Ok(false)` where there was an entry.
-fn added(name: &'static str, result: Result<(), MapError>) -> Result<bool, Error> {
+fn added(name: &'static str, result: Result<(), MapError>) -> Result<bool, KernelError> {
     match result {
         Ok(()) => Ok(true),
         Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(libc::EEXIST) => {
@@ -274,7 +274,7 @@ fn added(name: &'static str, result: Result<(), MapError>) -> Result<bool, Error
 }
 
 /// Adds to the agent's half of the count of tasks: what it took away.
-pub(super) fn count_removed(maps: &mut Maps, removed: i64) -> Result<(), Error> {
+pub(super) fn count_removed(maps: &mut Maps, removed: i64) -> Result<(), KernelError> {
     let error = |error: MapError| failed(maps::TASK_COUNT, &error);
     let before = maps.task_count.get(&Armed::AGENT, 0).map_err(error)?;
     maps.task_count
@@ -282,7 +282,7 @@ pub(super) fn count_removed(maps: &mut Maps, removed: i64) -> Result<(), Error> 
         .map_err(error)
 }
 
-fn arm(maps: &mut Maps, mask: u64) -> Result<(), Error> {
+fn arm(maps: &mut Maps, mask: u64) -> Result<(), KernelError> {
     let error = |error: MapError| failed(maps::ARMED, &error);
     let before = maps.armed.get(&Armed::AGENT, 0).map_err(error)?;
     maps.armed

@@ -79,9 +79,19 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
 
 fn preflight(config: &Config) -> Preflight {
     let mut items = vec![
-        required("privileges", privilege::require_root_capabilities().map(|_| "all there".to_owned())),
-        required("boundary", policy::load(&config.boundary).map(|boundary| format!("{} is sound", boundary.name))),
-        required("bpffs", privilege::bpffs(&config.enforcement.pin_dir).map(|()| config.enforcement.pin_dir.display().to_string())),
+        required(
+            "privileges",
+            privilege::require_root_capabilities().map(|_| "all there".to_owned()),
+        ),
+        required(
+            "boundary",
+            policy::load(&config.boundary).map(|boundary| format!("{} is sound", boundary.name)),
+        ),
+        required(
+            "bpffs",
+            privilege::bpffs(&config.enforcement.pin_dir)
+                .map(|()| config.enforcement.pin_dir.display().to_string()),
+        ),
     ];
     let root = privilege::cgroup_root(config.enforcement.cgroup_root.as_deref());
     let (mut tiers, mut hooks, mut uncovered) = (Vec::new(), Vec::new(), Vec::new());
@@ -94,14 +104,20 @@ fn preflight(config: &Config) -> Preflight {
             }
             Err(error) => items.push(required("kernel programs", Err::<String, _>(error))),
         },
-        Err(_) => items.push(required("cgroup v2", root.map(|root| root.display().to_string()))),
+        Err(_) => items.push(required(
+            "cgroup v2",
+            root.map(|root| root.display().to_string()),
+        )),
     }
     items.extend(tiers.iter().map(|tier| tier_item(tier, config)));
     items.push(required("tpm", tpm(config)));
     items.push(gpu(config));
     Preflight {
         ready: items.iter().all(|item| item.ok || !item.required),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
         items,
         tiers,
         hooks,
@@ -139,8 +155,14 @@ fn hook(hook: bpf::Hook) -> HookInfo {
 fn tier_item(tier: &TierInfo, config: &Config) -> Item {
     let (name, cost) = match tier.name.as_str() {
         "cgroup" => ("tier cgroup", "nothing can be held"),
-        "lineage" => ("tier lineage", "a guarded process's children are held by their cgroup alone"),
-        _ => ("tier lsm", "other socket families and passed sockets are not covered"),
+        "lineage" => (
+            "tier lineage",
+            "a guarded process's children are held by their cgroup alone",
+        ),
+        _ => (
+            "tier lsm",
+            "other socket families and passed sockets are not covered",
+        ),
     };
     let required = tier.name == "cgroup" || config.enforcement.require.contains(&tier.name);
     Item {
@@ -161,7 +183,10 @@ fn tpm(config: &Config) -> Result<String, merestone_tpm::TpmError> {
     } else {
         ""
     };
-    Ok(format!("{} {}{kind}", properties.manufacturer, properties.vendor))
+    Ok(format!(
+        "{} {}{kind}",
+        properties.manufacturer, properties.vendor
+    ))
 }
 
 fn gpu(config: &Config) -> Item {
@@ -209,7 +234,12 @@ fn text(preflight: &Preflight) -> String {
     }
     for hook in preflight.hooks.iter().filter(|hook| !hook.loads) {
         let why = hook.refused.as_deref().unwrap_or_default();
-        writeln!(out, "hook {} ({}) does not load: {why}", hook.name, hook.tier).ok();
+        writeln!(
+            out,
+            "hook {} ({}) does not load: {why}",
+            hook.name, hook.tier
+        )
+        .ok();
     }
     for way in &preflight.uncovered {
         writeln!(out, "not covered here: {way}").ok();

@@ -40,7 +40,11 @@ pub(super) fn execute(globals: &Globals, command: Command) -> Result<Exit, Failu
     let Command::Trust(args) = command;
     let config = globals.load()?;
     let inputs = inputs(&config, &args.boundary)?;
-    output::file(&args.out, export::trust_file(&inputs).as_bytes(), args.force)?;
+    output::file(
+        &args.out,
+        export::trust_file(&inputs).as_bytes(),
+        args.force,
+    )?;
     output::say(&format!(
         "{}: node {}, attestation key {}\ncarry it to the verifier by a way you trust",
         args.out.display(),
@@ -55,7 +59,10 @@ fn inputs(config: &Config, more: &[PathBuf]) -> Result<TrustInputs, Failure> {
     let sessions = Reader::open(&config.state_dir).and_then(|reader| reader.sessions());
     let sessions = sessions.map_err(|error| Failure::of(&error))?;
     let Some(last) = sessions.last() else {
-        let message = format!("no session was sealed yet in {}", config.state_dir.display());
+        let message = format!(
+            "no session was sealed yet in {}",
+            config.state_dir.display()
+        );
         return Err(Failure::new(Exit::No, message).hint("run the agent first: merestone run"));
     };
     let statement: SessionStatement =

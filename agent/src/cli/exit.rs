@@ -59,15 +59,6 @@ impl Failure {
         Self { exit, ..self }
     }
 
-    /// For a command whose other half is not in this build.
-    #[must_use]
-    pub(super) fn unconnected(command: &str) -> Self {
-        Self::new(
-            Exit::No,
-            format!("`{command}` is not connected in this build"),
-        )
-    }
-
     /// From any error: its causes on one line, each said once, since many
     /// errors already repeat theirs.
     #[must_use]

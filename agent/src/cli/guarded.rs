@@ -3,6 +3,7 @@
 use super::{Exit, Failure, Globals, ask, output};
 use crate::api::{GuardedGroup, Reply, Request};
 use crate::config::Config;
+use std::fmt::Write as _;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,7 +28,7 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn groups(config: &Config) -> Result<Vec<GuardedGroup>, Failure> {
-    match ask::once(config, &Request::Guarded)? {
+    match ask::once(config, &Request::Guarded {})? {
         Reply::Guarded { groups } => Ok(groups),
         other => Err(ask::unexpected(&other)),
     }
@@ -41,11 +42,18 @@ fn text(group: &GuardedGroup) -> String {
     };
     let mut text = format!(
         "{name}\n  since {}: pid {} opened {} ({})\n  {} packets out, {} refused, {} audited",
-        group.since, group.opener, group.device, group.class, group.allowed, group.denied, group.audited
+        group.since,
+        group.opener,
+        group.device,
+        group.class,
+        group.allowed,
+        group.denied,
+        group.audited
     );
     for process in &group.processes {
         let exe = process.exe.as_deref().unwrap_or(&process.comm);
-        text.push_str(&format!("\n  {:>8} {exe}", process.pid));
+        // Writing to a string cannot fail.
+        write!(text, "\n  {:>8} {exe}", process.pid).ok();
     }
     text
 }

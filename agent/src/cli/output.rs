@@ -61,7 +61,10 @@ pub(super) fn file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure
     let beside = Path::new(&beside);
     let written = std::fs::write(beside, bytes).and_then(|()| std::fs::rename(beside, path));
     written.map_err(|error| {
-        Failure::new(Exit::No, format!("cannot write {}: {error}", path.display()))
-            .hint("name a file in a directory you may write to")
+        Failure::new(
+            Exit::No,
+            format!("cannot write {}: {error}", path.display()),
+        )
+        .hint("name a file in a directory you may write to")
     })
 }

@@ -1,7 +1,7 @@
 //! `merestone status` and `merestone policy reload`: asking the running agent.
 
 use super::{Exit, Failure, Globals, ask, output};
-use crate::api::{Reply, Request, Status};
+use crate::api::{EvidenceInfo, Reply, Request, Status};
 use crate::serve::ClientError;
 use std::fmt::Write as _;
 
@@ -15,21 +15,19 @@ pub(super) struct Args {
 
 pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     let config = globals.load()?;
-    let status = match ask::once(&config, &Request::Status) {
+    let status = match ask::once(&config, &Request::Status {}) {
         Ok(Reply::Status(status)) => status,
         Ok(other) => return Err(ask::unexpected(&other)),
         Err(ClientError::NotRunning { path, .. }) => {
             let pins = &config.enforcement.pin_dir;
-            let (held, hint) = if pins.is_dir() {
-                (
-                    format!("; guarded groups stay held by the programs pinned in {}", pins.display()),
-                    "start it with: merestone run",
-                )
+            let held = if pins.is_dir() {
+                let pins = pins.display();
+                format!("; guarded groups stay held by the programs pinned in {pins}")
             } else {
-                (" and no program is pinned: nothing is held".to_owned(), "start it with: merestone run")
+                " and no program is pinned: nothing is held".to_owned()
             };
             let message = format!("no agent answers on {}{held}", path.display());
-            return Err(Failure::new(Exit::No, message).hint(hint));
+            return Err(Failure::new(Exit::No, message).hint("start it with: merestone run"));
         }
         Err(error) => return Err(Failure::of(&error)),
     };
@@ -38,87 +36,114 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     } else {
         output::say(text(&status).trim_end())?;
     }
-    Ok(if status.enforcing { Exit::Yes } else { Exit::No })
+    Ok(if status.enforcing {
+        Exit::Yes
+    } else {
+        Exit::No
+    })
+}
+
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn line(&mut self, name: &str, value: &str) {
+        // Writing to a string cannot fail.
+        writeln!(self.0, "{name:<11} {value}").ok();
+    }
 }
 
 /// What an operator wants to know first comes first.
 fn text(status: &Status) -> String {
-    let mut out = String::new();
-    let word = if status.enforcing { "enforcing" } else { "NOT ENFORCING" };
-    let Status {
-        enforcing: _,
-        mode,
-        version,
-        pid,
-        started,
-        boundary,
-        generation,
-        reload_error,
-        tiers,
-        uncovered,
-        groups,
-        processes,
-        counters,
-        lost,
-        gpu,
-        gpu_detail,
-        gpus,
-        evidence,
-        object_digest,
-    } = status;
-    let mut line = |name: &str, value: &str| {
-        // Writing to a string cannot fail.
-        writeln!(out, "{name:<11} {value}").ok();
+    let mut out = Lines::default();
+    enforcement(&mut out, status);
+    coverage(&mut out, status);
+    out.line("gpu", &format!("{}: {}", status.gpu, status.gpu_detail));
+    for gpu in &status.gpus {
+        out.line("", gpu);
+    }
+    evidence(&mut out, &status.evidence);
+    out.line("object", &format!("sha256:{}", status.object_digest));
+    out.0
+}
+
+fn enforcement(out: &mut Lines, status: &Status) {
+    let word = if status.enforcing {
+        "enforcing"
+    } else {
+        "NOT ENFORCING"
     };
-    line("state", &format!("{word} ({mode}), agent {version}, pid {pid}, since {started}"));
-    line(
-        "boundary",
-        &format!("{} generation {generation} sha256:{}", boundary.name, boundary.digest),
+    out.line(
+        "state",
+        &format!(
+            "{word} ({}), agent {}, pid {}, since {}",
+            status.mode, status.version, status.pid, status.started
+        ),
     );
-    if let Some(error) = reload_error {
-        line("reload", &format!("REFUSED: {error}"));
+    let boundary = &status.boundary;
+    out.line(
+        "boundary",
+        &format!(
+            "{} generation {} sha256:{}",
+            boundary.name, status.generation, boundary.digest
+        ),
+    );
+    if let Some(error) = &status.reload_error {
+        out.line("reload", &format!("REFUSED: {error}"));
     }
-    line("guarded", &format!("{groups} groups, {processes} processes"));
-    for tier in tiers {
+    let guarded = format!("{} groups, {} processes", status.groups, status.processes);
+    out.line("guarded", &guarded);
+}
+
+fn coverage(out: &mut Lines, status: &Status) {
+    for tier in &status.tiers {
         let active = if tier.active { "active" } else { "NOT ACTIVE" };
-        line("tier", &format!("{} {active}: {}", tier.name, tier.detail));
+        out.line("tier", &format!("{} {active}: {}", tier.name, tier.detail));
     }
-    for way in uncovered {
-        line("uncovered", way);
+    for way in &status.uncovered {
+        out.line("uncovered", way);
     }
     let total = |verdict: &str| -> u64 {
+        let counters = status.counters.iter();
         counters
-            .iter()
             .filter(|counter| counter.verdict == verdict)
             .map(|counter| counter.count)
             .sum()
     };
-    line(
+    out.line(
         "decisions",
-        &format!("{} allowed, {} denied, {} audited", total("allow"), total("deny"), total("audit")),
+        &format!(
+            "{} allowed, {} denied, {} audited",
+            total("allow"),
+            total("deny"),
+            total("audit")
+        ),
     );
-    for (reason, count) in lost.iter().filter(|(_, count)| *count > 0) {
-        line("lost", &format!("{count} {reason}"));
+    for (reason, count) in status.lost.iter().filter(|(_, count)| *count > 0) {
+        out.line("lost", &format!("{count} {reason}"));
     }
-    line("gpu", &format!("{gpu}: {gpu_detail}"));
-    for gpu in gpus {
-        line("", gpu);
-    }
-    let software = if evidence.software_tpm { " (a SOFTWARE TPM: proves nothing about this machine)" } else { "" };
-    line("tpm", &format!("{}{software}", evidence.tpm));
-    line(
-        "evidence",
-        &format!("node {}, {} entries, {} epochs sealed", evidence.node, evidence.entries, evidence.epochs),
+}
+
+fn evidence(out: &mut Lines, evidence: &EvidenceInfo) {
+    let software = if evidence.software_tpm {
+        " (a SOFTWARE TPM: proves nothing about this machine)"
+    } else {
+        ""
+    };
+    out.line("tpm", &format!("{}{software}", evidence.tpm));
+    let sealed = format!(
+        "node {}, {} entries, {} epochs sealed",
+        evidence.node, evidence.entries, evidence.epochs
     );
-    line("key", &evidence.ak_name);
+    out.line("evidence", &sealed);
+    out.line("key", &evidence.ak_name);
     if let Some(error) = &evidence.quote_error {
-        line("quote", &format!("FAILING: {error}"));
+        out.line("quote", &format!("FAILING: {error}"));
     }
-    line("object", &format!("sha256:{object_digest}"));
-    out
 }
 
 /// Has the agent read its boundary again.
 pub(super) fn reload(globals: &Globals) -> Result<Exit, Failure> {
-    ask::done(&globals.load()?, &Request::Reload)
+    ask::done(&globals.load()?, &Request::Reload {})
 }

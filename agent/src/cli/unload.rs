@@ -16,8 +16,10 @@ pub(super) struct Args {
 pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     let config = globals.load()?;
     if !args.yes {
-        return Err(Failure::new(Exit::Usage, "this lets every guarded group go")
-            .hint("if that is what you want: merestone unload --yes"));
+        return Err(
+            Failure::new(Exit::Usage, "this lets every guarded group go")
+                .hint("if that is what you want: merestone unload --yes"),
+        );
     }
     if Client::connect(&config.api.socket).is_ok() {
         return Err(Failure::new(Exit::No, "an agent is running")

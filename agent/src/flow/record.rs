@@ -106,7 +106,7 @@ fn lower<T: PartialEq + Copy>(names: &[(T, &str)], code: T) -> Option<String> {
 }
 
 /// The name of an IP protocol, or its number.
-pub fn protocol_name(protocol: u8) -> String {
+fn protocol_name(protocol: u8) -> String {
     match protocol {
         1 => "icmp".to_owned(),
         6 => "tcp".to_owned(),
@@ -119,7 +119,7 @@ pub fn protocol_name(protocol: u8) -> String {
 }
 
 /// An address as the kernel reports it, in the form people write.
-pub fn address(bytes: [u8; 16]) -> IpAddr {
+fn address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 

@@ -41,19 +41,11 @@ impl Watcher {
             .spawn({
                 let stop = Arc::clone(&stop);
                 move || {
-                    let limit = deadline + Duration::from_millis(WAIT_MS.into());
-                    let mut refused = BTreeSet::new();
-                    while !stop.load(Ordering::Relaxed) {
-                        let calls = Calls {
-                            progress: &progress,
-                            limit,
-                        };
-                        let uuids = watch(&nvml, &history, &calls, &mut refused, &stop);
-                        for uuid in uuids.values() {
-                            history.watching(uuid, false);
-                        }
-                        pause(&stop);
-                    }
+                    let calls = Calls {
+                        progress: &progress,
+                        limit: deadline + Duration::from_millis(WAIT_MS.into()),
+                    };
+                    watch_until_stopped(&nvml, &history, &calls, &stop);
                 }
             });
         if let Err(error) = &thread {
@@ -74,6 +66,17 @@ impl Watcher {
         {
             tracing::warn!("the thread that watches XIDs panicked");
         }
+    }
+}
+
+fn watch_until_stopped(nvml: &Nvml, history: &History, calls: &Calls<'_>, stop: &AtomicBool) {
+    let mut refused = BTreeSet::new();
+    while !stop.load(Ordering::Relaxed) {
+        let uuids = watch(nvml, history, calls, &mut refused, stop);
+        for uuid in uuids.values() {
+            history.watching(uuid, false);
+        }
+        pause(stop);
     }
 }
 

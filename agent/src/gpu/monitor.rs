@@ -431,8 +431,8 @@ impl Supervisor {
             now_ms()
         };
         let mut next = GpuSnapshot {
-            detail,
             state,
+            detail,
             ..GpuSnapshot::starting(since_ms)
         };
         // The driver that does not answer, or was let go, is still the one that was there.

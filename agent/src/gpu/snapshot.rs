@@ -103,6 +103,10 @@ pub struct Utilization {
 
 /// Bytes of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "a unit ends the name of what it measures"
+)]
 pub struct Memory {
     /// Installed.
     pub total_bytes: u64,
@@ -114,6 +118,10 @@ pub struct Memory {
 
 /// Megahertz.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "a unit ends the name of what it measures"
+)]
 pub struct Clocks {
     /// Graphics.
     pub graphics_mhz: Option<u32>,

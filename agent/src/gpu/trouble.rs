@@ -83,11 +83,8 @@ pub(super) fn at_opening(call: &str, error: &NvmlError) -> Trouble {
 pub(super) fn words(call: &str, error: &NvmlError) -> String {
     match error {
         // The loader's own words name the file and the reason; the wrapper's leave them out.
-        NvmlError::LibloadingError(loader) => format!(
-            "{}",
-            std::error::Error::source(loader)
-                .map_or_else(|| loader.to_string(), ToString::to_string)
-        ),
+        NvmlError::LibloadingError(loader) => std::error::Error::source(loader)
+            .map_or_else(|| loader.to_string(), ToString::to_string),
         NvmlError::UnexpectedVariant(code) => format!("{call} answered with code {code}"),
         other => format!("{call}: {other}"),
     }

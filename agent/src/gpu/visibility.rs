@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-/// The inode of the initial PID namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h (since 3.8).
+/// The inode of the initial PID namespace: `PROC_PID_INIT_INO`, `include/linux/proc_ns.h` (since 3.8).
 const INITIAL: &str = "pid:[4026531836]";
 
 /// Whether this process is in the initial PID namespace; `None` when `/proc` does not tell.

@@ -12,7 +12,7 @@ use crate::api::{Reply, Request};
 use crate::bpf::{EventStream, Kernel};
 use crate::clock;
 use crate::config::Config;
-use crate::flow::{Fold, FlowEvent, Names, ProcessInfo, Store};
+use crate::flow::{FlowEvent, Fold, Names, ProcessInfo, Store};
 use crate::gpu;
 use crate::ledger::Ledger;
 use crate::policy::Compiled;
@@ -225,7 +225,10 @@ impl Agent {
             self.round(now_ns);
         }
         let evidence = &self.parts.config.evidence;
-        if self.dirty.is_some_and(|since| since.elapsed() >= evidence.epoch) {
+        if self
+            .dirty
+            .is_some_and(|since| since.elapsed() >= evidence.epoch)
+        {
             self.close_epoch(Cause::Work);
         } else if self.last_epoch.elapsed() >= evidence.heartbeat {
             self.close_epoch(Cause::Heartbeat);
@@ -356,12 +359,12 @@ impl Agent {
 
     fn control(&mut self, request: &Request, reply: oneshot::Sender<Reply>) {
         let answer = match request {
-            Request::Status => Reply::Status(Box::new(report::status(self))),
-            Request::Guarded => Reply::Guarded {
+            Request::Status {} => Reply::Status(Box::new(report::status(self))),
+            Request::Guarded {} => Reply::Guarded {
                 groups: report::guarded(self),
             },
-            Request::Reload => self.reload(),
-            Request::Seal => {
+            Request::Reload {} => self.reload(),
+            Request::Seal {} => {
                 self.waiting.push(reply);
                 self.close_epoch(Cause::Work);
                 return;
@@ -439,8 +442,12 @@ impl Agent {
         let last = self.parts.sealer.close_epoch(inputs, Cause::Shutdown);
         match tokio::time::timeout(LAST_QUOTE, last).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error).context("the last epoch is not sealed; the next start seals it"),
-            Err(_late) => anyhow::bail!("the TPM did not seal the last epoch in time; the next start does"),
+            Ok(Err(error)) => {
+                Err(error).context("the last epoch is not sealed; the next start seals it")
+            }
+            Err(_late) => {
+                anyhow::bail!("the TPM did not seal the last epoch in time; the next start does")
+            }
         }
     }
 

@@ -86,7 +86,12 @@ mod tests {
         jsonl.write(&event);
         jsonl.reopen().expect("opens again");
         jsonl.write(&event);
-        let lines = |path: &Path| std::fs::read_to_string(path).expect("reads").lines().count();
+        let lines = |path: &Path| {
+            std::fs::read_to_string(path)
+                .expect("reads")
+                .lines()
+                .count()
+        };
         assert_eq!(lines(&folder.path().join("log/old")), 2);
         assert_eq!(lines(&path), 1);
     }
@@ -95,7 +100,12 @@ mod tests {
     fn a_full_disk_is_counted_and_not_fatal() {
         let mut jsonl = Jsonl {
             path: None,
-            file: Some(OpenOptions::new().write(true).open("/dev/full").expect("opens")),
+            file: Some(
+                OpenOptions::new()
+                    .write(true)
+                    .open("/dev/full")
+                    .expect("opens"),
+            ),
             lost: 0,
         };
         let event = FlowEvent::new(&merestone_abi::Event::default(), Names::default(), 1);

@@ -130,13 +130,7 @@ fn open_evidence(
         chain_pcr: config.evidence.chain_pcr,
         ..SealOptions::default()
     };
-    let core = SealCore::new(
-        Box::new(tpm),
-        Arc::clone(&ledger),
-        opened,
-        options,
-        metrics,
-    )?;
+    let core = SealCore::new(Box::new(tpm), Arc::clone(&ledger), opened, options, metrics)?;
     Ok((Sealer::spawn(core)?, ledger))
 }
 

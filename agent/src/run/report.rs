@@ -111,7 +111,10 @@ pub(super) fn session_inputs(agent: &Agent) -> SessionInputs {
         uncovered: kernel.uncovered(),
         gpu: inventory(&agent.parts.gpu.latest()),
         kernel: evidence::Kernel {
-            release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            release: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
             boot_id: clock::boot_id(),
         },
         site: (*site != crate::config::Site::default()).then(|| evidence::Site {
@@ -169,9 +172,10 @@ fn inventory(snapshot: &GpuSnapshot) -> evidence::GpuInventory {
                 pci: device.pci_bus_id.clone(),
                 memory_bytes: device.memory.as_ref().map(|memory| memory.total_bytes),
                 vbios: None,
-                confidential: device.confidential.as_ref().map(|state| {
-                    if state.enabled { "on" } else { "off" }.to_owned()
-                }),
+                confidential: device
+                    .confidential
+                    .as_ref()
+                    .map(|state| if state.enabled { "on" } else { "off" }.to_owned()),
             })
             .collect(),
     }
@@ -239,7 +243,9 @@ pub(super) fn status(agent: &Agent) -> Status {
     let kernel = &agent.parts.kernel;
     let gpu = agent.parts.gpu.latest();
     let tiers = tiers(kernel.tiers());
-    let attached = tiers.iter().any(|tier| tier.name == "cgroup" && tier.active);
+    let attached = tiers
+        .iter()
+        .any(|tier| tier.name == "cgroup" && tier.active);
     let counters = kernel.counters().unwrap_or_default();
     Status {
         enforcing: attached && !agent.parts.boundary.audit,
@@ -290,7 +296,10 @@ fn evidence_info(agent: &Agent) -> EvidenceInfo {
         epochs: seal.epochs,
         last_quote_ms: seal.last_epoch_ms,
         quote_error: seal.error,
-        tpm: format!("{} {} firmware {}", seal.tpm.manufacturer, seal.tpm.vendor, seal.tpm.firmware),
+        tpm: format!(
+            "{} {} firmware {}",
+            seal.tpm.manufacturer, seal.tpm.vendor, seal.tpm.firmware
+        ),
         software_tpm: seal.tpm.software,
         node: seal.node,
         ak_name: seal.ak_name,
@@ -310,10 +319,21 @@ fn group_ids(agent: &Agent) -> BTreeSet<GroupId> {
 
 /// The guarded groups, with who is in them now.
 pub(super) fn guarded(agent: &mut Agent) -> Vec<GuardedGroup> {
-    let groups: BTreeMap<_, _> = agent.parts.kernel.groups().unwrap_or_default().into_iter().collect();
+    let groups: BTreeMap<_, _> = agent
+        .parts
+        .kernel
+        .groups()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
     let tasks = agent.parts.kernel.tasks().unwrap_or_default();
-    let counts: BTreeMap<_, _> =
-        agent.parts.kernel.group_counts().unwrap_or_default().into_iter().collect();
+    let counts: BTreeMap<_, _> = agent
+        .parts
+        .kernel
+        .group_counts()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
     group_ids(agent)
         .into_iter()
         .map(|id| {
@@ -323,10 +343,18 @@ pub(super) fn guarded(agent: &mut Agent) -> Vec<GuardedGroup> {
                 .map(|path| workload::classify_cgroup(std::path::Path::new(path)))
                 .unwrap_or_default();
             let count = counts.get(&id).copied().unwrap_or_default();
-            let origin = groups.get(&id).copied().unwrap_or_else(|| tree_origin(agent, id, &tasks));
+            let origin = groups
+                .get(&id)
+                .copied()
+                .unwrap_or_else(|| tree_origin(agent, id, &tasks));
             GuardedGroup {
                 id,
-                kind: if id & TREE_GROUP == 0 { "cgroup" } else { "tree" }.to_owned(),
+                kind: if id & TREE_GROUP == 0 {
+                    "cgroup"
+                } else {
+                    "tree"
+                }
+                .to_owned(),
                 container_id: container.container_id,
                 pod_uid: container.pod_uid,
                 processes: processes(agent, id, cgroup.as_deref(), &tasks),
@@ -376,7 +404,11 @@ fn processes(
         .map(|(tgid, _)| *tgid)
         .collect();
     if let Some(cgroup) = cgroup {
-        let file = agent.attributor.root().join(cgroup.trim_start_matches('/')).join("cgroup.procs");
+        let file = agent
+            .attributor
+            .root()
+            .join(cgroup.trim_start_matches('/'))
+            .join("cgroup.procs");
         let listed = fs::read_to_string(file).unwrap_or_default();
         pids.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()));
     }

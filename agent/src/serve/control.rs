@@ -153,7 +153,10 @@ async fn flows(
     for event in past {
         send(write, &Reply::Flow(Box::new(FlowEvent::clone(&event)))).await?;
     }
-    while follow {
+    loop {
+        if !follow {
+            break;
+        }
         match new.recv().await {
             Ok(event) if wanted(&event) => {
                 let event = Arc::unwrap_or_clone(event);
@@ -180,10 +183,7 @@ fn refused(error: String, hint: Option<String>) -> Reply {
     Reply::Refused { error, hint }
 }
 
-async fn send(
-    write: &mut (impl tokio::io::AsyncWrite + Unpin),
-    reply: &Reply,
-) -> io::Result<()> {
+async fn send(write: &mut (impl tokio::io::AsyncWrite + Unpin), reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_vec(reply).map_err(io::Error::other)?;
     line.push(b'\n');
     match tokio::time::timeout(PATIENCE, write.write_all(&line)).await {
@@ -227,12 +227,12 @@ mod tests {
             verdict: merestone_abi::Verdict::DENY,
             ..Default::default()
         };
-        store.push(FlowEvent::new(&event, Default::default(), 1));
+        store.push(FlowEvent::new(&event, crate::flow::Names::default(), 1));
         let allowed = merestone_abi::Event {
             verdict: merestone_abi::Verdict::ALLOW,
             ..event
         };
-        store.push(FlowEvent::new(&allowed, Default::default(), 1));
+        store.push(FlowEvent::new(&allowed, crate::flow::Names::default(), 1));
         tokio::spawn(control(listener, calls, store));
         let replies = tokio::task::spawn_blocking(move || {
             let request = Request::Flows {

@@ -8,7 +8,7 @@ use super::Call;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use std::io;
 use std::net::SocketAddr;
@@ -65,11 +65,7 @@ fn silent() -> Response {
 
 async fn metrics(State(calls): State<mpsc::Sender<Call>>) -> Response {
     match ask(&calls, |reply| Call::Scrape { reply }).await {
-        Some(text) => (
-            [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-            text,
-        )
-            .into_response(),
+        Some(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         None => silent(),
     }
 }

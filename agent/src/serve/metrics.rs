@@ -22,9 +22,21 @@ pub struct Readings<'a> {
 /// Renders the exposition.
 pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
-    let status = readings.status;
+    state(&registry, readings.status)?;
+    coverage(&registry, readings.status)?;
+    decisions(&registry, readings.status)?;
+    evidence(&registry, readings)?;
+    for metric in &readings.gpu {
+        gpu_metric(&registry, metric)?;
+    }
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+}
+
+fn state(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
     gauge(
-        &registry,
+        registry,
         "merestone_build_info",
         "Always 1; the version and the kernel object.",
         &[
@@ -34,14 +46,14 @@ pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
         1,
     )?;
     gauge(
-        &registry,
+        registry,
         "merestone_enforcing",
         "1 where the cgroup tier is attached and the boundary enforces.",
         &[],
         i64::from(status.enforcing),
     )?;
     gauge(
-        &registry,
+        registry,
         "merestone_boundary_info",
         "Always 1; the boundary in force.",
         &[
@@ -51,29 +63,33 @@ pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
         1,
     )?;
     gauge(
-        &registry,
+        registry,
         "merestone_config_last_reload_successful",
         "1 where the last reload of the boundary was accepted.",
         &[],
         i64::from(status.reload_error.is_none()),
     )?;
     gauge(
-        &registry,
+        registry,
         "merestone_guarded_cgroups",
         "Guarded groups: cgroups and process trees.",
         &[],
         to_i64(status.groups as u64),
     )?;
     gauge(
-        &registry,
+        registry,
         "merestone_guarded_processes",
         "Guarded processes the kernel knows.",
         &[],
         to_i64(status.processes as u64),
     )?;
+    Ok(())
+}
+
+fn coverage(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
     for tier in &status.tiers {
         gauge(
-            &registry,
+            registry,
             "merestone_enforcement_tier",
             "1 where every program of the tier is attached.",
             &[("tier", &tier.name)],
@@ -82,51 +98,17 @@ pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
     }
     for way in &status.uncovered {
         gauge(
-            &registry,
+            registry,
             "merestone_uncovered_info",
             "Always 1; a way out that nothing on this host covers.",
             &[("way", way)],
             1,
         )?;
     }
-    flows(&registry, status)?;
-    for (reason, count) in &status.lost {
-        counter(
-            &registry,
-            "merestone_events_lost_total",
-            "Events and entries lost, by reason; no verdict depends on them.",
-            &[("reason", reason)],
-            *count,
-        )?;
-    }
-    evidence(&registry, readings)?;
-    for metric in &readings.gpu {
-        let labels: Vec<_> = metric
-            .labels
-            .iter()
-            .map(|(label, value)| (*label, value.as_str()))
-            .collect();
-        let options = options(metric.name, metric.help, &labels);
-        match metric.kind {
-            gpu::Kind::Gauge => {
-                let gauge = Gauge::with_opts(options)?;
-                gauge.set(metric.value);
-                registry.register(Box::new(gauge))?;
-            }
-            gpu::Kind::Counter => {
-                let counter = Counter::with_opts(options)?;
-                // A counter below zero is none; the library would panic on it.
-                counter.inc_by(metric.value.max(0.0));
-                registry.register(Box::new(counter))?;
-            }
-        }
-    }
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut text)?;
-    String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    Ok(())
 }
 
-fn flows(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+fn decisions(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
     for count in &status.counters {
         counter(
             registry,
@@ -140,7 +122,38 @@ fn flows(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> 
             count.count,
         )?;
     }
+    for (reason, count) in &status.lost {
+        counter(
+            registry,
+            "merestone_events_lost_total",
+            "Events and entries lost, by reason; no verdict depends on them.",
+            &[("reason", reason)],
+            *count,
+        )?;
+    }
     Ok(())
+}
+
+fn gpu_metric(registry: &Registry, metric: &gpu::Metric) -> Result<(), prometheus::Error> {
+    let labels: Vec<_> = metric
+        .labels
+        .iter()
+        .map(|(label, value)| (*label, value.as_str()))
+        .collect();
+    let options = options(metric.name, metric.help, &labels);
+    match metric.kind {
+        gpu::Kind::Gauge => {
+            let gauge = Gauge::with_opts(options)?;
+            gauge.set(metric.value);
+            registry.register(Box::new(gauge))
+        }
+        gpu::Kind::Counter => {
+            let counter = Counter::with_opts(options)?;
+            // A counter below zero is none; the library would panic on it.
+            counter.inc_by(metric.value.max(0.0));
+            registry.register(Box::new(counter))
+        }
+    }
 }
 
 fn evidence(registry: &Registry, readings: &Readings<'_>) -> Result<(), prometheus::Error> {
@@ -153,7 +166,10 @@ fn evidence(registry: &Registry, readings: &Readings<'_>) -> Result<(), promethe
         evidence.entries,
     )?;
     if let Some(last) = evidence.last_quote_ms {
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds fit 2^53 until the year 287396")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "milliseconds fit 2^53 until the year 287396"
+        )]
         float(
             registry,
             "merestone_last_quote_timestamp_seconds",

@@ -8,6 +8,7 @@
 use crate::decide::{self, Decision, Destination};
 use crate::emit;
 use crate::guarded::{self, Subject};
+use crate::protocols;
 use crate::sockets;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::bpf_get_socket_cookie;
@@ -108,7 +109,7 @@ fn destination(ctx: *mut bpf_sock_addr, v6: bool) -> Destination {
     };
     Destination {
         address: decide::loopback_if_unspecified(address),
-        port: if protocol::has_ports(protocol) {
+        port: if protocols::has_ports(protocol) {
             u16::from_be(port as u16)
         } else {
             0

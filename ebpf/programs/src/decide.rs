@@ -4,6 +4,7 @@
 //! none means denied. An empty map reaches nothing.
 
 use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
+use crate::protocols;
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
     Event, GENERATION_SLOTS, PREFIX_HEADER_BITS, Prefix, RULE_ENTRIES, Reason, Verdict, protocol,
@@ -175,7 +176,7 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
 /// any range will do.
 #[inline(always)]
 fn span(to: &Destination) -> (u16, u16) {
-    if !protocol::has_ports(to.protocol) {
+    if !protocols::has_ports(to.protocol) {
         (0, u16::MAX)
     } else if to.fragment {
         (u16::MAX, 0)

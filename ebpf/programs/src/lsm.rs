@@ -12,6 +12,7 @@ use crate::layout::{
     MSG_NAME, MSG_NAMELEN, SK_PROTOCOL, SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_V6_DADDR, SOCKET_SK,
     field,
 };
+use crate::protocols;
 use crate::sockets;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::lsm;
@@ -147,7 +148,7 @@ fn judge(hook: Hook, subject: &Subject, socket: *const u8, name: u64, length: u3
     if !known {
         return 0;
     }
-    if !protocol::has_ports(to.protocol) {
+    if !protocols::has_ports(to.protocol) {
         to.port = 0;
     }
     let mut decision = decide::refuse(Reason::NO_RULE);

@@ -6,10 +6,11 @@
 //! short. Later fragments carry no ports and are judged without.
 
 use crate::decide::{self, Destination};
+use crate::protocols::{self, FRAGMENT, ROUTING};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use core::mem::MaybeUninit;
-use merestone_abi::{Reason, protocol};
+use merestone_abi::Reason;
 
 /// `ETH_P_IP` and `ETH_P_IPV6` as `skb->protocol` holds them.
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
@@ -23,13 +24,6 @@ const SSRR: u8 = 137;
 /// Options fit in 60 - 20 bytes, one byte each at least.
 const MAX_OPTIONS: u32 = 40;
 
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const GRE: u8 = 47;
-const ESP: u8 = 50;
-const DESTINATION_OPTIONS: u8 = 60;
 /// Headers walked before the packet counts as unparsable. RFC 8200 §4.1 has
 /// each occur once, destination options twice.
 const MAX_HEADERS: u32 = 8;
@@ -131,78 +125,37 @@ fn parse_v6(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
     }
     let mut at = IPV6_HEADER;
     for _ in 0..MAX_HEADERS {
-        let known = kind(next);
-        if known & TRANSPORT != 0 {
+        if protocols::is_transport(next) {
             to.protocol = next;
             return read_port(skb, at, to);
         }
-        let header: [u8; 4] = load(skb, at)?;
-        if known & OPTIONS != 0 {
-            at += (u32::from(header[1]) + 1) * 8;
-        } else if next == AUTHENTICATION {
-            // RFC 4302 §2.2: in 4-byte words, minus two.
-            at += (u32::from(header[1]) + 2) * 4;
-        } else if next == FRAGMENT {
-            at += 8;
-            if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-                to.fragment = true;
-                to.protocol = header[0];
-                return if kind(header[0]) & TRANSPORT != 0 {
-                    Ok(())
-                } else {
-                    Err(Reason::UNKNOWN_HEADER)
-                };
-            }
-        } else if next == ROUTING {
-            return Err(Reason::ROUTING_HEADER);
-        } else {
-            return Err(Reason::UNKNOWN_HEADER);
+        if !protocols::is_walked(next) {
+            return Err(if next == ROUTING {
+                Reason::ROUTING_HEADER
+            } else {
+                Reason::UNKNOWN_HEADER
+            });
         }
+        let header: [u8; 4] = load(skb, at)?;
+        if next == FRAGMENT && u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+            to.fragment = true;
+            to.protocol = header[0];
+            return if protocols::is_transport(header[0]) {
+                Ok(())
+            } else {
+                Err(Reason::UNKNOWN_HEADER)
+            };
+        }
+        at += protocols::header_bytes(next, header[1]);
         next = header[0];
         to.protocol = next;
     }
     Err(Reason::UNPARSABLE)
 }
 
-/// What each protocol number is. A table, not a match: the verifier then walks
-/// the rest of the program once, not once for each number it knows apart.
-static KINDS: [u8; 256] = kinds();
-/// Starts with a source and a destination port.
-const PORTS: u8 = 1;
-/// Ends an IPv6 header chain. An unknown number could as well be an extension
-/// header (RFC 7045 §2.1) that hides one that does.
-const TRANSPORT: u8 = 2;
-/// Options of a length in 8 bytes, RFC 8200 §4.2.
-const OPTIONS: u8 = 4;
-
-const fn kinds() -> [u8; 256] {
-    let mut kinds = [0; 256];
-    let mut number = 0;
-    while number < 256 {
-        kinds[number] = if protocol::has_ports(number as u8) {
-            PORTS | TRANSPORT
-        } else {
-            match number as u8 {
-                GRE | ESP | protocol::ICMPV6 => TRANSPORT,
-                HOP_BY_HOP | DESTINATION_OPTIONS => OPTIONS,
-                _ => 0,
-            }
-        };
-        number += 1;
-    }
-    kinds
-}
-
-#[inline(always)]
-fn kind(number: u8) -> u8 {
-    // SAFETY: the table has an entry for each number; volatile, so that it
-    // stays a table.
-    unsafe { (&raw const KINDS[number as usize]).read_volatile() }
-}
-
 #[inline(always)]
 fn read_port(skb: *mut __sk_buff, at: u32, to: &mut Destination) -> Result<(), Reason> {
-    if to.fragment || kind(to.protocol) & PORTS == 0 {
+    if to.fragment || !protocols::has_ports(to.protocol) {
         return Ok(());
     }
     let ports: [u8; 4] = load(skb, at)?;

@@ -8,8 +8,9 @@
 use merestone_verify::boot::{EventLog, EventLogError};
 use std::path::{Path, PathBuf};
 
-/// File, and SHA-256 values of registers 0, 4 and 7 as `tpm2_eventlog` 5.4 replays them, or as
-/// the machine's own TPM had them where that program is wrong.
+/// File, and SHA-256 values of registers 0, 4 and 7 as `tpm2_eventlog` 5.4 replays them, except
+/// for the two values of register 0 that say otherwise. Of the rest, go-tpm-tools' own tests list
+/// the same for the Arch, COS and Ubuntu 21.04 machines.
 const LOGS: [(&str, [&str; 3]); 6] = [
     (
         "arch-linux-workstation.bin",
@@ -30,8 +31,8 @@ const LOGS: [(&str, [&str; 3]); 6] = [
     (
         "eventlogwithsp800155.bin",
         [
-            // As the registers of such machines are published; tpm2_eventlog 5.4 extends the
-            // SP 800-155 event, which is never measured.
+            // tpm2_eventlog 5.4 gives fd1475af…. This is the value that owners of such cloud
+            // machines publish from their TPMs; no reading of this very machine is known.
             "d0c70a9310cd0b55767084333022ce53f42befbb69c059ee6c0a32766f160783",
             "18314f0c33adea45e461155e190199716256ca532cd89e9aa3b7d2f6407fa4c8",
             "8c5dc451764d0db9c1e17da03564bcae3a09fa3d7f8e467d9c381dc8698377d6",
@@ -40,8 +41,9 @@ const LOGS: [(&str, [&str; 3]); 6] = [
     (
         "glinux-alex.bin",
         [
-            // As this machine's TPM held it (go-tpm-tools, server/eventlog_test.go);
-            // tpm2_eventlog 5.4 forgets the startup locality, 3.
+            // tpm2_eventlog 5.4 gives 1f0d16fe…, from a start of zero; the log has a startup
+            // locality of 3. go-tpm-tools' tests list this value for the machine; an older
+            // version had the other, commented out as a broken replay.
             "0e5ea849d7647a1ac1becc096fee4df98f00f8015f934afadaab0b8aa20b38a5",
             "ddb124ca9013f1e42f98537f7f381e47c5e6caa988cf2b4088f452c5a8dd912d",
             "9d1be46302bc4f5055c90a0376d9142e397ca8744f387c9824170f1bc855fde5",

@@ -1,130 +1,22 @@
 //! [`BootChecked`] → [`LogChecked`]: the leaves shown are those that the quotes sealed, all of
 //! them for the period asked for, and the tree outside it only grew.
 
+mod error;
+
+pub(crate) use error::LogError;
+
 use crate::boot::BootChecked;
 use crate::chain;
 use crate::frame::Purpose;
 use crate::quote::{Epoch, Session};
-use crate::refusal::Grade;
+
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::{
-    Bundle, ConsistencyProof, DecodeError, Digest, Entry, Frontier, FrontierError, ProofError,
-    SessionId, Span, decode, leaf_hash, verify_consistency, verify_inclusion,
+    Bundle, ConsistencyProof, Digest, Entry, Frontier, ProofError, SessionId, Span, decode,
+    leaf_hash, verify_consistency, verify_inclusion,
 };
 use std::collections::BTreeMap;
-
-/// Why leaves are not those that were sealed.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// Sizes do not follow one another.
-    #[error("{at}: the tree has {got} leaves where {want} were")]
-    Sizes {
-        /// Which statement.
-        at: String,
-        /// In the statement.
-        got: u64,
-        /// In the statement before it, or at least so many.
-        want: u64,
-    },
-    /// The same size with another root.
-    #[error("{at}: the tree of {size} leaves has root {got} where it had {want}")]
-    Root {
-        /// Which statement.
-        at: String,
-        /// Leaves.
-        size: u64,
-        /// Root found.
-        got: Digest,
-        /// Root sealed.
-        want: Digest,
-    },
-    /// A cumulative count went back.
-    #[error("{at}: the count of {what} went back from {want} to {got}")]
-    Count {
-        /// Which epoch.
-        at: String,
-        /// Of what.
-        what: String,
-        /// Later.
-        got: u64,
-        /// Earlier.
-        want: u64,
-    },
-    /// The span's peaks are not those of a tree of its size.
-    #[error("the span: {0}")]
-    Frontier(#[from] FrontierError),
-    /// The span begins or ends where no tree was sealed.
-    #[error("the span {what} at leaf {got}, where no quote sealed the tree")]
-    Edge {
-        /// Begins or ends.
-        what: &'static str,
-        /// The leaf.
-        got: u64,
-    },
-    /// An epoch of the period without its leaves.
-    #[error("{at}: leaves {from} to {to} lie in the period and are not shown")]
-    Incomplete {
-        /// Which epoch.
-        at: String,
-        /// First leaf.
-        from: u64,
-        /// Leaf after the last.
-        to: u64,
-    },
-    /// A consistency proof doesn't hold.
-    #[error("{at}: {source}")]
-    Consistency {
-        /// Which epoch.
-        at: String,
-        /// Why.
-        source: ProofError,
-    },
-    /// No consistency proof where one is needed.
-    #[error("{at}: no proof that the tree of {to} leaves begins with that of {from}")]
-    NoProof {
-        /// Which epoch.
-        at: String,
-        /// Smaller size.
-        from: u64,
-        /// Bigger size.
-        to: u64,
-    },
-    /// An inclusion proof doesn't hold.
-    #[error("leaf {index}: {source}")]
-    Inclusion {
-        /// The leaf.
-        index: u64,
-        /// Why.
-        source: ProofError,
-    },
-    /// An inclusion proof in a tree that nothing sealed.
-    #[error("leaf {index}: no quote sealed a tree of {size} leaves")]
-    Unsealed {
-        /// The leaf.
-        index: u64,
-        /// The size.
-        size: u64,
-    },
-    /// A leaf that is not an entry.
-    #[error("leaf {index}: {source}")]
-    Entry {
-        /// The leaf.
-        index: u64,
-        /// Why.
-        source: DecodeError,
-    },
-}
-
-impl LogError {
-    pub(crate) const fn grade(&self) -> Grade {
-        match self {
-            Self::Incomplete { .. } => Grade::Failed,
-            Self::NoProof { .. } => Grade::Indeterminate,
-            _ => Grade::Untrusted,
-        }
-    }
-}
 
 /// Sessions with a sealed log whose leaves, as far as shown, are the sealed ones.
 #[derive(Debug)]
