@@ -80,6 +80,20 @@ pub struct Monitor {
     snapshots: watch::Receiver<Arc<GpuSnapshot>>,
 }
 
+impl Config {
+    /// Whether it may be started at all; what [`Monitor::start`] checks first.
+    pub fn check(&self) -> Result<(), StartError> {
+        match &self.library {
+            Some(path) if !library::permitted(true, RELEASE_BUILD, self.allow_test_library) => {
+                Err(StartError::TestLibrary {
+                    library: path.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Monitor {
     /// Starts watching. It succeeds without a GPU, a driver or a library; the snapshot says so.
     pub fn start(config: Config) -> Result<Self, StartError> {

@@ -40,20 +40,6 @@ pub(super) enum Report {
     Closed,
 }
 
-impl Config {
-    /// Whether it may be started at all; what [`Monitor::start`] checks first.
-    pub fn check(&self) -> Result<(), StartError> {
-        match &self.library {
-            Some(path) if !library::permitted(true, RELEASE_BUILD, self.allow_test_library) => {
-                Err(StartError::TestLibrary {
-                    library: path.clone(),
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// One thread that calls NVML.
 struct Worker {
     number: u64,
