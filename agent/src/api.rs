@@ -8,14 +8,15 @@
 use crate::flow::FlowEvent;
 use serde::{Deserialize, Serialize};
 
-/// What a client may ask.
+/// What a client may ask. Variants without fields have braces, because serde
+/// would otherwise let unknown fields pass.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// The state of enforcement and evidence.
-    Status,
+    Status {},
     /// The guarded groups and their processes.
-    Guarded,
+    Guarded {},
     /// Recent flows, then new ones where `follow`.
     Flows {
         /// Go on with new events until the client hangs up.
@@ -29,17 +30,17 @@ pub enum Request {
         limit: usize,
     },
     /// Read the boundary again and swap it in.
-    Reload,
+    Reload {},
     /// Close the epoch now, so that a report covers all up to this moment.
-    Seal,
+    Seal {},
 }
 
 impl Request {
     /// Whether it changes the agent's state, and so is for root alone.
     pub const fn changes_state(&self) -> bool {
         match self {
-            Self::Reload | Self::Seal => true,
-            Self::Status | Self::Guarded | Self::Flows { .. } => false,
+            Self::Reload {} | Self::Seal {} => true,
+            Self::Status {} | Self::Guarded {} | Self::Flows { .. } => false,
         }
     }
 }

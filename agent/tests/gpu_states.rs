@@ -13,7 +13,7 @@ use merestone_agent::gpu::{
 };
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn one_gpu() -> Scenario {
     Scenario {
@@ -60,8 +60,8 @@ fn config(library: PathBuf) -> Config {
         library: Some(library),
         allow_test_library: true,
         interval: Duration::from_millis(20),
-        deadline: Duration::from_millis(300),
-        init_deadline: Duration::from_millis(600),
+        deadline: Duration::from_secs(2),
+        init_deadline: Duration::from_secs(10),
         retry: Duration::from_millis(30),
         retry_max: Duration::from_millis(200),
         ..Config::default()
@@ -251,14 +251,14 @@ fn a_call_that_does_not_return_is_named_and_nobody_waits_for_it() {
     rig.fake.set(&hung).unwrap();
     let begin = Instant::now();
     let snapshot = rig.until_state(GpuState::Wedged);
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() >= Duration::from_secs(2));
     let sentence = snapshot.sentence();
     assert!(sentence.contains("nvmlDeviceGetPowerUsage"), "{sentence}");
     assert_eq!(snapshot.devices[0].uuid.as_deref(), Some("GPU-one"));
     assert_eq!(snapshot.devices[0].memory, None);
     assert_eq!(snapshot.driver_version.as_deref(), Some("590.48.01"));
     let begin = Instant::now();
-    rig.monitor.latest();
+    assert_eq!(rig.monitor.latest().state, GpuState::Wedged);
     rig.monitor.release();
     assert!(begin.elapsed() < Duration::from_millis(100));
     rig.monitor.resume();
@@ -277,13 +277,13 @@ fn a_driver_that_stays_wedged_costs_a_bounded_number_of_threads() {
         },
     );
     let rig = start_with(&hung, &[], |config| Config {
-        init_deadline: Duration::from_millis(30),
+        init_deadline: Duration::from_millis(500),
         retry: Duration::from_millis(5),
         retry_max: Duration::from_millis(10),
         ..config
     });
     rig.until_state(GpuState::Wedged);
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(4));
     // The other tests of this process have threads of that name too; none has stuck ones.
     let stuck = std::fs::read_dir("/proc/self/task")
         .unwrap()

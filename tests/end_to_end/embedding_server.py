@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import socket
+import socketserver
 import struct
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -192,6 +193,14 @@ class Handler(BaseHTTPRequestHandler):
         }
 
 
+class Server(ThreadingHTTPServer):
+    def server_bind(self):
+        # Not HTTPServer's: that asks a resolver for its own name, which no
+        # boundary allows and every start would wait for.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--listen", default="127.0.0.1:8000")
@@ -221,7 +230,7 @@ def main():
             # A node without its driver answers ENXIO; the open was seen by the kernel all the same.
             print(f"opened {arguments.gpu}: {error.strerror}; going on with the CPU", flush=True)
     host, port = arguments.listen.rsplit(":", 1)
-    server = ThreadingHTTPServer((host, int(port)), Handler)
+    server = Server((host, int(port)), Handler)
     print(f"listening on {host}:{server.server_address[1]}", flush=True)
     server.serve_forever()
 

@@ -91,6 +91,9 @@ struct VmArguments {
     /// 6.1 or 6.12; both without it
     #[arg(long)]
     kernel: Option<Series>,
+    /// Of the suite, only the programs whose name has this in it
+    #[arg(long, value_name = "TEXT", conflicts_with = "command")]
+    only: Option<String>,
     /// Build this package's tests and put them in /merestone/tests
     #[arg(long, value_name = "PACKAGE")]
     tests: Vec<String>,
@@ -149,6 +152,7 @@ fn run(task: Task) -> Result<ExitCode> {
 fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
     let VmArguments {
         kernel,
+        only,
         tests,
         program,
         file,
@@ -157,7 +161,7 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
     } = arguments;
     let kernels = kernel.map_or_else(|| Series::ALL.to_vec(), |kernel| vec![kernel]);
     if command.is_empty() {
-        return test::virtual_machines_alone(&kernels);
+        return test::virtual_machines_alone(&kernels, only.as_deref());
     }
     let limit = Duration::from_secs(timeout);
     let mut load = Load::default();

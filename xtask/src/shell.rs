@@ -59,7 +59,12 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// The workspace's own cargo: rustup's, as `rust-toolchain.toml` names it.
 pub(crate) fn cargo() -> Command {
-    command(home_bin("cargo"))
+    let mut cargo = command(home_bin("cargo"));
+    if env::var_os("CARGO_TARGET_DIR").is_some() {
+        // The agent's build looks under `target/` unless it is told.
+        cargo.env("MERESTONE_BPF_OBJECT", crate::build::object_path());
+    }
+    cargo
 }
 
 /// The workspace root.

@@ -28,7 +28,7 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn groups(config: &Config) -> Result<Vec<GuardedGroup>, Failure> {
-    match ask::once(config, &Request::Guarded)? {
+    match ask::once(config, &Request::Guarded {})? {
         Reply::Guarded { groups } => Ok(groups),
         other => Err(ask::unexpected(&other)),
     }

@@ -59,7 +59,7 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
 /// Has the running agent seal what it has, so that the report is complete up
 /// to now. Without an agent the report ends with its last quote.
 fn seal(config: &Config) -> Result<String, Failure> {
-    match ask::once(config, &Request::Seal) {
+    match ask::once(config, &Request::Seal {}) {
         Ok(Reply::Done { detail }) => Ok(detail),
         Ok(other) => Err(ask::unexpected(&other)),
         Err(ClientError::NotRunning { .. }) => {

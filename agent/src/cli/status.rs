@@ -15,7 +15,7 @@ pub(super) struct Args {
 
 pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     let config = globals.load()?;
-    let status = match ask::once(&config, &Request::Status) {
+    let status = match ask::once(&config, &Request::Status {}) {
         Ok(Reply::Status(status)) => status,
         Ok(other) => return Err(ask::unexpected(&other)),
         Err(ClientError::NotRunning { path, .. }) => {
@@ -145,5 +145,5 @@ fn evidence(out: &mut Lines, evidence: &EvidenceInfo) {
 
 /// Has the agent read its boundary again.
 pub(super) fn reload(globals: &Globals) -> Result<Exit, Failure> {
-    ask::done(&globals.load()?, &Request::Reload)
+    ask::done(&globals.load()?, &Request::Reload {})
 }

@@ -21,6 +21,7 @@ mod reader;
 mod session;
 mod snapshot;
 mod state;
+mod supervisor;
 mod trouble;
 mod visibility;
 

@@ -18,6 +18,9 @@ use super::snapshot::{DeviceState, GpuReading};
 use super::state::GpuState;
 use super::trouble::{Meaning, Trouble, at_opening, meaning, words};
 
+/// How long the library's own file may take to read: it is a file system that answers, not the driver.
+const FILE_LIMIT: Duration = Duration::from_secs(30);
+
 /// How far back process samples are asked for at first.
 const FIRST_SAMPLES_US: u64 = 10_000_000;
 
@@ -65,7 +68,7 @@ impl Session {
             })
             .map_err(|error| at_opening("nvmlInit_v2", &error))?;
         let test = config.library.is_some() || raw::is_marked_as_test(&nvml);
-        let library = progress.call("reading the library's file", config.deadline, || {
+        let library = progress.call("reading the library's file", FILE_LIMIT, || {
             library::identify(raw::code_address(&nvml)?, test)
         });
         if !library::permitted(

@@ -80,13 +80,21 @@ impl Attributor {
             if let Some(known) = self.known.get_mut(&pid) {
                 known.ended_ns = Some(event.boot_ns);
             }
-        } else if fresh || !self.known.contains_key(&pid) {
+        } else if fresh || !self.is_known_whole(pid) {
             self.read(pid, event);
         }
         match self.known.get(&pid) {
             Some(known) => known.info.clone(),
             None => self.told_by(pid, event),
         }
+    }
+
+    /// Whether nothing more can be learnt: the digest of a large executable
+    /// comes some time after the first look.
+    fn is_known_whole(&self, pid: u32) -> bool {
+        self.known
+            .get(&pid)
+            .is_some_and(|known| known.info.exe_sha256.is_some() || known.ended_ns.is_some())
     }
 
     fn read(&mut self, pid: u32, event: &Event) {
@@ -101,6 +109,8 @@ impl Attributor {
                 container_id: found.container_id,
                 pod_uid: found.pod_uid,
             },
+            // It is gone: what was read of it before is still true.
+            None if self.known.contains_key(&pid) && event.kind != EventKind::FORK => return,
             None => self.told_by(pid, event),
         };
         if self.known.len() >= MOST_KNOWN {

@@ -95,6 +95,7 @@ pub(super) fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Optio
                 protocol: event.protocol,
                 rule: event.rule,
                 count,
+                family: (event.reason == Reason::FAMILY).then_some(event.family),
             })
         }
         EventKind::GUARD => Some(Body::GuardStart {

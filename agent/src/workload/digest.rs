@@ -75,12 +75,11 @@ fn start(process: &Entry, key: Key) -> Option<mpsc::Receiver<String>> {
             .name("exe-digest".into())
             .spawn(move || read(&process, key, &sender))
     });
-    match started {
-        Some(Ok(_)) => Some(receiver),
-        Some(Err(_)) | None => {
-            cache().reading.remove(&key);
-            None
-        }
+    if let Some(Ok(_)) = started {
+        Some(receiver)
+    } else {
+        cache().reading.remove(&key);
+        None
     }
 }
 

@@ -61,9 +61,9 @@ fn by_handle(root: &Path, id: u64) -> Result<PathBuf, c_int> {
     // SAFETY: the call gave a new descriptor that nothing else owns.
     let opened = unsafe { OwnedFd::from_raw_fd(opened) };
     let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
-    let path = std::fs::read_link(link).map_err(|_| libc::EIO)?;
+    let path = std::fs::read_link(link).ok().ok_or(libc::EIO)?;
     // A removed cgroup that something still holds has no path to look at.
-    let still = std::fs::metadata(&path).map_err(|_| libc::ESTALE)?;
+    let still = std::fs::metadata(&path).ok().ok_or(libc::ESTALE)?;
     if still.ino() == id {
         Ok(path)
     } else {
@@ -116,5 +116,28 @@ mod tests {
     fn a_handle_on_another_file_system_is_refused_and_not_believed() {
         assert!(by_handle(Path::new("/proc"), 1).is_err());
         assert!(by_handle(Path::new("/nonexistent"), 1).is_err());
+    }
+
+    #[test]
+    fn the_kernel_gives_a_cgroup_for_its_id_without_a_walk() {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mut cgroup2 = mounts.lines().filter(|line| line.contains(" cgroup2 "));
+        let Some(root) = cgroup2.next().and_then(|line| line.split(' ').nth(1)) else {
+            println!("skipped: the_kernel_gives_a_cgroup_for_its_id_without_a_walk (no cgroup v2)");
+            return;
+        };
+        let root = Path::new(root);
+        let child = std::fs::read_dir(root)
+            .unwrap()
+            .flatten()
+            .find(|entry| entry.path().is_dir());
+        let wanted = child.map_or_else(|| root.to_owned(), |entry| entry.path());
+        let id = std::fs::metadata(&wanted).unwrap().ino();
+        match by_handle(root, id) {
+            Err(libc::EPERM) => println!(
+                "skipped: the_kernel_gives_a_cgroup_for_its_id_without_a_walk (CAP_DAC_READ_SEARCH)"
+            ),
+            found => assert_eq!(found, Ok(wanted)),
+        }
     }
 }

@@ -166,6 +166,10 @@ pub enum Body {
         /// How many alike this entry stands for.
         #[n(9)]
         count: u64,
+        /// Address family of the socket, where that is what was refused; the
+        /// address is then all zero.
+        #[n(10)]
+        family: Option<u16>,
     },
     /// The boundary was read again.
     #[n(5)]

@@ -20,6 +20,7 @@ fn entry() -> Entry {
             protocol: 6,
             rule: 0,
             count: 1,
+            family: None,
         },
     }
 }

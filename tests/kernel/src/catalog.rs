@@ -31,6 +31,8 @@ pub enum Expect {
 pub enum Oracle {
     /// The marker, or any packet to the case's own denied address.
     Wire,
+    /// The marker, or data to the address; a handshake alone is none.
+    Payload,
     /// Only packets to the address: the marker may go to the allowed host.
     Address,
     /// Not on the wire: the answer of the call itself.
@@ -188,7 +190,7 @@ pub const VECTORS: &[Vector] = &[
     v("tcp-reply-v4", "cannot reply on an inbound connection", "B35", false, tcp::reply_accepted).by(PACKET).held(),
     v("tcp-reply-v6", "cannot reply on an inbound connection", "B35", true, tcp::reply_accepted).by(PACKET).held(),
     v("tcp-reply-later-v4", "cannot be connected to from outside", "B35", false, tcp::reply_later).by(PACKET).held(),
-    v("tcp-reply-later-v6", "cannot be connected to from outside", "B35", true, tcp::reply_later).by(PACKET).held(),
+    v("tcp-reply-later-v6", "cannot be connected to from outside", "B35", true, tcp::reply_later).by(PACKET).expect(Expect::Declared("SYN-ACK")),
     v("sctp-connect-v4", "cannot connect by SCTP", "B04", false, tcp::sctp).held().optional(),
     v("smc-connect-v4", "cannot connect by SMC under an IP socket", "B15", false, tcp::smc).held().optional(),
     v("udp-sendto-v4", "cannot send a datagram", "B05", false, udp::unconnected).by(SEND),
@@ -270,14 +272,14 @@ pub const VECTORS: &[Vector] = &[
     v("cgroup-left-child", "has no child that leaves the cgroup and sends", "B36", true, lineage::child_left_cgroup).leaves(),
     v("cgroup-born-elsewhere", "has no child born in another cgroup that sends", "B36", false, lineage::born_elsewhere),
     v("netns-entered", "cannot send from another network namespace", "B59", false, lineage::other_network).by(SEND),
-    v("passed-udp", "cannot send on a connected socket that was passed to it", "B30", false, passing::udp).expect(Expect::Declared("passed")),
-    v("passed-udp-unconnected", "cannot send on an unconnected socket that was passed to it", "B30", true, passing::udp_unconnected).expect(Expect::Declared("passed")),
-    v("passed-tcp", "cannot send on a connection that was passed to it", "B30", true, passing::stream).expect(Expect::Declared("passed")),
-    v("fetched-udp", "cannot send on a socket fetched by pidfd_getfd", "B30", false, passing::fetched).expect(Expect::Declared("passed")),
-    v("passed-listener", "cannot reply through a listener from before it came into its cgroup", "B29 B30 B35", true, passing::listener).expect(Expect::Declared("passed")),
-    v("moved-udp", "cannot send on a connected socket from before it came into its cgroup", "B29", false, passing::moved).expect(Expect::Declared("passed")),
-    v("moved-udp-unconnected", "cannot send on a socket from before it came into its cgroup", "B29", true, passing::moved_unconnected).expect(Expect::Declared("passed")),
-    v("moved-tcp", "cannot write to a connection from before it came into its cgroup", "B29", false, passing::moved_stream).expect(Expect::Declared("passed")),
+    v("passed-udp", "cannot send on a connected socket that was passed to it", "B30", false, passing::udp).expect(Expect::Declared("sockets passed")),
+    v("passed-udp-unconnected", "cannot send on an unconnected socket that was passed to it", "B30", true, passing::udp_unconnected).expect(Expect::Declared("sockets passed")),
+    v("passed-tcp", "cannot send on a connection that was passed to it", "B30", true, passing::stream).expect(Expect::Declared("sockets passed")),
+    v("fetched-udp", "cannot send on a socket fetched by pidfd_getfd", "B30", false, passing::fetched).expect(Expect::Declared("sockets passed")),
+    v("passed-listener", "cannot reply through a listener from before it came into its cgroup", "B29 B30 B35", true, passing::listener).expect(Expect::Declared("sockets passed")).judged_by(Oracle::Payload),
+    v("moved-udp", "cannot send on a connected socket from before it came into its cgroup", "B29", false, passing::moved).expect(Expect::Declared("sockets passed")),
+    v("moved-udp-unconnected", "cannot send on a socket from before it came into its cgroup", "B29", true, passing::moved_unconnected).expect(Expect::Declared("sockets passed")),
+    v("moved-tcp", "cannot write to a connection from before it came into its cgroup", "B29", false, passing::moved_stream).expect(Expect::Declared("sockets passed")),
     v("tun-inject", "cannot have the kernel forward what it writes to a tunnel device", "B40 B44", false, families::tunnel).expect(Expect::Declared("tunnel")).optional(),
     v("packet-frame", "cannot send frames", "B10", false, families::frames).expect(Expect::Family("AF_PACKET")),
     v("packet-cooked", "cannot send cooked packets", "B10", true, families::cooked).expect(Expect::Family("AF_PACKET")),

@@ -105,7 +105,7 @@ fn stage() -> Result<()> {
 
     control(&sniffer)?;
     let server = serve(&place, &agent)?;
-    leak(&server, &agent, &sniffer)?;
+    leak(&agent, &sniffer)?;
     drop(server);
     let verdict = evidence(&place, &agent)?;
     drop((agent, swtpm, sniffer, net));
@@ -152,7 +152,7 @@ fn serve(place: &Workplace, agent: &Agent) -> Result<Server> {
     );
     let server = Server::start(place)?;
     progress::line(format_args!("    {}", server.opened()));
-    let answer = server.ask("ask", &server.url("/v1/embeddings"), &TEXTS)?;
+    let answer = Server::ask("ask", &Server::url("/v1/embeddings"), &TEXTS)?;
     let data = answer.get("data").and_then(Value::as_array);
     let data = data.with_context(|| format!("the server gave no vectors: {answer}"))?;
     if data.len() != TEXTS.len() {
@@ -188,7 +188,7 @@ fn serve(place: &Workplace, agent: &Agent) -> Result<Server> {
 }
 
 /// The server tries to send a text out: each way refused, alerted, not seen.
-fn leak(server: &Server, agent: &Agent, sniffer: &Sniffer) -> Result<()> {
+fn leak(agent: &Agent, sniffer: &Sniffer) -> Result<()> {
     let _step = Step::begin(
         "escape",
         "the guarded server tries to send a text out in five ways",
@@ -196,9 +196,9 @@ fn leak(server: &Server, agent: &Agent, sniffer: &Sniffer) -> Result<()> {
     let request = serde_json::json!({
         "text": TEXTS[0], "v4": net::OUTSIDE_V4, "v6": net::OUTSIDE_V6,
     });
-    let outcome = server.ask(
+    let outcome = Server::ask(
         "post",
-        &server.url("/demo/exfiltrate"),
+        &Server::url("/demo/exfiltrate"),
         &[&request.to_string()],
     )?;
     for way in &WAYS {

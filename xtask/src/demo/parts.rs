@@ -286,12 +286,12 @@ impl Server {
     }
 
     /// An address of it.
-    pub(crate) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(path: &str) -> String {
         format!("http://{}:8000{path}", net::SERVER)
     }
 
     /// Asks it as a client inside the boundary does.
-    pub(crate) fn ask(&self, how: &str, url: &str, words: &[&str]) -> Result<Value> {
+    pub(crate) fn ask(how: &str, url: &str, words: &[&str]) -> Result<Value> {
         let mut command = shell::command("ip");
         command.args(["netns", "exec", net::OUTSIDE]);
         command.arg(python::interpreter()).arg(python::peer());

@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{AFTER_GUEST, END_TO_END, IN_GUEST, KERNEL_TESTS, is_runner};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Emulated processors are slow; a hang is still noticed.
-const LIMIT: Duration = Duration::from_secs(1200);
+const LIMIT: Duration = Duration::from_mins(20);
 
 /// The suite on one kernel: in the guest, then on what it handed back.
 pub(super) fn run(series: Series, programs: &[Program], verifier: &Path, tally: &mut Tally) {
@@ -57,7 +57,10 @@ fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> 
     let judge = programs
         .iter()
         .find(|program| program.is_test && program.target == AFTER_GUEST);
-    let judge = judge.context("the test of what the guest handed back was not built")?;
+    // Left out together with what it judges (`--only`).
+    let Some(judge) = judge else {
+        return Ok(tally);
+    };
     let mut command = shell::command(&judge.path);
     command.current_dir(&judge.directory).arg("--show-output");
     command

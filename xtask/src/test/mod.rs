@@ -49,10 +49,13 @@ pub(crate) fn all(consent: Consent, no_vm: bool) -> ExitCode {
 }
 
 /// The VM suite without the rest.
-pub(crate) fn virtual_machines_alone(kernels: &[Series]) -> Result<ExitCode> {
+pub(crate) fn virtual_machines_alone(kernels: &[Series], only: Option<&str>) -> Result<ExitCode> {
     let began = Instant::now();
     build::object(false)?;
-    let programs = programs::build(&[], &[GUEST_FEATURE])?;
+    let mut programs = programs::build(&[], &[GUEST_FEATURE])?;
+    if let Some(only) = only {
+        programs.retain(|program| !program.is_test || program.name().contains(only));
+    }
     let verifier = release_verifier()?;
     let mut tally = Tally::default();
     for series in kernels {

@@ -122,7 +122,7 @@ impl Report {
     pub(super) fn finish(&self, took: Duration) -> bool {
         say("");
         say(&format!(
-            "{:<26}{:<10}{:<10}{:<10}{:<10}{:<10}",
+            "{:<26}{:<14}{:<10}{:<10}{:<10}{:<10}",
             "vector", "cases", "no agent", "control", "cgroup", "tree"
         ));
         let phases = [Phase::Teeth, Phase::Control, Phase::Cgroup, Phase::Tree];
@@ -134,7 +134,7 @@ impl Report {
             let [teeth, control, cgroup, tree] = cells;
             let (name, cases) = (vector.name, vector.cases);
             say(&format!(
-                "{name:<26}{cases:<10}{teeth:<10}{control:<10}{cgroup:<10}{tree:<10}"
+                "{name:<26}{cases:<14}{teeth:<10}{control:<10}{cgroup:<10}{tree:<10}"
             ));
         }
         let outcomes: Vec<_> = self.outcomes().collect();

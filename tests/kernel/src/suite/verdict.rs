@@ -60,6 +60,7 @@ impl Sighting {
         } = self.tally;
         match vector.oracle {
             Oracle::Wire => markers + syns + data > 0,
+            Oracle::Payload => markers + data > 0,
             Oracle::Address => syns + data + bare > 0,
             Oracle::Answer => match &self.families {
                 Some(families) => families.iter().any(|name| unexpected(name)),
@@ -159,7 +160,7 @@ pub(super) fn guarded(vector: &Vector, phase: Phase, seen: &Sighting, status: &S
         return Outcome::Fail(format!("cannot talk to the allowed host any more: {error}"));
     }
     let declared = |word: &str| match status.declares(word) {
-        Some(entry) => Outcome::Declared(entry.to_owned()),
+        Some(entry) => Outcome::Declared(format!("{entry} [{shown}]")),
         None => Outcome::Fail(format!(
             "LEAK: {shown}; and no uncovered entry names {word:?}"
         )),

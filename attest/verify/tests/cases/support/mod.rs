@@ -346,6 +346,7 @@ pub(crate) fn flow(time_ms: u64, number: u64) -> Entry {
             protocol: 6,
             rule: 0,
             count: number + 1,
+            family: None,
         },
     }
 }
