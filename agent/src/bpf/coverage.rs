@@ -40,19 +40,26 @@ const NEVER: [&str; 7] = [
     "RDMA and GPUDirect over /dev/infiniband",
     "processes outside the group that are asked over loopback or a Unix socket (deputies)",
     "names resolved by a local stub resolver on loopback",
-    "kernel-owned sockets (network file systems, tunnels)",
+    "kernel-owned sockets (network file systems, tunnels), and tun devices of root's own",
     "GPU file descriptors passed to a process outside the group",
     "files and memory shared with processes outside the group",
     "root disabling the programs or editing their maps",
 ];
 
 /// Ways out that only the LSM tier sees.
-const WITHOUT_LSM: [&str; 4] = [
+const WITHOUT_LSM: [&str; 5] = [
     "AF_PACKET, AF_XDP, vsock and other non-IP socket families",
-    "connected sockets passed from unguarded processes",
+    "connected sockets passed from unguarded processes, or made in another cgroup",
+    "replies on listening sockets passed by socket activation, or made in another cgroup",
     "connections a process tree inherited from an unguarded parent, until the agent has scanned it",
     "netlink beyond routing",
 ];
+
+/// Before 6.6 the egress hook does not run where the packet's socket is not the
+/// one that sends (include/linux/bpf-cgroup.h `BPF_CGROUP_RUN_PROG_INET_EGRESS`):
+/// for IPv6 that is a listener's SYN-ACK. Seen to leave on 6.1, held on 6.12.
+const SYN_ACK: &str =
+    "IPv6 SYN-ACKs to inbound connections, which carry no data (kernels before 6.6)";
 
 /// Ways out that only the lineage tier sees.
 const WITHOUT_LINEAGE: [&str; 2] = [
@@ -66,7 +73,23 @@ const IN_TREES: [&str; 2] = [
     "in process trees: MPTCP connections opened before the GPU was",
 ];
 
+/// Ways out with these hooks on this kernel.
 pub(super) fn uncovered(hooks: &[Hook]) -> Vec<String> {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    uncovered_on(hooks, &release)
+}
+
+/// An unknown release counts as an old one: declared rather than claimed.
+fn holds_syn_acks(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= (6, 6))
+}
+
+fn uncovered_on(hooks: &[Hook], release: &str) -> Vec<String> {
     let is_active = |kind: TierKind| {
         let mut of_tier = hooks.iter().filter(|hook| hook.tier == kind.name());
         of_tier.all(|hook| hook.refused.is_none())
@@ -77,6 +100,9 @@ pub(super) fn uncovered(hooks: &[Hook]) -> Vec<String> {
     }
     if !is_active(TierKind::Lineage) {
         list.extend(WITHOUT_LINEAGE);
+    }
+    if !holds_syn_acks(release) {
+        list.push(SYN_ACK);
     }
     list.extend(IN_TREES);
     list.extend(NEVER);
@@ -102,6 +128,22 @@ mod tests {
         let lsm = lsm.unwrap();
         assert!(!lsm.active);
         assert_eq!(lsm.detail, "hook: EPERM");
+    }
+
+    #[test]
+    fn an_old_or_unknown_kernel_is_said_to_let_syn_acks_out_b35() {
+        for (release, declared) in [
+            ("6.1.0-56-cloud-amd64", true),
+            ("6.5.13", true),
+            ("6.6.0-rc1", false),
+            ("6.12.117+deb12-cloud-amd64", false),
+            ("7.0", false),
+            ("weird", true),
+        ] {
+            let list = uncovered_on(&[], release);
+            let found = list.iter().any(|way| way.contains("SYN-ACK"));
+            assert_eq!(found, declared, "{release}");
+        }
     }
 
     #[test]
