@@ -24,7 +24,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// How long the agent may take to start: an emulated processor spends most of
 /// a minute in the kernel's verifier.
-const START: Duration = Duration::from_secs(300);
+const START: Duration = Duration::from_mins(5);
 
 /// What the agent is told to hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
