@@ -291,7 +291,7 @@ fn read(scenario: &Scenario) -> Arc<GpuSnapshot> {
     let monitor = Monitor::start(Config {
         library: Some(fake.library),
         allow_test_library: true,
-        interval: Duration::from_secs(60),
+        interval: Duration::from_mins(1),
         ..Config::default()
     })
     .unwrap();

@@ -13,7 +13,7 @@ use merestone_agent::gpu::{
 };
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn one_gpu() -> Scenario {
     Scenario {

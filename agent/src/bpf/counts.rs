@@ -63,6 +63,15 @@ pub(super) fn lost(maps: &Maps) -> Result<Vec<(&'static str, u64)>, KernelError>
     Ok(found)
 }
 
+/// Events the ring buffer had no room for.
+pub(super) fn lost_events(maps: &Maps) -> Result<u64, KernelError> {
+    let values = maps
+        .lost
+        .get(&LostReason::RING_FULL.0, 0)
+        .map_err(|error| failed(maps::LOST, &error))?;
+    Ok(values.iter().sum())
+}
+
 /// What each group sent and was refused.
 pub(super) fn by_group(maps: &Maps) -> Result<Vec<(GroupId, GroupCount)>, KernelError> {
     let groups: Vec<GroupId> = keys(maps::GROUP_COUNTS, maps.group_counts.keys())?;

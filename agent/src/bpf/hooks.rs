@@ -7,7 +7,7 @@ use super::KernelError;
 use super::error::innermost;
 use super::layout::Layout;
 use super::sys;
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use std::fs::{self, File};
@@ -243,6 +243,19 @@ pub(super) fn attach(
         path: pin,
         source,
     })
+}
+
+/// Whether the pinned link still runs the program `id`. `Err` is the reason.
+pub(super) fn still_attached(hook: &HookKind, links: &Path, id: u32) -> Result<(), String> {
+    let pin = links.join(hook.program);
+    let info = PinnedLink::from_pin(&pin)
+        .and_then(|link| FdLink::from(link).info())
+        .map_err(|error| format!("{}: {}", pin.display(), innermost(&error)))?;
+    let got = info.program_id();
+    if got == id {
+        return Ok(());
+    }
+    Err(format!("its pin holds program {got}, not {id}"))
 }
 
 /// The kernel's cgroup links are "multi" whatever the flags say

@@ -4,6 +4,7 @@ use super::boundary::{self, Tables};
 use super::error::innermost;
 use super::hooks::{self, HOOKS, Hook, TierKind};
 use super::layout::Layout;
+use super::log::Lines;
 use super::maps::{self, Maps, failed};
 use super::wire::Wire;
 use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
@@ -58,6 +59,8 @@ pub struct Limits {
     pub ring_bytes: u32,
     /// Guarded cgroups.
     pub groups: u32,
+    /// Guarded processes.
+    pub tasks: u32,
 }
 
 impl Default for Limits {
@@ -65,6 +68,7 @@ impl Default for Limits {
         Self {
             ring_bytes: merestone_abi::maps::RING_BYTES,
             groups: merestone_abi::maps::MAX_GROUPS,
+            tasks: merestone_abi::maps::MAX_TASKS,
         }
     }
 }
@@ -109,7 +113,7 @@ pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
     host::require_root()?;
     let cgroup_root = host::cgroup_root(cgroup_root)?;
     let host = Host::read()?;
-    let mut ebpf = host.load_object(None, Limits::default())?;
+    let mut ebpf = host.load_object(None, &Limits::default())?;
     Ok(Preflight {
         cgroup_root,
         hooks: host.load_hooks(&mut ebpf),
@@ -157,7 +161,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     same_abi(pins)?;
 
     let host = Host::read()?;
-    let mut ebpf = host.load_object(Some(pins), options.limits)?;
+    let mut ebpf = host.load_object(Some(pins), &options.limits)?;
     let hooks = host.load_hooks(&mut ebpf);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
@@ -172,6 +176,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         }
     }
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
+    scan::adopt_trees(&mut maps)?;
     let events = EventStream::open(pins, found)?;
     let kernel = Kernel {
         programs: programs(&ebpf, &hooks),
@@ -181,7 +186,9 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         hierarchy,
         devices: options.devices.clone(),
         release_after: options.release_after,
-        emptied: reap::Emptied::default(),
+        rounds: reap::Rounds::default(),
+        links,
+        lines: Lines::of(&mut ebpf),
     };
     Ok((kernel, events))
 }
@@ -201,7 +208,7 @@ impl Host {
     }
 
     /// Makes the maps, or takes the pinned ones.
-    fn load_object(&self, pins: Option<&Path>, limits: Limits) -> Result<Ebpf, KernelError> {
+    fn load_object(&self, pins: Option<&Path>, limits: &Limits) -> Result<Ebpf, KernelError> {
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&self.btf));
         for (global, offset) in self.layout.found() {
@@ -209,6 +216,11 @@ impl Host {
         }
         loader.map_max_entries(merestone_abi::maps::EVENTS, limits.ring_bytes);
         loader.map_max_entries(merestone_abi::maps::GROUPS, limits.groups);
+        let tasks = limits
+            .tasks
+            .saturating_add(merestone_abi::maps::TASK_HEADROOM);
+        loader.map_max_entries(merestone_abi::maps::TASKS, tasks);
+        loader.override_global("TASK_LIMIT", &limits.tasks, true);
         if let Some(pins) = pins {
             for name in merestone_abi::maps::PINNED {
                 loader.map_pin_path(name, pins.join(name));

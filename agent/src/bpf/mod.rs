@@ -18,6 +18,7 @@ mod hooks;
 mod host;
 mod layout;
 mod load;
+mod log;
 mod maps;
 mod object;
 mod reap;
@@ -53,7 +54,9 @@ pub struct Kernel {
     hierarchy: PathBuf,
     devices: Vec<DeviceRule>,
     release_after: Duration,
-    emptied: reap::Emptied,
+    rounds: reap::Rounds,
+    links: PathBuf,
+    lines: log::Lines,
 }
 
 impl Kernel {
@@ -131,21 +134,38 @@ impl Kernel {
     /// To be called with every event: a new group's members get their entries.
     pub fn follow(&mut self, event: &Event) -> Result<(), KernelError> {
         if event.kind == EventKind::GUARD {
-            scan::adopt(&mut self.maps, &self.hierarchy, event.group)?;
+            scan::follow(&mut self.maps, &self.hierarchy, event.group, event.tgid)?;
         }
         Ok(())
     }
 
-    /// To be called every few seconds: forgets processes that ended and lets
-    /// go of groups that stayed empty. Returns the latter.
+    /// To be called every few seconds: stops claiming hooks that somebody has
+    /// detached, forgets processes that ended, and lets go of groups that
+    /// stayed empty. Returns the latter.
     pub fn reap(&mut self, now: Instant) -> Result<Vec<GroupId>, KernelError> {
+        self.lines.flush();
+        self.check_attached();
         reap::round(
             &mut self.maps,
             &self.hierarchy,
-            &mut self.emptied,
+            &mut self.rounds,
             now,
             self.release_after,
         )
+    }
+
+    /// A hook whose pin is gone, or holds another program, is not claimed.
+    fn check_attached(&mut self) {
+        for (kind, hook) in hooks::HOOKS.iter().zip(&mut self.hooks) {
+            let program = self.programs.iter().find(|known| known.name == hook.name);
+            let Some(program) = program.filter(|_| hook.refused.is_none()) else {
+                continue;
+            };
+            if let Err(detail) = hooks::still_attached(kind, &self.links, program.id) {
+                tracing::error!(hook = hook.name, detail, "a hook was detached");
+                hook.refused = Some(detail);
+            }
+        }
     }
 
     /// Lets a group go at once: the operator's explicit wish. Its processes

@@ -5,11 +5,11 @@
 //! sockets still hold for minutes; and never while a process of it lives.
 
 use super::KernelError;
-use super::cgroups;
 use super::maps::{Maps, failed, is_absent};
 use super::scan;
 use super::wire::Wire;
-use merestone_abi::{GroupId, TREE_GROUP, Task, TaskFlags, maps};
+use super::{cgroups, counts};
+use merestone_abi::{GroupId, Task, TaskFlags, maps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -22,18 +22,29 @@ pub const RELEASE_AFTER: Duration = Duration::from_secs(15 * 60);
 /// marked by what they sent, as it ended.
 const FORGET_AFTER_S: u64 = 60;
 
-/// Since when each group has been empty.
+/// What one round remembers for the next.
 #[derive(Debug, Default)]
-pub(super) struct Emptied(BTreeMap<GroupId, Instant>);
+pub(super) struct Rounds {
+    /// Since when each group has been empty.
+    emptied: BTreeMap<GroupId, Instant>,
+    /// Events lost until then.
+    events_lost: u64,
+}
 
 /// One round. Returns the groups that were let go.
 pub(super) fn round(
     maps: &mut Maps,
     root: &Path,
-    emptied: &mut Emptied,
+    rounds: &mut Rounds,
     now: Instant,
     release_after: Duration,
 ) -> Result<Vec<GroupId>, KernelError> {
+    // A lost event may have been the one that says whom to follow.
+    let events_lost = counts::lost_events(maps)?;
+    if events_lost != rounds.events_lost {
+        rounds.events_lost = events_lost;
+        scan::adopt_trees(maps)?;
+    }
     let living = forget_ended(maps)?;
     let groups: Vec<GroupId> = keys(maps::GROUPS, maps.groups.keys())?;
     let paths = if groups.is_empty() {
@@ -45,23 +56,18 @@ pub(super) fn round(
     for group in groups {
         let is_populated = paths.get(&group).is_some_and(|path| populated(path));
         if is_populated || living.contains(&group) {
-            emptied.0.remove(&group);
-            scan::adopt(maps, root, group)?;
+            rounds.emptied.remove(&group);
+            if let Some(path) = paths.get(&group) {
+                scan::adopt_cgroup(maps, group, path)?;
+            }
             continue;
         }
-        let since = *emptied.0.entry(group).or_insert(now);
+        let since = *rounds.emptied.entry(group).or_insert(now);
         if now.duration_since(since) >= release_after {
             release(maps, group)?;
-            emptied.0.remove(&group);
+            rounds.emptied.remove(&group);
             released.push(group);
         }
-    }
-    let trees: Vec<GroupId> = living
-        .into_iter()
-        .filter(|id| id & TREE_GROUP != 0)
-        .collect();
-    for tree in trees {
-        scan::adopt(maps, root, tree)?;
     }
     Ok(released)
 }

@@ -9,6 +9,7 @@
 use super::KernelError;
 use super::cgroups;
 use super::maps::{Maps, failed};
+use super::reap::keys;
 use super::wire::Wire;
 use aya::maps::MapError;
 use merestone_abi::{
@@ -123,7 +124,7 @@ fn guard(
         record(maps, pid, group, 0, 0)?;
         is_new
     };
-    adopt(maps, root, group)?;
+    follow(maps, root, group, pid)?;
     Ok(is_new.then(|| Event {
         boot_ns: since_boot_ns,
         group,
@@ -141,26 +142,75 @@ fn guard(
     }))
 }
 
-/// Gives every member of a group its own entry: processes of its cgroups, or
-/// of its tree; and marks the sockets of a tree's.
-pub(super) fn adopt(maps: &mut Maps, root: &Path, group: GroupId) -> Result<(), KernelError> {
-    if group & TREE_GROUP == 0 {
-        let Some(path) = cgroups::walk(root).remove(&group) else {
-            return Ok(());
-        };
-        for pid in cgroups::processes(&path) {
-            record(maps, pid, group, 0, 0)?;
-        }
-        return Ok(());
+/// Gives every member of the group that `pid` began its own entry.
+pub(super) fn follow(
+    maps: &mut Maps,
+    root: &Path,
+    group: GroupId,
+    pid: u32,
+) -> Result<(), KernelError> {
+    if group & TREE_GROUP != 0 {
+        return adopt_tree(maps, group, pid);
     }
-    let Ok(tree) = u32::try_from(group & !TREE_GROUP) else {
-        return Ok(());
-    };
-    for (pid, parent) in descendants(tree) {
-        record(maps, pid, group, TaskFlags::TREE, parent)?;
-        mark_sockets(maps, pid, group);
+    // Its cgroup is found through the process; once that has ended or moved,
+    // the next round of `reap` finds it by its id.
+    let path = cgroups::of_process(pid).map(|path| cgroups::at(root, &path));
+    match path {
+        Some(path) if cgroups::id(&path) == Some(group) => adopt_cgroup(maps, group, &path),
+        _ => Ok(()),
+    }
+}
+
+/// Gives every process in the cgroup at `path` and below it its own entry.
+pub(super) fn adopt_cgroup(
+    maps: &mut Maps,
+    group: GroupId,
+    path: &Path,
+) -> Result<(), KernelError> {
+    for pid in cgroups::processes(path) {
+        record(maps, pid, group, 0, 0)?;
     }
     Ok(())
+}
+
+/// Gives every process below `pid` its own entry, and marks the sockets of
+/// all of them.
+pub(super) fn adopt_tree(maps: &mut Maps, group: GroupId, pid: u32) -> Result<(), KernelError> {
+    mark_sockets(maps, pid, group);
+    if is_childless(pid) {
+        return Ok(());
+    }
+    for (child, parent) in descendants(pid) {
+        if child != pid {
+            record(maps, child, group, TaskFlags::TREE, parent)?;
+            mark_sockets(maps, child, group);
+        }
+    }
+    Ok(())
+}
+
+/// Follows every tree there is: for the start, and for when events were lost.
+pub(super) fn adopt_trees(maps: &mut Maps) -> Result<(), KernelError> {
+    for pid in keys(maps::TASKS, maps.tasks.keys())? {
+        let Ok(Wire(task)) = maps.tasks.get(&pid, 0) else {
+            continue;
+        };
+        if task.group & TREE_GROUP != 0 && task.flags.0 & TaskFlags::ENDED == 0 {
+            adopt_tree(maps, task.group, pid)?;
+        }
+    }
+    Ok(())
+}
+
+/// True where the kernel says so (`CONFIG_PROC_CHILDREN`); a walk over all
+/// processes is saved then. A process that has ended has none either.
+fn is_childless(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        fs::read_to_string(thread.path().join("children")).is_ok_and(|pids| pids.is_empty())
+    })
 }
 
 /// A process and all below it, with the parent of each.

@@ -43,10 +43,24 @@ impl Default for Config {
             allow_test_library: false,
             interval: Duration::from_secs(1),
             deadline: Duration::from_secs(5),
-            init_deadline: Duration::from_secs(60),
+            init_deadline: Duration::from_mins(1),
             retry: Duration::from_secs(1),
             retry_max: Duration::from_secs(30),
             proc: PathBuf::from("/proc"),
+        }
+    }
+}
+
+impl Config {
+    /// Whether it may be started at all; what [`Monitor::start`] checks first.
+    pub fn check(&self) -> Result<(), StartError> {
+        match &self.library {
+            Some(path) if !library::permitted(true, RELEASE_BUILD, self.allow_test_library) => {
+                Err(StartError::TestLibrary {
+                    library: path.clone(),
+                })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -78,20 +92,6 @@ pub enum StartError {
 pub struct Monitor {
     messages: Sender<Message>,
     snapshots: watch::Receiver<Arc<GpuSnapshot>>,
-}
-
-impl Config {
-    /// Whether it may be started at all; what [`Monitor::start`] checks first.
-    pub fn check(&self) -> Result<(), StartError> {
-        match &self.library {
-            Some(path) if !library::permitted(true, RELEASE_BUILD, self.allow_test_library) => {
-                Err(StartError::TestLibrary {
-                    library: path.clone(),
-                })
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Monitor {

@@ -110,7 +110,7 @@ impl Supervisor {
     /// next try.
     fn patience(&self) -> Duration {
         let least = Duration::from_millis(10);
-        let idle = Duration::from_secs(3600);
+        let idle = Duration::from_hours(1);
         if self.worker.is_some() {
             (self.config.deadline / 4).clamp(least, Duration::from_secs(1))
         } else {

@@ -33,6 +33,8 @@ use tokio::time::MissedTickBehavior;
 const TICK: Duration = Duration::from_millis(100);
 /// How often empty groups are let go and devices are looked for.
 const ROUND: Duration = Duration::from_secs(5);
+/// How often all processes' open files are looked through for a GPU.
+const SCAN: Duration = Duration::from_secs(60);
 /// How long the last quote may take when the agent stops.
 const LAST_QUOTE: Duration = Duration::from_secs(20);
 
@@ -66,6 +68,7 @@ pub(super) struct Agent {
     dirty: Option<Instant>,
     last_epoch: Instant,
     last_round: Instant,
+    last_scan: Instant,
     sealing: Option<oneshot::Receiver<Result<EpochSealed, SealError>>>,
     waiting: Vec<oneshot::Sender<Reply>>,
     seal_again: Option<Cause>,
@@ -94,6 +97,7 @@ impl Agent {
             dirty: None,
             last_epoch: now,
             last_round: now,
+            last_scan: now,
             sealing: None,
             waiting: Vec::new(),
             seal_again: None,
@@ -233,11 +237,11 @@ impl Agent {
         } else if self.last_epoch.elapsed() >= evidence.heartbeat {
             self.close_epoch(Cause::Heartbeat);
         }
-        // Fed by this loop alone: a wedged driver must not look like a dead agent.
-        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
     }
 
     fn round(&mut self, now_ns: u64) {
+        // Fed by this loop alone: a wedged driver must not look like a dead agent.
+        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
         self.attributor.forget(now_ns);
         match self.parts.kernel.reap(Instant::now()) {
             Ok(released) => {
@@ -254,15 +258,25 @@ impl Agent {
         if let Err(error) = self.parts.kernel.refresh_devices() {
             tracing::error!(%error, "cannot look for new GPU devices");
         }
-        match self.parts.kernel.scan() {
-            Ok(found) => found.into_iter().for_each(|event| self.take(event)),
-            Err(error) => tracing::error!(%error, "cannot look for processes that hold a GPU"),
+        if self.last_scan.elapsed() >= SCAN {
+            self.last_scan = Instant::now();
+            self.scan();
         }
         let state = self.parts.gpu.latest().state.name();
         if state != self.gpu_state {
             state.clone_into(&mut self.gpu_state);
             let body = entries::from_gpu(&self.parts.gpu.latest());
             self.log(body);
+        }
+    }
+
+    /// Guards who holds a GPU without having opened it where the kernel could
+    /// see: an open file that was handed over, a driver loaded meanwhile.
+    fn scan(&mut self) {
+        let found = tokio::task::block_in_place(|| self.parts.kernel.scan());
+        match found {
+            Ok(found) => found.into_iter().for_each(|event| self.take(event)),
+            Err(error) => tracing::error!(%error, "cannot look for processes that hold a GPU"),
         }
     }
 

@@ -52,6 +52,8 @@ pub(crate) fn device(ctx: DeviceContext) -> i32 {
         );
         return ALLOW;
     }
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&ctx, "open of GPU node {}:{}", major, minor);
     guard(&device, class)
 }
 

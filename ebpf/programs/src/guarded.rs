@@ -6,6 +6,7 @@
 
 use crate::emit;
 use crate::maps::{ARMED, GROUPS, TASK_COUNT, TASKS, TREE_ROOTS};
+use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
@@ -13,6 +14,10 @@ use aya_ebpf::helpers::{
 use merestone_abi::{
     Armed, Group, GroupId, LostReason, MAX_LEVEL, TREE_GROUP, Task, TaskFlags, maps,
 };
+
+/// How many processes may be recorded before the headroom is used.
+#[unsafe(no_mangle)]
+static TASK_LIMIT: Global<u32> = Global::new(maps::MAX_TASKS);
 
 /// The guarded group that something is judged as part of.
 #[derive(Clone, Copy)]
@@ -202,7 +207,7 @@ pub(crate) fn record(tgid: u32, entry: &Task) -> Recorded {
     let removed = TASK_COUNT.get(Armed::AGENT).copied().unwrap_or(0);
     // SAFETY: `added` is a map value.
     let held = unsafe { added.read_volatile() }.wrapping_sub(removed);
-    if held > u64::from(maps::MAX_TASKS) && held < u64::MAX / 2 {
+    if held > u64::from(TASK_LIMIT.load()) && held < u64::MAX / 2 {
         emit::lost(LostReason::TASKS_FULL);
         return Recorded::Barely;
     }

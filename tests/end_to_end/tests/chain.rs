@@ -149,7 +149,14 @@ fn reload(host: &Host, guarded: &mut Workload) {
     assert_ne!(guarded.send("udp", "203.0.113.7", 9000), EPERM);
     assert_eq!(guarded.send("tcp", "203.0.113.7", 443), EPERM, "deny wins");
     std::fs::write(host.boundary(), support::BOUNDARY).expect("writes");
-    host.ask(&["policy", "reload"]);
+    let pid = host.status()["pid"].to_string();
+    let hup = std::process::Command::new("kill")
+        .args(["-HUP", &pid])
+        .status();
+    assert!(hup.expect("kill runs").success());
+    eventually("SIGHUP has the boundary read again", || {
+        host.status()["boundary"]["name"] == "test"
+    });
 }
 
 /// One changed byte, anywhere, never passes.
