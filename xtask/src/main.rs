@@ -13,6 +13,7 @@ use crate::{
     vm::{Load, kernel::Series},
 };
 
+mod bpffs;
 mod build;
 mod demo;
 mod ebpf_toolchain;

@@ -10,6 +10,7 @@ mod net;
 mod parts;
 mod python;
 
+use crate::bpffs;
 use crate::build;
 use crate::progress::{self, Step};
 use crate::setup;
@@ -92,6 +93,7 @@ pub(crate) fn demo(consent: Consent, stage_only: bool) -> Result<()> {
 }
 
 fn stage() -> Result<()> {
+    let bpffs = bpffs::ensure()?;
     let place = Workplace::make()?;
     let step = Step::begin("stage", "two network namespaces, a software TPM, the agent");
     let net = Net::make()?;
@@ -108,7 +110,7 @@ fn stage() -> Result<()> {
     leak(&agent, &sniffer)?;
     drop(server);
     let verdict = evidence(&place, &agent)?;
-    drop((agent, swtpm, sniffer, net));
+    drop((agent, swtpm, sniffer, net, bpffs));
     progress::line(format_args!(
         "bundle: {}\ntrust file: {}",
         place.file("demo.merestone").display(),

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{GUEST_FEATURE, is_runner, only_in_guest};
 use crate::{
-    build,
+    bpffs, build,
     programs::Program,
     progress::Step,
     shell, sudo, swtpm,
@@ -16,6 +16,11 @@ use crate::{
 
 /// Runs all of them but those for guests, then the documentation's examples.
 pub(super) fn all(programs: &[Program], tally: &mut Tally) -> Result<()> {
+    let _bpffs = if sudo::is_root() {
+        bpffs::ensure()?
+    } else {
+        None
+    };
     for program in programs
         .iter()
         .filter(|program| program.is_test && !only_in_guest(program))
