@@ -11,7 +11,9 @@
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use merestone_abi::{Event, LOOPBACK_RULE, RULE_ENTRIES, RuleEntry, RuleSet, Verdict};
-use merestone_agent::bpf::{Kernel, Options, TablePrefix, Tables, Tier, probe, unload};
+use merestone_agent::bpf::{
+    EventStream, Kernel, Options, TablePrefix, Tables, Tier, probe, unload,
+};
 use std::env;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -53,7 +55,7 @@ async fn main() -> Result<()> {
                 .tree_roots
                 .push(words.next().context("--tree PATH")?.into()),
             "--ring" => {
-                options.limits.ring_bytes = words.next().context("--ring BYTES")?.parse()?
+                options.limits.ring_bytes = words.next().context("--ring BYTES")?.parse()?;
             }
             "--stop-reading" => reading = false,
             other => bail!("unknown argument {other}"),
@@ -77,6 +79,11 @@ async fn main() -> Result<()> {
     if !reading {
         std::future::pending::<()>().await;
     }
+    tell(&mut kernel, &mut events).await
+}
+
+/// Prints events and obeys orders until it is killed.
+async fn tell(kernel: &mut Kernel, events: &mut EventStream) -> Result<()> {
     let mut orders = orders();
     let mut reap = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -86,7 +93,7 @@ async fn main() -> Result<()> {
                 kernel.follow(&event)?;
                 println!("{}", json(&event));
             }
-            Some(order) = orders.recv() => println!("{}", obey(&mut kernel, &order)?),
+            Some(order) = orders.recv() => println!("{}", obey(kernel, &order)?),
             _ = reap.tick() => {
                 for group in kernel.reap(Instant::now())? {
                     println!("{}", serde_json::json!({"kind": "RELEASED", "group": group}));

@@ -6,6 +6,13 @@
 //! A child process is this executable again, told by its environment what to
 //! do; nothing is allowed, not even loopback, so that it needs no network.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failing helper is a failing test; a skipped one says so"
+)]
+
 use merestone_abi::TREE_GROUP;
 use merestone_agent::bpf::{Kernel, KernelError, Limits, Options, Tables, object, probe, unload};
 use std::fs;
@@ -31,13 +38,13 @@ impl Stage {
     /// None, and a word on why, where the test cannot run.
     fn set(name: &str) -> Option<Self> {
         if let Err(error) = object() {
-            println!("skipped: {error}");
+            println!("SKIPPED: {name}: {error}");
             return None;
         }
         let found = match probe(Path::new("")) {
             Ok(found) => found,
             Err(error) => {
-                println!("skipped: {error}");
+                println!("SKIPPED: {name}: {error}");
                 return None;
             }
         };
@@ -71,7 +78,7 @@ impl Stage {
         match Kernel::start(options, &Tables::default()) {
             Ok((kernel, _events)) => Some(kernel),
             Err(KernelError::NotBpffs { path }) => {
-                println!("skipped: {} is not on bpffs", path.display());
+                println!("SKIPPED: {} is not on bpffs", path.display());
                 None
             }
             Err(error) => panic!("{error}"),

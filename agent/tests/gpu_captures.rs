@@ -35,7 +35,7 @@ fn captures(test: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    println!("skipped: {test} (no {})", folder.display());
+    println!("SKIPPED: {test} (no {})", folder.display());
     None
 }
 

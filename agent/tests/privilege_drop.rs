@@ -11,7 +11,7 @@ use merestone_agent::privilege::{Capability, CapabilityError, drop_to, effective
 fn main() {
     let held = effective().expect("/proc is mounted");
     if !held.missing().is_empty() {
-        println!("skipped: a_drop_leaves_the_wanted_capabilities_and_nothing_else needs root");
+        println!("SKIPPED: a_drop_leaves_the_wanted_capabilities_and_nothing_else needs root");
         return;
     }
     a_drop_leaves_the_wanted_capabilities_and_nothing_else();

@@ -35,7 +35,7 @@ fn vectors(folder: &str) -> Option<PathBuf> {
     );
     let found = Some(base.join(folder)).filter(|path| path.is_dir());
     if found.is_none() {
-        eprintln!("skipped: {} is absent", base.join(folder).display());
+        eprintln!("SKIPPED: {} is absent", base.join(folder).display());
     }
     found
 }

@@ -26,7 +26,7 @@ impl Swtpm {
             .status()
             .is_err()
         {
-            eprintln!("skipped: {test}: swtpm is not installed");
+            eprintln!("SKIPPED: {test}: swtpm is not installed");
             return None;
         }
         let state = tempfile::tempdir().unwrap();

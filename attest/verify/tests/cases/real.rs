@@ -76,7 +76,7 @@ fn vectors() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    println!("skipped: {} is absent", folder.display());
+    println!("SKIPPED: {} is absent", folder.display());
     None
 }
 
