@@ -74,11 +74,11 @@ impl Stage {
     }
 
     /// None where the test cannot run after all.
-    fn start(&self, options: &Options) -> Option<Kernel> {
+    fn start(options: &Options) -> Option<Kernel> {
         match Kernel::start(options, &Tables::default()) {
             Ok((kernel, _events)) => Some(kernel),
             Err(KernelError::NotBpffs { path }) => {
-                println!("SKIPPED: {} is not on bpffs", path.display());
+                println!("SKIPPED: bpf_kernel: {} is not on bpffs", path.display());
                 None
             }
             Err(error) => panic!("{error}"),
@@ -177,7 +177,7 @@ fn a_group_is_held_from_the_open_through_the_agent_s_end_and_restart() {
     let Some(stage) = Stage::set("restart") else {
         return;
     };
-    let Some(kernel) = stage.start(&stage.options()) else {
+    let Some(kernel) = Stage::start(&stage.options()) else {
         return;
     };
     let cgroup = stage.below("server");
@@ -190,7 +190,7 @@ fn a_group_is_held_from_the_open_through_the_agent_s_end_and_restart() {
 
     assert_eq!(stage.run(&cgroup, "send"), "send=EPERM", "after the agent");
     assert_eq!(stage.run(&nested, "send"), "send=EPERM", "a cgroup below");
-    let kernel = stage.start(&stage.options()).unwrap();
+    let kernel = Stage::start(&stage.options()).unwrap();
     assert_eq!(kernel.groups().unwrap().len(), 1, "the group is kept");
     assert_eq!(kernel.settings().unwrap().generation, 2);
     assert_eq!(stage.run(&cgroup, "send"), "send=EPERM");
@@ -213,7 +213,7 @@ fn a_group_that_cannot_be_recorded_cannot_open_the_gpu() {
         groups: 1,
         ..Limits::default()
     };
-    let Some(kernel) = stage.start(&options) else {
+    let Some(kernel) = Stage::start(&options) else {
         return;
     };
     assert_eq!(stage.run(&stage.below("first"), "open"), "open=ENXIO");
@@ -234,7 +234,7 @@ fn in_a_tree_a_process_whose_child_cannot_be_recorded_is_killed() {
         tasks: 2,
         ..Limits::default()
     };
-    let Some(kernel) = stage.start(&options) else {
+    let Some(kernel) = Stage::start(&options) else {
         return;
     };
     let cgroup = stage.below("session");
@@ -262,7 +262,7 @@ fn in_a_tree_a_process_whose_child_cannot_be_recorded_is_killed() {
     let mut options = roomy.options();
     options.tree_roots = vec![roomy.cgroup.clone()];
     options.limits.tasks = 2;
-    let _kernel = roomy.start(&options).unwrap();
+    let _kernel = Stage::start(&options).unwrap();
     let output = roomy
         .spawn(&roomy.below("session"), "open fork fork fork")
         .wait_with_output()
@@ -280,7 +280,7 @@ fn an_unpinned_hook_is_no_longer_claimed() {
     let Some(stage) = Stage::set("detach") else {
         return;
     };
-    let Some(mut kernel) = stage.start(&stage.options()) else {
+    let Some(mut kernel) = Stage::start(&stage.options()) else {
         return;
     };
     kernel.reap(Instant::now()).unwrap();
