@@ -16,8 +16,9 @@ pub(super) fn vector(bytes: &[u8], trust: &str, purpose: Purpose, exit: u8) {
         .and_then(|name| name.split_once("::"))
         .unwrap_or_default();
     let (module, test) = name;
-    let is_case =
-        test.starts_with('n') && test[1..].starts_with(|first: char| first.is_ascii_digit());
+    let is_case = test
+        .strip_prefix('n')
+        .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
     if !(is_case && exit != 0 || module == "good") {
         return;
     }
