@@ -31,7 +31,7 @@ const OUT: &str = "/merestone/out";
 #[test]
 fn both_tiers_hold_and_the_report_is_sealed_by_this_machines_tpm() {
     assert!(
-        std::env::var_os("MERESTONE_VM").is_some(),
+        std::env::var_os("XTASK_VM").is_some(),
         "only in the virtual machine"
     );
     dummy_uplink();

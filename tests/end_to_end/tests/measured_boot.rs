@@ -2,7 +2,7 @@
 //! the boot event log and the IMA list are replayed to the registers that the
 //! TPM signed.
 //!
-//! `cargo xtask vm` runs this after each guest, with `MERESTONE_VM_OUT` naming
+//! `cargo xtask vm` runs this after each guest, with `XTASK_VM_OUT` naming
 //! what the guest left.
 
 #![allow(
@@ -19,7 +19,7 @@ use serde_json::Value;
 use support::verify;
 
 fn handed_over(name: &str) -> PathBuf {
-    let out = env::var_os("MERESTONE_VM_OUT").expect("`cargo xtask vm` sets MERESTONE_VM_OUT");
+    let out = env::var_os("XTASK_VM_OUT").expect("`cargo xtask vm` sets XTASK_VM_OUT");
     let path = PathBuf::from(out).join(name);
     assert!(path.is_file(), "the guest left no {name}");
     path

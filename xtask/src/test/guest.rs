@@ -64,8 +64,8 @@ fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> 
     let mut command = shell::command(&judge.path);
     command.current_dir(&judge.directory).arg("--show-output");
     command
-        .env("MERESTONE_BIN_DIR", build::output(true))
-        .env("MERESTONE_VM_OUT", &outcome.out);
+        .env("XTASK_BIN_DIR", build::output(true))
+        .env("XTASK_VM_OUT", &outcome.out);
     tally.add(
         "what the guest handed back",
         tally::run("measured_boot", &mut command)?,

@@ -33,7 +33,7 @@ pub(super) fn all(programs: &[Program], tally: &mut Tally) -> Result<()> {
             continue;
         }
         let _step = Step::begin(&name, program.path.display());
-        command.env("MERESTONE_BIN_DIR", build::output(false));
+        command.env("XTASK_BIN_DIR", build::output(false));
         tally.add(&name, tally::run(&name, command.arg("--show-output"))?);
     }
     let _step = Step::begin("documentation", "the examples in it compile and run");

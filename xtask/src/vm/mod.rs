@@ -105,9 +105,9 @@ fn write_disk(root: &Path, image: &Path, series: Series, load: &Load) -> Result<
     }
     let host = series.to_string().replace('.', "-");
     let mut variables = vec![
-        ("MERESTONE_VM".to_owned(), series.to_string()),
-        ("MERESTONE_VM_HOST".to_owned(), format!("merestone-{host}")),
-        ("MERESTONE_BIN_DIR".to_owned(), format!("/{}", disk::BIN)),
+        ("XTASK_VM".to_owned(), series.to_string()),
+        ("XTASK_VM_HOST".to_owned(), format!("merestone-{host}")),
+        ("XTASK_BIN_DIR".to_owned(), format!("/{}", disk::BIN)),
     ];
     variables.extend(load.environment.iter().cloned());
     let lines = variables

@@ -34,7 +34,7 @@ pub(crate) fn has_swtpm() -> bool {
 
 /// A program built beside this test: `target/<profile>/<name>`.
 pub(crate) fn binary(name: &str) -> PathBuf {
-    if let Some(folder) = std::env::var_os("MERESTONE_BIN_DIR") {
+    if let Some(folder) = std::env::var_os("XTASK_BIN_DIR") {
         return Path::new(&folder).join(name);
     }
     let test = std::env::current_exe().expect("a test has a path");

@@ -19,7 +19,7 @@ for place in /dev/shm /tmp; do
     mount -t tmpfs tmpfs "$place"
 done
 mkdir -p /run/netns
-hostname "$MERESTONE_VM_HOST"
+hostname "$XTASK_VM_HOST"
 ip link set lo up
 ulimit -l unlimited
 
