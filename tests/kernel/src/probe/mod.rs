@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 const LIFETIME_SECONDS: u32 = 900;
 /// How long a call that nobody refuses at once may hang.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the allowed host may take to answer: an emulated machine may be
+/// busy with the agent's start, and waiting longer excuses no refusal.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// What a vector works with.
 #[derive(Debug)]
@@ -220,7 +223,7 @@ fn ask_udp(target: SocketAddr, word: &[u8]) -> io::Result<()> {
     };
     let socket = UdpSocket::bind(any)?;
     let mut answer = vec![0; word.len()];
-    socket.set_read_timeout(Some(PATIENCE / 2))?;
+    socket.set_read_timeout(Some(ANSWER / 2))?;
     // Twice: a datagram may be lost where a vector has just sent thousands.
     for _ in 0..2 {
         socket.send_to(word, target)?;
@@ -232,8 +235,8 @@ fn ask_udp(target: SocketAddr, word: &[u8]) -> io::Result<()> {
 }
 
 fn ask_tcp(target: SocketAddr, word: &[u8]) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&target, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(word)?;
     let mut answer = vec![0; word.len()];
     stream.read_exact(&mut answer)?;
