@@ -133,7 +133,7 @@ fn found() -> Vec<(PathBuf, Kind)> {
     found
 }
 
-fn cgroup_root() -> Option<PathBuf> {
+pub(crate) fn cgroup_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ');

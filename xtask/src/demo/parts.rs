@@ -2,13 +2,13 @@
 
 use super::net::{self, Net};
 use super::python;
+use crate::leftovers;
 use crate::shell::{self, Running};
 use crate::swtpm;
 use crate::undo::Undo;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -60,19 +60,6 @@ impl Workplace {
     }
 }
 
-/// Two free ports side by side on loopback.
-fn free_ports() -> Result<u16> {
-    for _ in 0..100 {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
-        if first < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, first + 1)).is_ok() {
-            return Ok(first);
-        }
-    }
-    bail!("no two free ports side by side on 127.0.0.1")
-}
-
 /// The software TPM.
 #[derive(Debug)]
 pub(crate) struct Swtpm {
@@ -83,10 +70,9 @@ pub(crate) struct Swtpm {
 impl Swtpm {
     /// Starts it on free ports, its state in the workplace.
     pub(crate) fn start(place: &Workplace) -> Result<Self> {
-        let port = free_ports()?;
         let state = place.file("swtpm");
         fs::create_dir_all(&state)?;
-        let running = swtpm::start_on_port(&state, port)?;
+        let (running, port) = swtpm::start_on_free_ports(&state)?;
         Ok(Self {
             _running: running,
             port,
@@ -236,7 +222,9 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits until it listens.
     pub(crate) fn start(place: &Workplace) -> Result<Self> {
-        let cgroup = cgroup_root()?.join(SERVICE);
+        let root = leftovers::cgroup_root()
+            .context("no cgroup v2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")?;
+        let cgroup = root.join(SERVICE);
         fs::create_dir_all(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
         let undo = Undo::new({
             let cgroup = cgroup.clone();
@@ -330,17 +318,6 @@ fn gpu_node(place: &Workplace) -> Result<(PathBuf, Option<Undo>)> {
         )
     })?;
     Ok((node, Some(undo)))
-}
-
-/// The mount of cgroup v2, as the kernel lists it.
-pub(crate) fn cgroup_root() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let found = mounts.lines().find_map(|line| {
-        let mut words = line.split(' ');
-        let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(path))
-    });
-    found.context("no cgroup v2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")
 }
 
 /// What arrives beyond the boundary.
