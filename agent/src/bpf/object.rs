@@ -2,6 +2,7 @@
 
 use super::KernelError;
 use sha2::{Digest as _, Sha256};
+use std::sync::OnceLock;
 
 #[cfg(bpf_object)]
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
@@ -19,5 +20,7 @@ pub fn object() -> Result<&'static [u8], KernelError> {
 /// SHA-256 of the object, where this build carries one.
 #[must_use]
 pub fn object_sha256() -> Option<[u8; 32]> {
-    object().ok().map(|bytes| Sha256::digest(bytes).into())
+    // Every epoch, status and scrape asks; the bytes never change.
+    static DIGEST: OnceLock<Option<[u8; 32]>> = OnceLock::new();
+    *DIGEST.get_or_init(|| object().ok().map(|bytes| Sha256::digest(bytes).into()))
 }

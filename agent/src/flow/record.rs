@@ -1,7 +1,7 @@
 //! The event as users see it: one JSON object (DESIGN §9, event).
 
 use crate::api::BoundaryInfo;
-use merestone_abi::{Event, EventKind, Hook, Reason, Verdict};
+use merestone_abi::{Event, EventKind, Reason};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -98,11 +98,8 @@ pub struct Names {
     pub gpu: Vec<String>,
 }
 
-fn lower<T: PartialEq + Copy>(names: &[(T, &str)], code: T) -> Option<String> {
-    names
-        .iter()
-        .find(|(known, _)| *known == code)
-        .map(|(_, name)| name.to_ascii_lowercase())
+fn lower(name: Option<&str>) -> Option<String> {
+    name.map(str::to_ascii_lowercase)
 }
 
 /// The name of an IP protocol, or its number.
@@ -135,13 +132,11 @@ impl FlowEvent {
         });
         Self {
             time: names.time,
-            kind: lower(EventKind::NAMES, event.kind)
-                .unwrap_or_else(|| format!("kind-{}", event.kind.0)),
-            verdict: lower(Verdict::NAMES, event.verdict),
+            kind: lower(event.kind.name()).unwrap_or_else(|| format!("kind-{}", event.kind.0)),
+            verdict: lower(event.verdict.name()),
             mode: names.mode,
-            hook: lower(Hook::NAMES, event.hook)
-                .unwrap_or_else(|| format!("hook-{}", event.hook.0)),
-            reason: lower(Reason::NAMES, event.reason),
+            hook: lower(event.hook.name()).unwrap_or_else(|| format!("hook-{}", event.hook.0)),
+            reason: lower(event.reason.name()),
             group: event.group,
             process: names.process,
             gpu: names.gpu,
@@ -211,6 +206,7 @@ impl FlowEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use merestone_abi::{Hook, Verdict};
 
     fn denied() -> Event {
         Event {

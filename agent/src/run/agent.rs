@@ -360,8 +360,8 @@ impl Agent {
                 reply.send(report::exposition(self)).ok();
             }
             Call::Ready { reply } => {
-                let status = report::status(self);
-                let ready = match (status.enforcing, status.evidence.quote_error) {
+                let quote_error = self.parts.sealer.status().error;
+                let ready = match (report::enforcing(self), quote_error) {
                     (true, None) => Ok(()),
                     (false, _) => Err("not enforcing".to_owned()),
                     (true, Some(error)) => Err(error),

@@ -5,7 +5,7 @@
 
 use crate::flow::ProcessInfo;
 use crate::gpu::GpuSnapshot;
-use merestone_abi::{DeviceClass, Event, EventKind, Hook, Reason, Verdict};
+use merestone_abi::{DeviceClass, Event, EventKind, Reason, Verdict};
 use merestone_evidence::{
     Body, DeviceNode, Digest, Entry, EntryKind, FlowVerdict, GpuReading, GpuUse, Process,
 };
@@ -30,11 +30,8 @@ pub(super) fn entry(moment: Moment, body: Body) -> Entry {
 }
 
 /// The name of a code, or its number.
-pub(super) fn code_name<T: Copy + PartialEq>(names: &[(T, &str)], code: T, number: u8) -> String {
-    names
-        .iter()
-        .find(|(known, _)| *known == code)
-        .map_or_else(|| number.to_string(), |(_, name)| name.to_ascii_lowercase())
+pub(super) fn code_name(name: Option<&str>, number: u8) -> String {
+    name.map_or_else(|| number.to_string(), str::to_ascii_lowercase)
 }
 
 /// The device's class, as the log names it.
@@ -86,8 +83,8 @@ pub(super) fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Optio
             };
             Some(Body::Flow {
                 verdict,
-                hook: code_name(Hook::NAMES, event.hook, event.hook.0),
-                reason: code_name(Reason::NAMES, event.reason, event.reason.0),
+                hook: code_name(event.hook.name(), event.hook.0),
+                reason: code_name(event.reason.name(), event.reason.0),
                 group: event.group,
                 process: process(info),
                 address: event.address,

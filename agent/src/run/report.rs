@@ -136,11 +136,11 @@ fn verdict_of(verdict: Verdict) -> Option<FlowVerdict> {
 }
 
 fn verdict_name(verdict: Verdict) -> String {
-    code_name(Verdict::NAMES, verdict, verdict.0)
+    code_name(verdict.name(), verdict.0)
 }
 
 fn hook_name(hook: Hook) -> String {
-    code_name(Hook::NAMES, hook, hook.0)
+    code_name(hook.name(), hook.0)
 }
 
 /// SHA-256 of the program that runs; zero where it cannot be read, which no
@@ -238,17 +238,23 @@ pub fn tiers(tiers: Vec<crate::bpf::Tier>) -> Vec<TierInfo> {
         .collect()
 }
 
+/// Whether the cgroup tier is attached and the boundary enforces.
+pub(super) fn enforcing(agent: &Agent) -> bool {
+    let tiers = agent.parts.kernel.tiers();
+    let attached = tiers
+        .iter()
+        .any(|tier| tier.name == "cgroup" && tier.active);
+    attached && !agent.parts.boundary.audit
+}
+
 /// All that `merestone status` shows.
 pub(super) fn status(agent: &Agent) -> Status {
     let kernel = &agent.parts.kernel;
     let gpu = agent.parts.gpu.latest();
     let tiers = tiers(kernel.tiers());
-    let attached = tiers
-        .iter()
-        .any(|tier| tier.name == "cgroup" && tier.active);
     let counters = kernel.counters().unwrap_or_default();
     Status {
-        enforcing: attached && !agent.parts.boundary.audit,
+        enforcing: enforcing(agent),
         mode: mode_word(&agent.parts.boundary).to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
