@@ -61,7 +61,9 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
         let settings = Settings {
             generation,
             audit,
-            reserved: [0; 2],
+            deputies: live.deputies,
+            names: live.names,
+            reserved: [0; 6],
         };
         maps.settings
             .set(0, Wire(settings), 0)

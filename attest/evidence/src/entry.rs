@@ -241,6 +241,120 @@ pub enum Body {
         #[n(1)]
         detail: String,
     },
+    /// Somebody tried to take enforcement away, or did.
+    #[n(10)]
+    #[cbor(map)]
+    Tamper {
+        /// What was tried: `detach`, `unpin`, `map_write`, `kill`, …
+        #[n(0)]
+        attempt: String,
+        /// Whether it was refused; false: it was found afterwards.
+        #[n(1)]
+        refused: bool,
+        /// Where it was seen: a hook, or `watch`.
+        #[n(2)]
+        hook: String,
+        /// What it was aimed at.
+        #[n(3)]
+        target: String,
+        /// Who tried, where that is known.
+        #[n(4)]
+        process: Option<Process>,
+        /// How many alike this entry stands for.
+        #[n(5)]
+        count: u64,
+    },
+    /// The canary, or a drill, tried to escape.
+    #[n(11)]
+    #[cbor(map)]
+    Canary {
+        /// `canary` or `drill`.
+        #[n(0)]
+        run: String,
+        /// What was tried.
+        #[n(1)]
+        vector: String,
+        /// `held`, `leaked`, `uncovered`, `absent` or `broken`.
+        #[n(2)]
+        result: String,
+        /// What was seen.
+        #[n(3)]
+        detail: String,
+    },
+    /// A grant was taken into force, used, or came to its end.
+    #[n(12)]
+    #[cbor(map)]
+    Grant {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// Digest of the signed file.
+        #[n(1)]
+        sha256: Digest,
+        /// `accepted`, `refused`, `used`, `spent`, `expired` or `revoked`.
+        #[n(2)]
+        state: String,
+        /// Bytes sent under it so far.
+        #[n(3)]
+        bytes: u64,
+        /// Details, e.g. why it was refused.
+        #[n(4)]
+        detail: String,
+    },
+    /// Protection was opened for an operator, or closed again.
+    #[n(13)]
+    #[cbor(map)]
+    BreakGlass {
+        /// Digest of the signed token.
+        #[n(0)]
+        sha256: Digest,
+        /// `opened`, `refused` or `closed`.
+        #[n(1)]
+        state: String,
+        /// Why, in the operator's words, or why it was refused.
+        #[n(2)]
+        reason: String,
+        /// Until when it is open, milliseconds since the Unix epoch.
+        #[n(3)]
+        until_ms: u64,
+    },
+    /// What a starting agent found of the enforcement it left behind.
+    #[n(14)]
+    #[cbor(map)]
+    Found {
+        /// What: `links`, `maps`, `agent_gap`, …
+        #[n(0)]
+        what: String,
+        /// Whether it was kept as it had been left.
+        #[n(1)]
+        kept: bool,
+        /// What was found.
+        #[n(2)]
+        detail: String,
+    },
+    /// A guarded process asked somebody outside its group on this host.
+    #[n(15)]
+    #[cbor(map)]
+    Deputy {
+        /// Whether it was refused.
+        #[n(0)]
+        refused: bool,
+        /// The hook that saw it.
+        #[n(1)]
+        hook: String,
+        /// The guarded group.
+        #[n(2)]
+        group: u64,
+        /// Who asked, where the hook knows it.
+        #[n(3)]
+        process: Option<Process>,
+        /// Whom: a loopback address and port, or a Unix socket's owner.
+        #[n(4)]
+        deputy: String,
+        /// How many alike this entry stands for.
+        #[n(5)]
+        count: u64,
+    },
 }
 
 /// One leaf.

@@ -160,6 +160,12 @@ impl ReceiptEntry {
             Body::Lost { .. } => "lost",
             Body::Left { .. } => "left",
             Body::Recovered { .. } => "recovered",
+            Body::Tamper { .. } => "tamper",
+            Body::Canary { .. } => "canary",
+            Body::Grant { .. } => "grant",
+            Body::BreakGlass { .. } => "break_glass",
+            Body::Found { .. } => "found",
+            Body::Deputy { .. } => "deputy",
         };
         Self {
             index,

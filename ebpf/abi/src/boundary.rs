@@ -56,7 +56,8 @@ pub struct RuleEntry {
     pub rule: u16,
     /// IP protocol number, [`crate::protocol::ANY`] for all.
     pub protocol: u8,
-    /// [`crate::Verdict::ALLOW`] or [`crate::Verdict::DENY`], as its integer.
+    /// [`crate::Verdict::ALLOW`], [`crate::Verdict::DENY`] or, for a rule that
+    /// only audits, [`crate::Verdict::AUDIT`], as its integer.
     pub action: u8,
 }
 
@@ -84,13 +85,30 @@ pub struct Settings {
     /// pass. Indexed by `generation % GENERATION_SLOTS`, so that the mode
     /// changes with the rules it belongs to.
     pub audit: [u8; 2],
+    /// [`Deputies`] of each slot's generation, indexed like `audit`.
+    pub deputies: [u8; 2],
+    /// 1 where a slot's generation has rules for names, so that DNS questions
+    /// are judged; indexed like `audit`.
+    pub names: [u8; 2],
     /// Always zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 6],
+}
+
+/// What becomes of a guarded process that asks somebody outside its group.
+/// Either way it is reported.
+#[derive(Clone, Copy, Debug)]
+pub struct Deputies;
+
+impl Deputies {
+    /// Connections to loopback listeners outside the group are refused.
+    pub const DENY_LOOPBACK: u8 = 1;
+    /// Unix sockets of processes outside the group are refused.
+    pub const DENY_UNIX: u8 = 2;
 }
 
 const _: () = {
     assert!(size_of::<Prefix>() == 20);
     assert!(size_of::<RuleEntry>() == 8);
     assert!(size_of::<RuleSet>() == 8 + 8 * RULE_ENTRIES);
-    assert!(size_of::<Settings>() == 8);
+    assert!(size_of::<Settings>() == 16);
 };

@@ -4,7 +4,7 @@ use crate::event::{Hook, Verdict};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Hook numbers a slot can hold.
-const HOOKS: u32 = 16;
+const HOOKS: u32 = 32;
 /// Verdict numbers a slot can hold.
 const VERDICTS: u32 = 4;
 /// Protocol groups, with the name users see; the last stands for all others.

@@ -85,6 +85,34 @@ code! {
         LSM_SENDMSG = 14,
         /// The agent's own scan of processes that held a GPU before it.
         SCAN = 15,
+        /// `cgroup/setsockopt`.
+        SETSOCKOPT = 16,
+        /// `cgroup_skb/ingress`.
+        INGRESS = 17,
+        /// `tcx/egress` or `tc/egress` of a link of the host.
+        TCX = 18,
+        /// `tp_btf/sys_enter`: a forbidden family, killed before it sends.
+        SYS_ENTER = 19,
+        /// `lsm/file_open`.
+        LSM_OPEN = 20,
+        /// `lsm/file_receive`.
+        LSM_RECEIVE = 21,
+        /// `lsm/unix_stream_connect`.
+        LSM_UNIX_CONNECT = 22,
+        /// `lsm/unix_may_send`.
+        LSM_UNIX_SEND = 23,
+        /// `lsm/bpf`, `lsm/bpf_map`, `lsm/bpf_prog`.
+        LSM_BPF = 24,
+        /// `lsm/task_kill`.
+        LSM_KILL = 25,
+        /// `lsm/ptrace_access_check`.
+        LSM_PTRACE = 26,
+        /// `lsm/inode_unlink`, `inode_rename`, `inode_rmdir`, `inode_setattr`.
+        LSM_INODE = 27,
+        /// `lsm/sb_umount`, `sb_mount`, `move_mount`.
+        LSM_MOUNT = 28,
+        /// The agent's own watch over its programs, pins and maps.
+        WATCH = 29,
     }
 }
 
@@ -109,6 +137,32 @@ code! {
         EMBEDDED = 8,
         /// A map had no room; refused because it could not be recorded.
         NO_ROOM = 9,
+        /// A socket option that a guarded process may not set.
+        SOCKET_OPTION = 10,
+        /// Somebody outside the group is asked, over loopback or a Unix socket.
+        DEPUTY = 11,
+        /// An RDMA device: its traffic passes no hook.
+        RDMA = 12,
+        /// A tunnel device: what is written to it is another socket's packet.
+        TUNNEL = 13,
+        /// A frame that is not IP.
+        NOT_IP = 14,
+        /// A DNS question for a name that no rule lists.
+        NAME = 15,
+        /// DNS in a form that cannot be judged: TCP, TLS, several questions.
+        NAME_FORM = 16,
+        /// Let through by a grant.
+        GRANT = 17,
+        /// A grant matches, but its bytes or its time are used up.
+        GRANT_SPENT = 18,
+        /// An attempt on the agent, its programs, pins or maps.
+        TAMPER = 19,
+        /// A socket or a GPU that was handed over.
+        PASSED = 20,
+        /// A file on a network file system: the kernel would send for it.
+        FILESYSTEM = 21,
+        /// The agent is gone and the boundary says to deny everything then.
+        AGENT_LOST = 22,
     }
 }
 
@@ -129,6 +183,14 @@ code! {
         LEFT = 6,
         /// A device of class control was opened; nothing is guarded for it.
         CONTROL = 7,
+        /// Somebody tried to take enforcement away.
+        TAMPER = 8,
+        /// A guarded process asked somebody outside its group.
+        DEPUTY = 9,
+        /// A resolver inside the boundary answered for a listed name.
+        ANSWER = 10,
+        /// A grant was used up or ran out.
+        GRANT = 11,
     }
 }
 

@@ -22,8 +22,8 @@ mod guard;
 pub mod maps;
 
 pub use boundary::{
-    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue,
-    RULE_ENTRIES, RuleEntry, RuleSet, Settings,
+    Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
+    PrefixValue, RULE_ENTRIES, RuleEntry, RuleSet, Settings,
 };
 pub use counters::{
     COUNTER_SLOTS, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
@@ -35,7 +35,7 @@ pub use guard::{
 };
 
 /// The version of this contract; the agent refuses pins made under another.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The rule number of the built-in rule that lets loopback be.
 pub const LOOPBACK_RULE: u16 = u16::MAX;
