@@ -7,7 +7,7 @@ use super::KernelError;
 use super::error::innermost;
 use super::layout::Layout;
 use super::sys;
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use std::fs::{self, File};
@@ -22,16 +22,19 @@ pub(super) enum TierKind {
     Lineage,
     /// BPF LSM.
     Lsm,
+    /// BPF LSM again: what keeps root from taking enforcement away.
+    Tamper,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 3] = [Self::Cgroup, Self::Lineage, Self::Lsm];
+    pub(super) const ALL: [Self; 4] = [Self::Cgroup, Self::Lineage, Self::Lsm, Self::Tamper];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
             Self::Lineage => "lineage",
             Self::Lsm => "lsm",
+            Self::Tamper => "tamper",
         }
     }
 }
@@ -87,9 +90,43 @@ const SOCKET_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 
+const TAMPER_FIELDS: &[&str] = &[
+    "TASK_TGID",
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+    "TASK_FILES",
+    "TASK_REAL_PARENT",
+    "FILES_FDT",
+    "FDT_FD",
+    "FILE_PRIVATE",
+    "DENTRY_INODE",
+    "PATH_MNT",
+    "PATH_DENTRY",
+    "VFSMOUNT_SB",
+    "MOUNT_MNT",
+    "MOUNT_ID",
+    "MOUNT_GROUP",
+    "BPRM_FILE",
+    "MAP_ID",
+    "PROG_AUX",
+    "AUX_ID",
+    "LINK_ID",
+];
+
+/// A program of the tamper tier. All need what tells the agent's successor,
+/// and the tier is claimed as a whole, so that one list does for all.
+const fn tamper(program: &'static str, shown: &'static str, target: &'static str) -> HookKind {
+    kernel(program, shown, TierKind::Tamper, target, TAMPER_FIELDS)
+}
+
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 14] = [
+pub(super) const HOOKS: [HookKind; 26] = [
     cgroup("egress", "cgroup_skb/egress"),
     cgroup("sock_create", "cgroup/sock_create"),
     cgroup("connect4", "cgroup/connect4"),
@@ -153,6 +190,26 @@ pub(super) const HOOKS: [HookKind; 14] = [
         SOCKET_FIELDS,
     ),
     cgroup("device", "cgroup/device"),
+    tamper("tamper_bpf", "lsm/bpf", "bpf"),
+    tamper("tamper_map", "lsm/bpf_map", "bpf_map"),
+    tamper("tamper_program", "lsm/bpf_prog", "bpf_prog"),
+    tamper("tamper_kill", "lsm/task_kill", "task_kill"),
+    tamper("tamper_limit", "lsm/task_setrlimit", "task_setrlimit"),
+    tamper(
+        "tamper_trace",
+        "lsm/ptrace_access_check",
+        "ptrace_access_check",
+    ),
+    tamper(
+        "tamper_exec",
+        "lsm/bprm_check_security",
+        "bprm_check_security",
+    ),
+    tamper("tamper_inode", "lsm/inode_permission", "inode_permission"),
+    tamper("tamper_rename", "lsm/inode_rename", "inode_rename"),
+    tamper("tamper_umount", "lsm/sb_umount", "sb_umount"),
+    tamper("tamper_mount", "lsm/sb_mount", "sb_mount"),
+    tamper("tamper_move", "lsm/move_mount", "move_mount"),
 ];
 
 /// What became of one hook.
@@ -243,19 +300,6 @@ pub(super) fn attach(
         path: pin,
         source,
     })
-}
-
-/// Whether the pinned link still runs the program `id`. `Err` is the reason.
-pub(super) fn still_attached(hook: &HookKind, links: &Path, id: u32) -> Result<(), String> {
-    let pin = links.join(hook.program);
-    let info = PinnedLink::from_pin(&pin)
-        .and_then(|link| FdLink::from(link).info())
-        .map_err(|error| format!("{}: {}", pin.display(), innermost(&error)))?;
-    let got = info.program_id();
-    if got == id {
-        return Ok(());
-    }
-    Err(format!("its pin holds program {got}, not {id}"))
 }
 
 /// The kernel's cgroup links are "multi" whatever the flags say
