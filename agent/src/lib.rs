@@ -18,4 +18,5 @@ pub mod privilege;
 pub mod run;
 pub mod seal;
 pub mod serve;
+pub mod signed;
 pub mod workload;
