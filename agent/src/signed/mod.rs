@@ -103,11 +103,11 @@ impl Signers {
             .signature
             .as_slice()
             .try_into()
-            .map_err(|_: std::array::TryFromSliceError| SignedError::Length { got })?;
+            .or(Err(SignedError::Length { got }))?;
         let signature = Signature::from_bytes(&signature);
         // Strict: no small-order key, no second form of a signature.
         key.verify_strict(&signed_bytes(&parsed, payload), &signature)
-            .map_err(|_: ed25519_dalek::SignatureError| SignedError::Signature)?;
+            .or(Err(SignedError::Signature))?;
         Ok(Signed {
             signer,
             payload: payload.to_vec(),
@@ -227,7 +227,7 @@ fn header(kind: Kind, message: &CoseSign1) -> Result<[u8; 32], SignedError> {
     key_id
         .as_slice()
         .try_into()
-        .map_err(|_: std::array::TryFromSliceError| SignedError::KeyId { got: key_id.len() })
+        .or(Err(SignedError::KeyId { got: key_id.len() }))
 }
 
 /// The `Sig_structure` of RFC 9052, section 4.4.
