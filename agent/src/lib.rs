@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod export;
 pub mod flow;
+pub mod geo;
 pub mod gpu;
 pub mod ledger;
 pub mod policy;
