@@ -20,4 +20,5 @@ pub mod run;
 pub mod seal;
 pub mod serve;
 pub mod signed;
+pub mod tamper;
 pub mod workload;

@@ -18,6 +18,7 @@ use crate::ledger::Ledger;
 use crate::policy::Compiled;
 use crate::seal::{self, EpochSealed, SealError, Sealer};
 use crate::serve::Call;
+use crate::tamper::Watch;
 use anyhow::{Context as _, Result};
 use merestone_abi::{Event, EventKind, GroupId};
 use merestone_evidence::{Body, Cause, Digest};
@@ -48,6 +49,7 @@ pub(super) struct Parts {
     pub(super) metrics: seal::Metrics,
     pub(super) gpu: gpu::Monitor,
     pub(super) store: Store,
+    pub(super) watch: Watch,
 }
 
 /// The agent while it runs.
@@ -106,6 +108,7 @@ impl Agent {
         agent.log(Body::AgentStart {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
+        agent.begin_watch();
         agent.log_boundary(None);
         Ok(agent)
     }
@@ -200,6 +203,9 @@ impl Agent {
     }
 
     fn tell(&mut self, event: &Event, process: ProcessInfo, count: u64) {
+        if event.kind == EventKind::TAMPER {
+            return self.tell_tamper(event, process, count);
+        }
         if let Some(body) = entries::from_event(event, &process, count) {
             self.log(body);
         }
@@ -219,6 +225,7 @@ impl Agent {
     }
 
     fn tick(&mut self) {
+        self.watch();
         let now_ns = clock::boot_ns();
         for (event, count) in self.fold.tick(now_ns) {
             let process = self.attributor.process(&event);
@@ -378,6 +385,9 @@ impl Agent {
                 groups: report::guarded(self),
             },
             Request::Reload {} => self.reload(),
+            Request::OpenGlass { .. }
+            | Request::OpenGlassUnsigned { .. }
+            | Request::CloseGlass {} => self.break_glass(request),
             Request::Seal {} => {
                 self.waiting.push(reply);
                 self.close_epoch(Cause::Work);
@@ -433,6 +443,7 @@ impl Agent {
         let installed = tokio::task::block_in_place(|| self.parts.kernel.install(&tables));
         self.generation = installed.map_err(|error| error.to_string())?;
         self.parts.boundary = boundary;
+        self.boundary_is_in_force();
         Ok(())
     }
 
@@ -447,6 +458,7 @@ impl Agent {
         self.log(Body::AgentStop {
             cause: cause.to_owned(),
         });
+        self.parts.watch.end();
         self.log_losses();
         if let Some(sealing) = self.sealing.take() {
             // What it gives was told already or is told by the next session.
