@@ -89,7 +89,7 @@ const SOCKET_FIELDS: &[&str] = &[
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 14] = [
+pub(super) const HOOKS: [HookKind; 15] = [
     cgroup("egress", "cgroup_skb/egress"),
     cgroup("sock_create", "cgroup/sock_create"),
     cgroup("connect4", "cgroup/connect4"),
@@ -129,6 +129,19 @@ pub(super) const HOOKS: [HookKind; 14] = [
             "CGROUP_ANCESTORS",
             "ROOT_HIERARCHY",
             "KN_ID",
+        ],
+    ),
+    kernel(
+        "mkdir",
+        "tp_btf/cgroup_mkdir",
+        TierKind::Lineage,
+        "cgroup_mkdir",
+        &[
+            "CGROUP_KN",
+            "CGROUP_ROOT",
+            "ROOT_HIERARCHY",
+            "KN_ID",
+            "KN_NAME",
         ],
     ),
     kernel(

@@ -90,8 +90,11 @@ pub struct Settings {
     /// 1 where a slot's generation has rules for names, so that DNS questions
     /// are judged; indexed like `audit`.
     pub names: [u8; 2],
+    /// 1 where a slot's generation selects other boundaries for some groups, so
+    /// that [`crate::maps::SELECTED`] is asked; indexed like `audit`.
+    pub selects: [u8; 2],
     /// Always zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 4],
 }
 
 /// What becomes of a guarded process that asks somebody outside its group.

@@ -18,8 +18,10 @@
 mod boundary;
 mod counters;
 mod event;
+mod grant;
 mod guard;
 pub mod maps;
+mod select;
 
 pub use boundary::{
     Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
@@ -30,9 +32,11 @@ pub use counters::{
     protocol_bucket,
 };
 pub use event::{Event, EventKind, Hook, Reason, Verdict};
+pub use grant::{GRANT_PORTS, GRANT_PROTOCOLS, Grant, GrantUse, MAX_GRANTS};
 pub use guard::{
     Armed, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
 };
+pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 2;

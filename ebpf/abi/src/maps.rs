@@ -30,11 +30,20 @@ pub const GROUP_COUNTS: &str = "GROUP_COUNTS";
 pub const LOST: &str = "LOST";
 /// The ring buffer of [`crate::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// [`crate::GroupId`], or the id of any selected cgroup, to [`crate::Selected`].
+pub const SELECTED: &str = "SELECTED";
+/// A path or a unit's name ([`crate::SELECTOR_BYTES`]) to the boundary's
+/// number in each slot (`[u16; 2]` and four zero bytes).
+pub const SELECTORS: &str = "SELECTORS";
+/// Array of [`crate::Grant`].
+pub const GRANTS: &str = "GRANTS";
+/// Array of [`crate::GrantUse`], by the grant's place.
+pub const GRANT_USES: &str = "GRANT_USES";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 15] = [
+pub const PINNED: [&str; 19] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -50,10 +59,16 @@ pub const PINNED: [&str; 15] = [
     GROUP_COUNTS,
     LOST,
     EVENTS,
+    SELECTED,
+    SELECTORS,
+    GRANTS,
+    GRANT_USES,
 ];
 
 /// Guarded cgroups at once.
 pub const MAX_GROUPS: u32 = 4096;
+/// Entries of [`SELECTED`]: groups and selected cgroups.
+pub const MAX_SELECTED: u32 = 16_384;
 /// Guarded processes at once.
 pub const MAX_TASKS: u32 = 65_536;
 /// Entries of [`TASKS`] kept for processes that fork while it is full: the

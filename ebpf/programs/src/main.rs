@@ -31,6 +31,8 @@ mod egress;
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod grants;
+#[cfg(target_arch = "bpf")]
 mod guarded;
 #[cfg(target_arch = "bpf")]
 mod layout;
@@ -44,6 +46,8 @@ mod maps;
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod protocols;
+#[cfg(target_arch = "bpf")]
+mod selected;
 #[cfg(target_arch = "bpf")]
 mod sockets;
 
