@@ -169,7 +169,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut maps = Maps::open(pins)?;
     fill_devices(&mut maps, &options.devices)?;
     fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
-    boundary::install(&mut maps, tables)?;
+    boundary::install(&mut maps, &hierarchy, tables)?;
     for (kind, hook) in HOOKS.iter().zip(&hooks) {
         if hook.refused.is_none() {
             hooks::attach(&mut ebpf, kind, &cgroup, &links)?;
@@ -189,6 +189,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         rounds: reap::Rounds::default(),
         links,
         lines: Lines::of(&mut ebpf),
+        selects: tables.selects.clone(),
     };
     Ok((kernel, events))
 }

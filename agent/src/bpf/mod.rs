@@ -14,6 +14,7 @@ mod coverage;
 mod devices;
 mod error;
 mod events;
+mod grants;
 mod hooks;
 mod host;
 mod layout;
@@ -23,6 +24,7 @@ mod maps;
 mod object;
 mod reap;
 mod scan;
+mod selects;
 mod sys;
 mod wire;
 
@@ -36,6 +38,7 @@ pub use hooks::Hook;
 pub use load::{Limits, Options, Preflight, Program, probe, unload};
 pub use object::{object, object_sha256};
 pub use reap::RELEASE_AFTER;
+pub use selects::TableSelect;
 
 use maps::Maps;
 use merestone_abi::{Event, EventKind, Group, GroupCount, GroupId, Settings, Task};
@@ -57,6 +60,8 @@ pub struct Kernel {
     rounds: reap::Rounds,
     links: PathBuf,
     lines: log::Lines,
+    /// The live ones.
+    selects: Vec<TableSelect>,
 }
 
 impl Kernel {
@@ -69,7 +74,9 @@ impl Kernel {
     /// Makes a boundary live, as a whole. Blocks for a tenth of a second.
     /// Returns its generation.
     pub fn install(&mut self, tables: &Tables) -> Result<u32, KernelError> {
-        boundary::install(&mut self.maps, tables)
+        let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
+        self.selects.clone_from(&tables.selects);
+        Ok(generation)
     }
 
     /// The live generation and the modes.
@@ -135,6 +142,11 @@ impl Kernel {
     pub fn follow(&mut self, event: &Event) -> Result<(), KernelError> {
         if event.kind == EventKind::GUARD {
             scan::follow(&mut self.maps, &self.hierarchy, event.group, event.tgid)?;
+            // The kernel has done so, where it sees cgroups being made.
+            if !self.selects.is_empty() {
+                let slot = self.settings()?.generation % merestone_abi::GENERATION_SLOTS;
+                selects::catch_up(&mut self.maps, &self.hierarchy, &self.selects, slot)?;
+            }
         }
         Ok(())
     }

@@ -126,6 +126,36 @@ impl Compiled {
         self.rules.get(usize::from(number).checked_sub(1)?)
     }
 
+    /// What is to be known beside name and digest: versions, signers, selected
+    /// files, databases. Nothing where there is nothing of it.
+    #[must_use]
+    pub fn detail(&self) -> Option<String> {
+        let mut lines = Vec::new();
+        for part in &self.parts {
+            let mut words = Vec::new();
+            if !part.stem.is_empty() {
+                words.push(format!(
+                    "{:?} sha256 {}",
+                    part.stem,
+                    hex::encode(part.digest)
+                ));
+            }
+            words.extend(part.version.map(|version| format!("version {version}")));
+            words.extend(
+                part.signer
+                    .map(|signer| format!("signed by {}", hex::encode(signer))),
+            );
+            if !words.is_empty() {
+                lines.push(words.join(" "));
+            }
+        }
+        for database in &self.databases {
+            let digest = hex::encode(database.sha256);
+            lines.push(format!("{} database sha256 {digest}", database.kind.word()));
+        }
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
     /// The `[[select]]` that counts for a cgroup, if any does.
     #[must_use]
     pub fn select(&self, cgroup: &str) -> Option<&CompiledSelect> {

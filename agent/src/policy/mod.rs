@@ -22,6 +22,7 @@ mod select;
 mod target;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod words;
 
 pub use compile::{Compiled, CompiledPrefix, CompiledSelect, Part, RuleNote, compile, compile_all};
@@ -30,8 +31,11 @@ pub use load::{Database, Sources, load, load_with};
 pub use lookup::{Decision, embedded, judge, lookup, lookup_in};
 pub use network::{Network, mapped, unmapped};
 pub use parse::parse;
+pub(crate) use select::deepest;
 pub use select::{Select, Selector};
 pub use target::{Target, TargetError};
+pub use versions::Versions;
+pub(crate) use versions::replace;
 
 pub use merestone_abi::LOOPBACK_RULE;
 
@@ -105,7 +109,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         match word {
             "tcp" => Some(Self::Tcp),
             "udp" => Some(Self::Udp),

@@ -122,7 +122,13 @@ impl Parser<'_> {
     }
 
     /// Refuses unknown keys, and later ones by name.
-    pub(super) fn keys(&mut self, table: &DeTable<'_>, whose: &str, known: &[&str], later: &[&str]) {
+    pub(super) fn keys(
+        &mut self,
+        table: &DeTable<'_>,
+        whose: &str,
+        known: &[&str],
+        later: &[&str],
+    ) {
         for (key, _) in table {
             let word: &str = key.get_ref();
             let place = self.text.place(key);
@@ -259,7 +265,12 @@ impl Parser<'_> {
     }
 
     /// The items of a list that must not be empty.
-    pub(super) fn items<'v, 'd>(&mut self, what: &str, value: &'v Value<'d>, hint: &str) -> &'v [Value<'d>] {
+    pub(super) fn items<'v, 'd>(
+        &mut self,
+        what: &str,
+        value: &'v Value<'d>,
+        hint: &str,
+    ) -> &'v [Value<'d>] {
         let label = format!("`{what}`");
         let Some(list) = document::list(self.text, &label, value, &mut self.faults) else {
             return &[];

@@ -23,7 +23,10 @@ impl Boundary {
                     None if known.broken.contains(&code.kind()) => {}
                     None => faults.push(
                         origin.clone(),
-                        format!("the {} database names no network of {code}", code.kind().word()),
+                        format!(
+                            "the {} database names no network of {code}",
+                            code.kind().word()
+                        ),
                         "is the code right, and the database the right one?",
                     ),
                 }

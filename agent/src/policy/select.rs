@@ -72,7 +72,7 @@ pub struct Select {
 
 /// The select that counts for a cgroup at `path`: the deepest that matches it
 /// or a cgroup above it; at one cgroup, the path before the unit.
-pub(super) fn deepest<'s, T>(
+pub(crate) fn deepest<'s, T>(
     path: &str,
     selects: &'s [T],
     selector: impl Fn(&T) -> &Selector,

@@ -152,9 +152,10 @@ impl Parser<'_> {
                 );
             }
         }
-        let cgroup = table
-            .get("cgroup")
-            .and_then(|value| self.selector("cgroup", value, is_path).map(Selector::Cgroup));
+        let cgroup = table.get("cgroup").and_then(|value| {
+            self.selector("cgroup", value, is_path)
+                .map(Selector::Cgroup)
+        });
         let unit = table
             .get("unit")
             .and_then(|value| self.selector("unit", value, is_unit).map(Selector::Unit));
@@ -226,7 +227,9 @@ fn is_path(text: &str) -> Result<(), &'static str> {
     if plain && fits(text) {
         Ok(())
     } else {
-        Err("a cgroup path below the root, of at most 255 bytes, as in \"/system.slice/vllm.service\"")
+        Err(
+            "a cgroup path below the root, of at most 255 bytes, as in \"/system.slice/vllm.service\"",
+        )
     }
 }
 

@@ -58,7 +58,11 @@ pub(crate) fn ask(to: &Destination, subject: &Subject, length: u32, decision: &m
 
 #[inline(always)]
 fn matches(grant: &Grant, to: &Destination) -> bool {
-    let (address, network, mask) = (words(&to.address), words(&grant.address), words(&grant.mask));
+    let (address, network, mask) = (
+        words(&to.address),
+        words(&grant.address),
+        words(&grant.mask),
+    );
     let differs = ((address.0 ^ network.0) & mask.0) | ((address.1 ^ network.1) & mask.1);
     if differs != 0 {
         return false;
@@ -67,7 +71,8 @@ fn matches(grant: &Grant, to: &Destination) -> bool {
     for i in 0..GRANT_PROTOCOLS {
         is_protocol |= grant.protocols[i] == to.protocol;
     }
-    if !is_protocol {
+    // 0 fills the places that are not used.
+    if !is_protocol || to.protocol == 0 {
         return false;
     }
     if grant.ports == 0 {

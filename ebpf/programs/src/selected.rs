@@ -51,7 +51,9 @@ pub(crate) fn choose(group: GroupId) -> bool {
         ..*found
     };
     // An entry that is there is kept up to date by the agent.
-    SELECTED.insert(group, entry, u64::from(BPF_NOEXIST)).is_ok()
+    SELECTED
+        .insert(group, entry, u64::from(BPF_NOEXIST))
+        .is_ok()
         || SELECTED.get_ptr(group).is_some()
 }
 
@@ -126,11 +128,7 @@ fn read(key: &mut [u8; SELECTOR_BYTES], from: *const u8) -> bool {
     // SAFETY: the helper writes at most the buffer's length and survives any
     // address.
     let length = unsafe {
-        bpf_probe_read_kernel_str(
-            key.as_mut_ptr().cast(),
-            SELECTOR_BYTES as u32,
-            from.cast(),
-        )
+        bpf_probe_read_kernel_str(key.as_mut_ptr().cast(), SELECTOR_BYTES as u32, from.cast())
     };
     length > 1 && length < SELECTOR_BYTES as i64
 }
