@@ -6,7 +6,7 @@
 use super::KernelError;
 use super::error::innermost;
 use super::layout::Layout;
-use super::sys;
+use super::sys::{self, AttachType};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
 use aya::{Btf, Ebpf};
@@ -89,8 +89,9 @@ const SOCKET_FIELDS: &[&str] = &[
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 14] = [
+pub(super) const HOOKS: [HookKind; 15] = [
     cgroup("egress", "cgroup_skb/egress"),
+    cgroup("setsockopt", "cgroup/setsockopt"),
     cgroup("sock_create", "cgroup/sock_create"),
     cgroup("connect4", "cgroup/connect4"),
     cgroup("connect6", "cgroup/connect6"),
@@ -185,6 +186,7 @@ pub(super) fn load(
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
         Program::BtfTracePoint(program) => program.load(target, btf),
         Program::Lsm(program) => program.load(target, btf),
         other => return Err(format!("unexpected program type {:?}", other.prog_type())),
@@ -269,7 +271,7 @@ fn link_and_pin(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let link: FdLink = match program {
         Program::CgroupDevice(program) => {
-            let link = sys::link_device(program.fd()?, cgroup)?;
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::Device)?;
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
@@ -283,6 +285,10 @@ fn link_and_pin(
         Program::CgroupSockAddr(program) => {
             let id = program.attach(cgroup, MODE)?;
             program.take_link(id)?.try_into()?
+        }
+        Program::CgroupSockopt(program) => {
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::SetSockopt)?;
+            return Ok(sys::pin(link, at)?);
         }
         Program::BtfTracePoint(program) => {
             let id = program.attach()?;

@@ -295,7 +295,9 @@ fn claim_abi(pins: &Path) -> Result<(), KernelError> {
 
 /// Writes what guards; never takes a device away.
 pub(super) fn fill_devices(maps: &mut Maps, extra: &[DeviceRule]) -> Result<(), KernelError> {
-    let known = devices::rules(&host::read("/proc/devices")?);
+    // A kernel without misc devices has no such file, and no tun either.
+    let misc = fs::read_to_string("/proc/misc").unwrap_or_default();
+    let known = devices::rules(&host::read("/proc/devices")?, &misc);
     for rule in known.iter().chain(extra) {
         maps.devices
             .insert(Wire(rule.key()), Wire(rule.class), 0)

@@ -21,6 +21,7 @@ mod load;
 mod log;
 mod maps;
 mod object;
+mod protocols;
 mod reap;
 mod scan;
 mod sys;
