@@ -12,6 +12,7 @@ use std::path::Path;
 // include/uapi/linux/bpf.h
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// `enum bpf_attach_type`, include/uapi/linux/bpf.h.
 #[derive(Clone, Copy, Debug)]
@@ -48,24 +49,26 @@ pub(super) fn link_cgroup(
     cgroup: impl AsFd,
     at: AttachType,
 ) -> io::Result<OwnedFd> {
-    link(program, cgroup.as_fd().as_raw_fd(), at)
+    link(program, cgroup.as_fd().as_raw_fd(), at, 0)
 }
 
-/// Attaches a program to a network link of the calling thread's namespace.
+/// Attaches a program to a network link of the calling thread's namespace,
+/// before every program that is there.
 pub(super) fn link_network(
     program: impl AsFd,
     index: u32,
     at: AttachType,
 ) -> io::Result<OwnedFd> {
-    link(program, i32::try_from(index).map_err(io::Error::other)?, at)
+    let index = i32::try_from(index).map_err(io::Error::other)?;
+    link(program, index, at, BPF_F_BEFORE)
 }
 
-fn link(program: impl AsFd, target: i32, at: AttachType) -> io::Result<OwnedFd> {
+fn link(program: impl AsFd, target: i32, at: AttachType, flags: u32) -> io::Result<OwnedFd> {
     let attr = LinkCreate {
         program: program.as_fd().as_raw_fd(),
         target,
         attach_type: at as u32,
-        flags: 0,
+        flags,
     };
     let link = bpf(BPF_LINK_CREATE, &attr)?;
     // SAFETY: the call succeeded, so this is a new descriptor nobody else has.
