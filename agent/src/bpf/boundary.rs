@@ -7,6 +7,7 @@
 
 use super::KernelError;
 use super::maps::{Maps, failed, is_absent};
+use super::protocols;
 use super::wire::Wire;
 use aya::maps::lpm_trie::Key;
 use merestone_abi::{
@@ -55,6 +56,10 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
     if let Some(mode) = audit.get_mut(slot as usize) {
         *mode = u8::from(tables.audit);
     }
+    let mut protocols = live.protocols;
+    if let Some(allowed) = protocols.get_mut(slot as usize) {
+        *allowed = protocols::allowed(&tables.sets);
+    }
     // The mode goes first: its slot is not live, so that the second write
     // changes the generation and nothing else.
     for generation in [live.generation, next] {
@@ -63,7 +68,8 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
             audit,
             deputies: live.deputies,
             names: live.names,
-            reserved: [0; 6],
+            protocols,
+            reserved: [0; 4],
         };
         maps.settings
             .set(0, Wire(settings), 0)

@@ -1,5 +1,6 @@
 //! The two calls of bpf(2) that aya 0.14 has no way to make: it attaches
-//! device programs by a link but never hands that link out to be pinned.
+//! device and socket option programs by a link but never hands that link out
+//! to be pinned, and finds network links by a name, which may change.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper")]
 
 use std::ffi::CString;
@@ -11,7 +12,19 @@ use std::path::Path;
 // include/uapi/linux/bpf.h
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_BEFORE: u32 = 1 << 3;
+
+/// `enum bpf_attach_type`, include/uapi/linux/bpf.h.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(super) enum AttachType {
+    /// `BPF_CGROUP_DEVICE`
+    Device = 6,
+    /// `BPF_CGROUP_SETSOCKOPT`
+    SetSockopt = 22,
+    /// `BPF_TCX_EGRESS`
+    LinkEgress = 47,
+}
 
 /// The head of `union bpf_attr` for `BPF_LINK_CREATE`.
 #[repr(C)]
@@ -30,13 +43,32 @@ struct ObjectPin {
     flags: u32,
 }
 
-/// Attaches a device program to a cgroup.
-pub(super) fn link_device(program: impl AsFd, cgroup: impl AsFd) -> io::Result<OwnedFd> {
+/// Attaches a program to a cgroup.
+pub(super) fn link_cgroup(
+    program: impl AsFd,
+    cgroup: impl AsFd,
+    at: AttachType,
+) -> io::Result<OwnedFd> {
+    link(program, cgroup.as_fd().as_raw_fd(), at, 0)
+}
+
+/// Attaches a program to a network link of the calling thread's namespace,
+/// before every program that is there.
+pub(super) fn link_network(
+    program: impl AsFd,
+    index: u32,
+    at: AttachType,
+) -> io::Result<OwnedFd> {
+    let index = i32::try_from(index).map_err(io::Error::other)?;
+    link(program, index, at, BPF_F_BEFORE)
+}
+
+fn link(program: impl AsFd, target: i32, at: AttachType, flags: u32) -> io::Result<OwnedFd> {
     let attr = LinkCreate {
         program: program.as_fd().as_raw_fd(),
-        target: cgroup.as_fd().as_raw_fd(),
-        attach_type: BPF_CGROUP_DEVICE,
-        flags: 0,
+        target,
+        attach_type: at as u32,
+        flags,
     };
     let link = bpf(BPF_LINK_CREATE, &attr)?;
     // SAFETY: the call succeeded, so this is a new descriptor nobody else has.
