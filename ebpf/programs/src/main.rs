@@ -50,6 +50,10 @@ mod packet;
 mod protocols;
 #[cfg(target_arch = "bpf")]
 mod sockets;
+#[cfg(target_arch = "bpf")]
+mod stance;
+#[cfg(target_arch = "bpf")]
+mod tamper;
 
 /// The kernel offers some helpers (`bpf_probe_read_kernel`, `bpf_send_signal`)
 /// only to programs whose licence is compatible with its own.
