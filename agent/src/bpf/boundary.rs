@@ -7,6 +7,7 @@
 
 use super::KernelError;
 use super::maps::{Maps, failed, is_absent};
+use super::protocols;
 use super::selects::{self, TableSelect};
 use super::wire::Wire;
 use aya::maps::lpm_trie::Key;
@@ -67,6 +68,7 @@ pub(super) fn install(
     let audit = with(live.audit, slot, u8::from(tables.audit));
     let deputies = with(live.deputies, slot, tables.deputies);
     let selects = with(live.selects, slot, u8::from(!tables.selects.is_empty()));
+    let protocols = with(live.protocols, slot, protocols::allowed(&tables.sets));
     // The mode goes first: its slot is not live, so that the second write
     // changes the generation and nothing else.
     for generation in [live.generation, next] {
@@ -76,7 +78,8 @@ pub(super) fn install(
             deputies,
             names: live.names,
             selects,
-            reserved: [0; 4],
+            protocols,
+            reserved: [0; 2],
         };
         maps.settings
             .set(0, Wire(settings), 0)
@@ -154,15 +157,20 @@ fn write(maps: &mut Maps, tables: &Tables, generation: u32, base: u32) -> Result
 }
 
 fn key(prefix: &TablePrefix, generation: u32) -> Key<Wire<Prefix>> {
-    let data = Prefix {
-        generation: generation_bytes(generation),
-        boundary: prefix.boundary.to_be_bytes(),
-        address: prefix.address,
-    };
+    let data = self::prefix(prefix, generation);
     Key::new(PREFIX_HEADER_BITS + u32::from(prefix.bits), Wire(data))
 }
 
-fn generation_bytes(generation: u32) -> [u8; 2] {
+/// The data part of a prefix's key.
+pub(super) fn prefix(prefix: &TablePrefix, generation: u32) -> Prefix {
+    Prefix {
+        generation: generation_bytes(generation),
+        boundary: prefix.boundary.to_be_bytes(),
+        address: prefix.address,
+    }
+}
+
+pub(super) fn generation_bytes(generation: u32) -> [u8; 2] {
     let [_, _, high, low] = generation.to_be_bytes();
     [high, low]
 }

@@ -6,8 +6,8 @@ use super::wire::Wire;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    Device, DeviceClass, Grant, GrantUse, Group, GroupCount, Prefix, PrefixValue, RuleSet,
-    SELECTOR_BYTES, Selected, Settings, SocketMark, Task, maps,
+    AgentState, Device, DeviceClass, Glass, Grant, GrantUse, Group, GroupCount, Prefix,
+    PrefixValue, Protected, RuleSet, SELECTOR_BYTES, Selected, Settings, SocketMark, Task, maps,
 };
 use std::path::Path;
 
@@ -30,6 +30,11 @@ pub(super) struct Maps {
     pub(super) selectors: HashMap<MapData, [u8; SELECTOR_BYTES], [u16; 4]>,
     pub(super) grants: Array<MapData, Wire<Grant>>,
     pub(super) grant_uses: Array<MapData, Wire<GrantUse>>,
+    pub(super) stance: Array<MapData, u32>,
+    pub(super) heartbeat: Array<MapData, u64>,
+    pub(super) agent: Array<MapData, Wire<AgentState>>,
+    pub(super) protected: HashMap<MapData, Wire<Protected>, u32>,
+    pub(super) glass: Array<MapData, Wire<Glass>>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -59,6 +64,11 @@ impl Maps {
             selectors: open(pins, maps::SELECTORS)?,
             grants: open(pins, maps::GRANTS)?,
             grant_uses: open(pins, maps::GRANT_USES)?,
+            stance: open(pins, maps::STANCE)?,
+            heartbeat: open(pins, maps::HEARTBEAT)?,
+            agent: open(pins, maps::AGENT)?,
+            protected: open(pins, maps::PROTECTED)?,
+            glass: open(pins, maps::GLASS)?,
         })
     }
 }

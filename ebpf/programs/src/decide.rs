@@ -8,6 +8,7 @@ use crate::guarded::Subject;
 use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
 use crate::protocols;
 use crate::selected;
+use crate::stance;
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
     Event, GENERATION_SLOTS, PREFIX_HEADER_BITS, Prefix, RULE_ENTRIES, Reason, Verdict, protocol,
@@ -102,6 +103,10 @@ pub(crate) fn decide_for(
 /// Judges a destination by the rules alone. Every verdict comes from here.
 #[inline(never)]
 pub(crate) fn decide(to: &Destination, boundary: u16, decision: &mut Decision) {
+    if stance::denies_all() {
+        *decision = refuse(Reason::AGENT_LOST);
+        return;
+    }
     *decision = refuse(Reason::NO_RULE);
     // A verdict of `refuse` may be AUDIT; what the rules say comes first.
     let refused = decision.verdict;

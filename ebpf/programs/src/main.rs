@@ -39,9 +39,13 @@ mod layout;
 #[cfg(target_arch = "bpf")]
 mod lineage;
 #[cfg(target_arch = "bpf")]
+mod link;
+#[cfg(target_arch = "bpf")]
 mod lsm;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod options;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
@@ -50,6 +54,10 @@ mod protocols;
 mod selected;
 #[cfg(target_arch = "bpf")]
 mod sockets;
+#[cfg(target_arch = "bpf")]
+mod stance;
+#[cfg(target_arch = "bpf")]
+mod tamper;
 
 /// The kernel offers some helpers (`bpf_probe_read_kernel`, `bpf_send_signal`)
 /// only to programs whose licence is compatible with its own.
