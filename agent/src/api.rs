@@ -6,6 +6,7 @@
 //! credentials (see [`crate::serve`]).
 
 use crate::flow::FlowEvent;
+use crate::grant::Terms;
 use serde::{Deserialize, Serialize};
 
 /// What a client may ask. Variants without fields have braces, because serde
@@ -47,6 +48,18 @@ pub enum Request {
     },
     /// Close protection again.
     CloseGlass {},
+    /// Put a signed grant into force.
+    GrantApply {
+        /// The signed file, hexadecimal.
+        message: String,
+    },
+    /// The grants, and what was used of them.
+    GrantList {},
+    /// Take a grant out of force.
+    GrantRevoke {
+        /// Its name.
+        name: String,
+    },
     /// Close the epoch now, so that a report covers all up to this moment.
     Seal {},
 }
@@ -59,8 +72,10 @@ impl Request {
             | Self::Seal {}
             | Self::OpenGlass { .. }
             | Self::OpenGlassUnsigned { .. }
-            | Self::CloseGlass {} => true,
-            Self::Status {} | Self::Guarded {} | Self::Flows { .. } => false,
+            | Self::CloseGlass {}
+            | Self::GrantApply { .. }
+            | Self::GrantRevoke { .. } => true,
+            Self::Status {} | Self::Guarded {} | Self::GrantList {} | Self::Flows { .. } => false,
         }
     }
 }
@@ -79,6 +94,11 @@ pub enum Reply {
     Guarded {
         /// The guarded groups.
         groups: Vec<GuardedGroup>,
+    },
+    /// To [`Request::GrantList`].
+    Grants {
+        /// The grants, the latest first.
+        grants: Vec<GrantInfo>,
     },
     /// One event, to [`Request::Flows`].
     Flow(Box<FlowEvent>),
@@ -103,6 +123,25 @@ pub struct BoundaryInfo {
     pub name: String,
     /// SHA-256 of its file, in hex.
     pub digest: String,
+}
+
+/// One grant.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct GrantInfo {
+    /// What it says.
+    pub terms: Terms,
+    /// When it ends, RFC 3339.
+    pub until: String,
+    /// `accepted`, `spent`, `expired` or `revoked`.
+    pub state: String,
+    /// Whether it is in force.
+    pub in_force: bool,
+    /// Bytes sent under it.
+    pub used_bytes: u64,
+    /// SHA-256 of the signed file, hexadecimal.
+    pub sha256: String,
+    /// SHA-256 of the signer's key, hexadecimal.
+    pub signer: String,
 }
 
 /// A tier of enforcement and whether it was seen to load and attach.

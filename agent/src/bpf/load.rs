@@ -11,7 +11,7 @@ use super::standing::{self, OnLoss};
 use super::watch::Shadow;
 use super::wire::Wire;
 use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
-use super::{cgroups, coverage, devices, host, left, object, reap, scan};
+use super::{cgroups, coverage, devices, host, left, links, object, reap, scan};
 use aya::maps::Array;
 use aya::{Btf, Ebpf, EbpfLoader};
 use merestone_abi::ABI_VERSION;
@@ -138,6 +138,7 @@ pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
 /// Removes every pin, and with them enforcement: the operator's explicit wish.
 pub fn unload(pin_dir: &Path) -> Result<(), KernelError> {
     host::require_root()?;
+    links::detach(pin_dir);
     fs::remove_dir_all(pin_dir).map_err(|source| KernelError::Io {
         action: "cannot remove",
         path: pin_dir.to_owned(),
@@ -181,18 +182,28 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut maps = Maps::open(pins)?;
     host::require_host_pids(options)?;
     standing::take_over(&mut maps, options)?;
-    let hooks = host.load_hooks(&mut ebpf, options.tamper);
+    let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
 
     let device_rules = fill_devices(&mut maps, &options.devices)?;
     fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
-    boundary::install(&mut maps, tables)?;
-    for (kind, hook) in HOOKS.iter().zip(&hooks) {
-        if hook.refused.is_none() {
+    boundary::install(&mut maps, &hierarchy, tables)?;
+    let mut network = None;
+    for (kind, hook) in HOOKS.iter().zip(&mut hooks) {
+        if hook.refused.is_some() {
+            continue;
+        }
+        if kind.tier == TierKind::Link {
+            let links = links::Links::start(&mut ebpf, pins)?;
+            hook.refused = links.fault();
+            network = Some(links);
+        } else {
             hooks::attach(&mut ebpf, kind, &cgroup, &links)?;
         }
     }
+    // What only attaching could tell.
+    require(&options.require, &hooks)?;
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
     scan::adopt_trees(&mut maps)?;
     let events = EventStream::open(pins, found)?;
@@ -219,6 +230,8 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         shadow,
         left,
         lines: Lines::of(&mut ebpf),
+        selects: tables.selects.clone(),
+        network,
     };
     Ok((kernel, events))
 }
@@ -371,7 +384,9 @@ pub(super) fn fill_devices(
 }
 
 fn device_rules(extra: &[DeviceRule]) -> Result<Vec<DeviceRule>, KernelError> {
-    let mut rules = devices::rules(&host::read("/proc/devices")?);
+    // A kernel without misc devices has no such file, and no tun either.
+    let misc = fs::read_to_string("/proc/misc").unwrap_or_default();
+    let mut rules = devices::rules(&host::read("/proc/devices")?, &misc);
     rules.extend_from_slice(extra);
     Ok(rules)
 }

@@ -14,17 +14,21 @@ mod coverage;
 mod devices;
 mod error;
 mod events;
+mod grants;
 mod hooks;
 mod host;
 mod layout;
 mod left;
+mod links;
 mod load;
 mod log;
 mod maps;
 mod object;
 mod pins;
+mod protocols;
 mod reap;
 mod scan;
+mod selects;
 mod standing;
 mod sys;
 mod tally;
@@ -42,6 +46,7 @@ pub use left::Left;
 pub use load::{Limits, Options, Preflight, Program, probe, unload};
 pub use object::{object, object_sha256};
 pub use reap::RELEASE_AFTER;
+pub use selects::TableSelect;
 pub use standing::{Guard, OnLoss, guard};
 pub use watch::Finding;
 
@@ -70,6 +75,9 @@ pub struct Kernel {
     shadow: watch::Shadow,
     left: Left,
     lines: log::Lines,
+    /// The live ones.
+    selects: Vec<TableSelect>,
+    network: Option<links::Links>,
 }
 
 impl Kernel {
@@ -82,7 +90,8 @@ impl Kernel {
     /// Makes a boundary live, as a whole. Blocks for a tenth of a second.
     /// Returns its generation.
     pub fn install(&mut self, tables: &Tables) -> Result<u32, KernelError> {
-        let generation = boundary::install(&mut self.maps, tables)?;
+        let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
+        self.selects.clone_from(&tables.selects);
         self.shadow.installed(&self.maps, tables)?;
         Ok(generation)
     }
@@ -149,7 +158,15 @@ impl Kernel {
     /// To be called with every event: a new group's members get their entries.
     pub fn follow(&mut self, event: &Event) -> Result<(), KernelError> {
         if event.kind == EventKind::GUARD {
+            if let Some(network) = &self.network {
+                network.look();
+            }
             scan::follow(&mut self.maps, &self.hierarchy, event.group, event.tgid)?;
+            // The kernel has done so, where it sees cgroups being made.
+            if !self.selects.is_empty() {
+                let slot = self.settings()?.generation % merestone_abi::GENERATION_SLOTS;
+                selects::catch_up(&mut self.maps, &self.hierarchy, &self.selects, slot)?;
+            }
         }
         Ok(())
     }
@@ -220,6 +237,12 @@ impl Kernel {
     /// A hook that does not run its program is not claimed, until it does again.
     fn check_attached(&mut self) {
         for (kind, hook) in hooks::HOOKS.iter().zip(&mut self.hooks) {
+            if kind.tier == hooks::TierKind::Link {
+                if let Some(network) = &self.network {
+                    hook.refused = network.fault();
+                }
+                continue;
+            }
             let is_lost = self.lost.contains(hook.name);
             if hook.refused.is_some() && !is_lost {
                 continue;

@@ -10,6 +10,7 @@ use super::KernelError;
 use super::cgroups;
 use super::maps::{Maps, failed};
 use super::reap::keys;
+use super::selects;
 use super::wire::Wire;
 use aya::maps::MapError;
 use merestone_abi::{
@@ -70,7 +71,7 @@ fn held_device(maps: &Maps, pid: u32) -> Option<(Device, DeviceClass)> {
             .get(&Wire(device), 0)
             .or_else(|_absent| maps.devices.get(&Wire(whole), 0))
             .ok()?;
-        (class != DeviceClass::CONTROL).then_some((device, class))
+        class.guards().then_some((device, class))
     })
 }
 
@@ -103,6 +104,7 @@ fn guard(
     } else {
         cgroup
     };
+    selects::choose(maps, root, group, &path)?;
     let is_new = if is_tree {
         arm(maps, Armed::ANY)?;
         record(maps, pid, group, TaskFlags::TREE, 0)?

@@ -1,5 +1,7 @@
 //! The calls of bpf(2) that aya 0.14 has no way to make, or makes only on
-//! objects it opened itself: the watch asks of every link and map alike.
+//! objects it opened itself: the watch asks of every link and map alike. It
+//! never hands a device or socket option link out to be pinned, and finds
+//! network links by a name, which may change.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper")]
 
 use std::ffi::CString;
@@ -17,11 +19,23 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
-const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
 /// Programs on one hook of a cgroup that are looked at.
 const MOST_QUERIED: usize = 256;
+const BPF_F_BEFORE: u32 = 1 << 3;
+
+/// `enum bpf_attach_type`, include/uapi/linux/bpf.h.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(super) enum AttachType {
+    /// `BPF_CGROUP_DEVICE`
+    Device = 6,
+    /// `BPF_CGROUP_SETSOCKOPT`
+    SetSockopt = 22,
+    /// `BPF_TCX_EGRESS`
+    LinkEgress = 47,
+}
 
 /// The head of `union bpf_attr` for `BPF_LINK_CREATE`.
 #[repr(C)]
@@ -101,11 +115,6 @@ pub(super) struct LinkInfo {
     pub(super) cgroup: Option<(u64, u32)>,
 }
 
-/// Attaches a device program to a cgroup.
-pub(super) fn link_device(program: impl AsFd, cgroup: impl AsFd) -> io::Result<OwnedFd> {
-    link_cgroup(program, cgroup, BPF_CGROUP_DEVICE)
-}
-
 /// Attaches a program to a hook of a cgroup, given by its `enum
 /// bpf_attach_type`.
 pub(super) fn link_cgroup(
@@ -113,11 +122,22 @@ pub(super) fn link_cgroup(
     cgroup: impl AsFd,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
+    link(program, cgroup.as_fd().as_raw_fd(), attach_type, 0)
+}
+
+/// Attaches a program to a network link of the calling thread's namespace,
+/// before every program that is there.
+pub(super) fn link_network(program: impl AsFd, index: u32, at: AttachType) -> io::Result<OwnedFd> {
+    let index = i32::try_from(index).map_err(io::Error::other)?;
+    link(program, index, at as u32, BPF_F_BEFORE)
+}
+
+fn link(program: impl AsFd, target: i32, attach_type: u32, flags: u32) -> io::Result<OwnedFd> {
     let attr = LinkCreate {
         program: program.as_fd().as_raw_fd(),
-        target: cgroup.as_fd().as_raw_fd(),
+        target,
         attach_type,
-        flags: 0,
+        flags,
     };
     bpf(BPF_LINK_CREATE, &attr).map(owned)
 }

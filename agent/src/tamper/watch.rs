@@ -58,8 +58,12 @@ pub fn attempt_name(attempt: Attempt) -> String {
 impl Watch {
     /// Reads signers and used tokens: refused before anything is attached.
     pub fn open(config: &Config) -> Result<Self> {
-        let signers = Signers::load(&config.break_glass.signers)
-            .context("[break_glass] signers cannot be read")?;
+        let named = if config.break_glass.signers.is_empty() {
+            &config.policy.signers
+        } else {
+            &config.break_glass.signers
+        };
+        let signers = Signers::load(named).context("[break_glass] signers cannot be read")?;
         let used = Used::open(&config.state_dir).context("cannot read which tokens were used")?;
         Ok(Self {
             node: config.node.clone(),

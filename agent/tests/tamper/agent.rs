@@ -69,6 +69,7 @@ fn tables(loopback: bool) -> Tables {
         .to_ipv6_mapped()
         .octets();
     let prefix = TablePrefix {
+        boundary: 0,
         address,
         bits: 104,
         set: 0,
@@ -178,6 +179,7 @@ fn obey(kernel: &mut Kernel, order: &str) {
         }
         Some("full") => {
             let prefix = TablePrefix {
+                boundary: 0,
                 address: [0; 16],
                 bits: 0,
                 set: 0,

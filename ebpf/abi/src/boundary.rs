@@ -90,8 +90,25 @@ pub struct Settings {
     /// 1 where a slot's generation has rules for names, so that DNS questions
     /// are judged; indexed like `audit`.
     pub names: [u8; 2],
+    /// 1 where a slot's generation selects other boundaries for some groups, so
+    /// that [`crate::maps::SELECTED`] is asked; indexed like `audit`.
+    pub selects: [u8; 2],
+    /// [`Protocols`] that the rules of a slot's generation allow somewhere but
+    /// loopback; indexed like `audit`.
+    pub protocols: [u8; 2],
     /// Always zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
+}
+
+/// Which protocols beside TCP and UDP a boundary lets anything be sent by.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocols;
+
+impl Protocols {
+    /// A rule allows any protocol.
+    pub const ANY: u8 = 1;
+    /// A rule allows ICMP, of either version.
+    pub const ICMP: u8 = 2;
 }
 
 /// What becomes of a guarded process that asks somebody outside its group.

@@ -256,10 +256,11 @@ pub struct Event {
     /// For FORK the child's tgid; for LEFT the process that moved; for TAMPER
     /// the process it was aimed at.
     pub other: u32,
-    /// Device major, for GUARD and CONTROL; for TAMPER the [`Attempt`].
+    /// Device major, for GUARD, CONTROL and refused devices; the level of a
+    /// refused socket option; for TAMPER the [`Attempt`].
     pub major: u32,
-    /// Device minor, for GUARD and CONTROL; for TAMPER the number of the
-    /// object, inode, mount or signal.
+    /// Device minor, likewise; the name of a refused socket option; for TAMPER
+    /// the number of the object, inode, mount or signal.
     pub minor: u32,
     /// The boundary generation it was judged under.
     pub generation: u32,
@@ -281,7 +282,7 @@ pub struct Event {
     pub reason: Reason,
     /// IP protocol number.
     pub protocol: u8,
-    /// Device class, for GUARD and CONTROL.
+    /// Device class, for GUARD, CONTROL and refused devices.
     pub class: crate::DeviceClass,
     /// The task's command name, NUL padded (`TASK_COMM_LEN`).
     pub comm: [u8; 16],

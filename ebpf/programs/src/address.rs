@@ -55,7 +55,7 @@ fn judge(ctx: *mut bpf_sock_addr, hook: Hook, v6: bool) -> i32 {
     // SAFETY: the context holds the socket.
     let sk = unsafe { (*ctx).__bindgen_anon_1.sk };
     if sockets::mark(sk.cast(), &subject) {
-        decide::decide(&to, subject.boundary, &mut decision);
+        decide::decide_for(&subject, &to, 0, &mut decision);
     } else {
         emit::lost(LostReason::SOCKET_MARK);
     }

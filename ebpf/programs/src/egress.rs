@@ -42,13 +42,13 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
         protocol: 0,
         fragment: false,
     };
-    let mut decision = decide::refuse(Reason::UNPARSABLE);
-    match packet::parse(skb, &mut to) {
-        Ok(()) => decide::decide(&to, subject.boundary, &mut decision),
-        Err(reason) => decision.reason = reason,
-    }
     // SAFETY: the context is valid.
     let length = unsafe { (&raw const (*skb).len).read_volatile() };
+    let mut decision = decide::refuse(Reason::UNPARSABLE);
+    match packet::parse(skb, &mut to) {
+        Ok(()) => decide::decide_for(&subject, &to, length, &mut decision),
+        Err(reason) => decision.reason = reason,
+    }
     emit::count(
         Hook::EGRESS,
         decision.verdict,
