@@ -6,8 +6,8 @@ use super::wire::Wire;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    Device, DeviceClass, Group, GroupCount, Prefix, PrefixValue, RuleSet, Settings, SocketMark,
-    Task, maps,
+    Device, DeviceClass, FastCount, Group, GroupCount, Prefix, PrefixValue, RuleSet, Settings,
+    SocketMark, Task, maps,
 };
 use std::path::Path;
 
@@ -25,6 +25,8 @@ pub(super) struct Maps {
     pub(super) task_count: Array<MapData, u64>,
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) group_counts: PerCpuHashMap<MapData, u64, Wire<GroupCount>>,
+    pub(super) fast_slots: HashMap<MapData, u64, u32>,
+    pub(super) fast_counts: PerCpuArray<MapData, Wire<FastCount>>,
     pub(super) lost: PerCpuArray<MapData, u64>,
 }
 
@@ -50,6 +52,8 @@ impl Maps {
             task_count: open(pins, maps::TASK_COUNT)?,
             counters: open(pins, maps::COUNTERS)?,
             group_counts: open(pins, maps::GROUP_COUNTS)?,
+            fast_slots: open(pins, maps::FAST_SLOTS)?,
+            fast_counts: open(pins, maps::FAST_COUNTS)?,
             lost: open(pins, maps::LOST)?,
         })
     }

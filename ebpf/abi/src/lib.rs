@@ -26,12 +26,13 @@ pub use boundary::{
     PrefixValue, RULE_ENTRIES, RuleEntry, RuleSet, Settings,
 };
 pub use counters::{
-    COUNTER_SLOTS, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
+    COUNTER_SLOTS, FastCount, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
     protocol_bucket,
 };
 pub use event::{Event, EventKind, Hook, Reason, Verdict};
 pub use guard::{
-    Armed, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
+    Armed, CachedVerdict, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP,
+    Task, TaskFlags,
 };
 
 /// The version of this contract; the agent refuses pins made under another.

@@ -156,9 +156,11 @@ fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
         }
         // Another thread was first; it reports.
         guarded::record(tgid, &task_entry(&subject, 0));
+        guarded::changed();
         return ALLOW;
     }
     guarded::record(tgid, &task_entry(&subject, 0));
+    guarded::changed();
     emit::count_group_anew(own);
     report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
     ALLOW

@@ -21,6 +21,8 @@
 #[cfg(target_arch = "bpf")]
 mod address;
 #[cfg(target_arch = "bpf")]
+mod clear;
+#[cfg(target_arch = "bpf")]
 mod create;
 #[cfg(target_arch = "bpf")]
 mod decide;
@@ -46,6 +48,8 @@ mod packet;
 mod protocols;
 #[cfg(target_arch = "bpf")]
 mod sockets;
+#[cfg(target_arch = "bpf")]
+mod verdicts;
 
 /// The kernel offers some helpers (`bpf_probe_read_kernel`, `bpf_send_signal`)
 /// only to programs whose licence is compatible with its own.

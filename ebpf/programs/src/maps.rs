@@ -9,8 +9,9 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use merestone_abi::{
-    COUNTER_SLOTS, Device, DeviceClass, GENERATION_SLOTS, Group, GroupCount, GroupId, LOST_SLOTS,
-    MAX_PREFIXES, MAX_RULE_SETS, Prefix, PrefixValue, RuleSet, Settings, SocketMark, Task, maps,
+    Armed, COUNTER_SLOTS, Device, DeviceClass, FastCount, GENERATION_SLOTS, Group, GroupCount,
+    GroupId, LOST_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, Prefix, PrefixValue, RuleSet, Settings,
+    SocketMark, Task, maps,
 };
 
 #[map]
@@ -35,7 +36,7 @@ pub(crate) static TASKS: HashMap<u32, Task> =
 pub(crate) static TREE_ROOTS: HashMap<u64, u32> =
     HashMap::with_max_entries(maps::MAX_TREE_ROOTS, 0);
 #[map]
-pub(crate) static ARMED: Array<u64> = Array::with_max_entries(2, 0);
+pub(crate) static ARMED: Array<u64> = Array::with_max_entries(Armed::ELEMENTS, 0);
 #[map]
 pub(crate) static TASK_COUNT: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
@@ -43,6 +44,15 @@ pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COU
 #[map]
 pub(crate) static GROUP_COUNTS: PerCpuHashMap<GroupId, GroupCount> =
     PerCpuHashMap::with_max_entries(maps::MAX_COUNTED, 0);
+#[map]
+pub(crate) static FAST_SLOTS: HashMap<GroupId, u32> = HashMap::with_max_entries(maps::MAX_FAST, 0);
+#[map]
+pub(crate) static FAST_COUNTS: PerCpuArray<FastCount> =
+    PerCpuArray::with_max_entries(maps::MAX_FAST, 0);
+#[map]
+pub(crate) static CLEAR_CGROUPS: Array<u64> = Array::with_max_entries(maps::CLEAR_CGROUP_PLACES, 0);
+#[map]
+pub(crate) static CLEAR_TASKS: Array<u64> = Array::with_max_entries(maps::CLEAR_TASK_PLACES, 0);
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
 #[map]
