@@ -83,10 +83,10 @@ pub(super) fn uncovered(hooks: &[Hook]) -> Vec<String> {
 }
 
 /// An unknown release counts as an old one: declared rather than claimed.
-fn holds_syn_acks(release: &str) -> bool {
+pub(super) fn is_at_least(release: &str, version: (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next()?.parse::<u32>().ok();
-    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= (6, 6))
+    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= version)
 }
 
 fn uncovered_on(hooks: &[Hook], release: &str) -> Vec<String> {
@@ -101,7 +101,7 @@ fn uncovered_on(hooks: &[Hook], release: &str) -> Vec<String> {
     if !is_active(TierKind::Lineage) {
         list.extend(WITHOUT_LINEAGE);
     }
-    if !holds_syn_acks(release) {
+    if !is_at_least(release, (6, 6)) {
         list.push(SYN_ACK);
     }
     list.extend(IN_TREES);

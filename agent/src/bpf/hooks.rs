@@ -6,7 +6,7 @@
 use super::KernelError;
 use super::error::innermost;
 use super::layout::Layout;
-use super::sys;
+use super::sys::{self, AttachType};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
 use aya::{Btf, Ebpf};
@@ -22,16 +22,19 @@ pub(super) enum TierKind {
     Lineage,
     /// BPF LSM.
     Lsm,
+    /// Every network link.
+    Link,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 3] = [Self::Cgroup, Self::Lineage, Self::Lsm];
+    pub(super) const ALL: [Self; 4] = [Self::Cgroup, Self::Lineage, Self::Lsm, Self::Link];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
             Self::Lineage => "lineage",
             Self::Lsm => "lsm",
+            Self::Link => "link",
         }
     }
 }
@@ -87,10 +90,21 @@ const SOCKET_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 
+/// The program that [`super::links`] attaches, to one link after the other.
+pub(super) const LINK: &str = "link";
+
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 14] = [
+pub(super) const HOOKS: [HookKind; 16] = [
     cgroup("egress", "cgroup_skb/egress"),
+    cgroup("setsockopt", "cgroup/setsockopt"),
+    HookKind {
+        program: LINK,
+        shown: "tcx/egress",
+        tier: TierKind::Link,
+        target: None,
+        needs: &["TASK_TGID"],
+    },
     cgroup("sock_create", "cgroup/sock_create"),
     cgroup("connect4", "cgroup/connect4"),
     cgroup("connect6", "cgroup/connect6"),
@@ -185,6 +199,8 @@ pub(super) fn load(
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         Program::BtfTracePoint(program) => program.load(target, btf),
         Program::Lsm(program) => program.load(target, btf),
         other => return Err(format!("unexpected program type {:?}", other.prog_type())),
@@ -269,7 +285,7 @@ fn link_and_pin(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let link: FdLink = match program {
         Program::CgroupDevice(program) => {
-            let link = sys::link_device(program.fd()?, cgroup)?;
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::Device)?;
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
@@ -283,6 +299,10 @@ fn link_and_pin(
         Program::CgroupSockAddr(program) => {
             let id = program.attach(cgroup, MODE)?;
             program.take_link(id)?.try_into()?
+        }
+        Program::CgroupSockopt(program) => {
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::SetSockopt)?;
+            return Ok(sys::pin(link, at)?);
         }
         Program::BtfTracePoint(program) => {
             let id = program.attach()?;

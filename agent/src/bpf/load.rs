@@ -8,7 +8,7 @@ use super::log::Lines;
 use super::maps::{self, Maps, failed};
 use super::wire::Wire;
 use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
-use super::{cgroups, coverage, devices, host, object, reap, scan};
+use super::{cgroups, coverage, devices, host, links, object, reap, scan};
 use aya::maps::Array;
 use aya::{Btf, Ebpf, EbpfLoader};
 use merestone_abi::ABI_VERSION;
@@ -123,6 +123,7 @@ pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
 /// Removes every pin, and with them enforcement: the operator's explicit wish.
 pub fn unload(pin_dir: &Path) -> Result<(), KernelError> {
     host::require_root()?;
+    links::detach(pin_dir);
     fs::remove_dir_all(pin_dir).map_err(|source| KernelError::Io {
         action: "cannot remove",
         path: pin_dir.to_owned(),
@@ -163,7 +164,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
 
     let host = Host::read()?;
     let mut ebpf = host.load_object(Some(pins), &options.limits)?;
-    let hooks = host.load_hooks(&mut ebpf);
+    let mut hooks = host.load_hooks(&mut ebpf);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
 
@@ -175,11 +176,21 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     if (roots_changed && !is_first) || scan::is_armed(&maps)? {
         scan::changed(&mut maps)?;
     }
-    for (kind, hook) in HOOKS.iter().zip(&hooks) {
-        if hook.refused.is_none() {
+    let mut network = None;
+    for (kind, hook) in HOOKS.iter().zip(&mut hooks) {
+        if hook.refused.is_some() {
+            continue;
+        }
+        if kind.tier == TierKind::Link {
+            let links = links::Links::start(&mut ebpf, pins)?;
+            hook.refused = links.fault();
+            network = Some(links);
+        } else {
             hooks::attach(&mut ebpf, kind, &cgroup, &links)?;
         }
     }
+    // What only attaching could tell.
+    require(&options.require, &hooks)?;
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
     scan::adopt_trees(&mut maps)?;
     let events = EventStream::open(pins, found)?;
@@ -194,6 +205,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         rounds: reap::Rounds::default(),
         links,
         lines: Lines::of(&mut ebpf),
+        network,
     };
     Ok((kernel, events))
 }
@@ -300,7 +312,9 @@ fn claim_abi(pins: &Path) -> Result<(), KernelError> {
 
 /// Writes what guards; never takes a device away.
 pub(super) fn fill_devices(maps: &mut Maps, extra: &[DeviceRule]) -> Result<(), KernelError> {
-    let known = devices::rules(&host::read("/proc/devices")?);
+    // A kernel without misc devices has no such file, and no tun either.
+    let misc = fs::read_to_string("/proc/misc").unwrap_or_default();
+    let known = devices::rules(&host::read("/proc/devices")?, &misc);
     for rule in known.iter().chain(extra) {
         maps.devices
             .insert(Wire(rule.key()), Wire(rule.class), 0)

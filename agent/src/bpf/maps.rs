@@ -3,18 +3,17 @@
 use super::KernelError;
 use super::error::innermost;
 use super::wire::Wire;
-use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    Device, DeviceClass, FastCount, Group, GroupCount, Prefix, PrefixValue, RuleSet, Settings,
-    SocketMark, Task, maps,
+    Device, DeviceClass, FastCount, Group, GroupCount, RuleSet, Settings, SocketMark, Task, maps,
 };
 use std::path::Path;
 
 /// Every map the agent reads or writes, but the ring buffer.
 pub(super) struct Maps {
     pub(super) settings: Array<MapData, Wire<Settings>>,
-    pub(super) prefixes: LpmTrie<MapData, Wire<Prefix>, Wire<PrefixValue>>,
+    /// An array of tries, written by `sys`.
+    pub(super) prefixes: MapData,
     pub(super) rule_sets: Array<MapData, Wire<RuleSet>>,
     pub(super) devices: HashMap<MapData, Wire<Device>, Wire<DeviceClass>>,
     pub(super) groups: HashMap<MapData, u64, Wire<Group>>,
@@ -41,7 +40,7 @@ impl Maps {
     pub(super) fn open(pins: &Path) -> Result<Self, KernelError> {
         Ok(Self {
             settings: open(pins, maps::SETTINGS)?,
-            prefixes: open(pins, maps::PREFIXES)?,
+            prefixes: open_data(pins, maps::PREFIXES)?,
             rule_sets: open(pins, maps::RULE_SETS)?,
             devices: open(pins, maps::DEVICES)?,
             groups: open(pins, maps::GROUPS)?,
@@ -57,6 +56,11 @@ impl Maps {
             lost: open(pins, maps::LOST)?,
         })
     }
+}
+
+/// Opens one pinned map that aya has no type for.
+fn open_data(pins: &Path, name: &'static str) -> Result<MapData, KernelError> {
+    MapData::from_pin(pins.join(name)).map_err(|error| failed(name, &error))
 }
 
 /// Opens one pinned map as a type.

@@ -17,10 +17,12 @@ mod events;
 mod hooks;
 mod host;
 mod layout;
+mod links;
 mod load;
 mod log;
 mod maps;
 mod object;
+mod protocols;
 mod reap;
 mod scan;
 mod sys;
@@ -57,6 +59,7 @@ pub struct Kernel {
     rounds: reap::Rounds,
     links: PathBuf,
     lines: log::Lines,
+    network: Option<links::Links>,
 }
 
 impl Kernel {
@@ -134,6 +137,9 @@ impl Kernel {
     /// To be called with every event: a new group's members get their entries.
     pub fn follow(&mut self, event: &Event) -> Result<(), KernelError> {
         if event.kind == EventKind::GUARD {
+            if let Some(network) = &self.network {
+                network.look();
+            }
             scan::follow(&mut self.maps, &self.hierarchy, event.group, event.tgid)?;
         }
         Ok(())
@@ -157,6 +163,12 @@ impl Kernel {
     /// A hook whose pin is gone, or holds another program, is not claimed.
     fn check_attached(&mut self) {
         for (kind, hook) in hooks::HOOKS.iter().zip(&mut self.hooks) {
+            if kind.tier == hooks::TierKind::Link {
+                if let Some(network) = &self.network {
+                    hook.refused = network.fault();
+                }
+                continue;
+            }
             let program = self.programs.iter().find(|known| known.name == hook.name);
             let Some(program) = program.filter(|_| hook.refused.is_none()) else {
                 continue;

@@ -70,7 +70,7 @@ fn held_device(maps: &Maps, pid: u32) -> Option<(Device, DeviceClass)> {
             .get(&Wire(device), 0)
             .or_else(|_absent| maps.devices.get(&Wire(whole), 0))
             .ok()?;
-        (class != DeviceClass::CONTROL).then_some((device, class))
+        class.guards().then_some((device, class))
     })
 }
 

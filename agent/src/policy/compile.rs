@@ -20,9 +20,7 @@ use super::entries::{bytes, covers, entries, loopback};
 use super::network::{MAPPED_BITS, Network};
 use super::{Action, Boundary, LOOPBACK_RULE, Mode, Rule};
 use crate::config::fault::{Faults, Origin};
-use merestone_abi::{
-    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, RULE_ENTRIES, RuleEntry, RuleSet,
-};
+use merestone_abi::{MAX_PREFIXES, MAX_RULE_SETS, RULE_ENTRIES, RuleEntry, RuleSet};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
@@ -336,7 +334,7 @@ impl<'b> Sweep<'b> {
                 "give networks with the same ports and protocols one rule",
             );
         }
-        let most = (MAX_PREFIXES / GENERATION_SLOTS) as usize;
+        let most = MAX_PREFIXES as usize;
         if self.prefixes.len() > most {
             let message = format!(
                 "{} networks, and the kernel holds {most}",

@@ -217,9 +217,10 @@ pub struct Event {
     pub pid: u32,
     /// For FORK the child's tgid; for LEFT the process that moved.
     pub other: u32,
-    /// Device major, for GUARD and CONTROL.
+    /// Device major, for GUARD, CONTROL and refused devices; the level of a
+    /// refused socket option.
     pub major: u32,
-    /// Device minor, for GUARD and CONTROL.
+    /// Device minor, likewise; the name of a refused socket option.
     pub minor: u32,
     /// The boundary generation it was judged under.
     pub generation: u32,
@@ -241,7 +242,7 @@ pub struct Event {
     pub reason: Reason,
     /// IP protocol number.
     pub protocol: u8,
-    /// Device class, for GUARD and CONTROL.
+    /// Device class, for GUARD, CONTROL and refused devices.
     pub class: crate::DeviceClass,
     /// The task's command name, NUL padded (`TASK_COMM_LEN`).
     pub comm: [u8; 16],

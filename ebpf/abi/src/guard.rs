@@ -27,6 +27,24 @@ impl DeviceClass {
     pub const MIG: Self = Self(4);
     /// A device the operator named in `[gpu] devices`.
     pub const CONFIGURED: Self = Self(5);
+    /// Its traffic passes no hook: RDMA, a NIC driven from user space. Refused
+    /// to whoever is guarded; guards nobody.
+    pub const DIRECT: Self = Self(16);
+    /// What is written to it is another socket's packet: tun, vhost, PPP.
+    /// Refused to whoever is guarded; guards nobody.
+    pub const TUNNEL: Self = Self(17);
+
+    /// Whether opening such a device guards the opener.
+    #[must_use]
+    pub const fn guards(self) -> bool {
+        !matches!(self, Self::CONTROL | Self::DIRECT | Self::TUNNEL)
+    }
+
+    /// Whether such a device is refused to the guarded.
+    #[must_use]
+    pub const fn is_way_out(self) -> bool {
+        matches!(self, Self::DIRECT | Self::TUNNEL)
+    }
 }
 
 /// A key of the device map: exact, or a whole major with `minor` all ones.

@@ -23,7 +23,7 @@ pub mod maps;
 
 pub use boundary::{
     Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
-    PrefixValue, RULE_ENTRIES, RuleEntry, RuleSet, Settings,
+    PrefixValue, Protocols, RULE_ENTRIES, RuleEntry, RuleSet, Settings,
 };
 pub use counters::{
     COUNTER_SLOTS, FastCount, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,

@@ -4,7 +4,8 @@
 
 /// [`crate::Settings`], one element.
 pub const SETTINGS: &str = "SETTINGS";
-/// Longest-prefix match: `Key<Prefix>` to [`crate::PrefixValue`].
+/// By generation slot, a map of its own: longest-prefix match, `Key<Prefix>` to
+/// [`crate::PrefixValue`].
 pub const PREFIXES: &str = "PREFIXES";
 /// Array of [`crate::RuleSet`].
 pub const RULE_SETS: &str = "RULE_SETS";

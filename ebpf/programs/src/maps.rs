@@ -5,8 +5,8 @@
 //! memory at the wrong moment; only the prefixes and socket marks allocate.
 
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{ArrayOfMaps, LpmTrie};
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use merestone_abi::{
     Armed, COUNTER_SLOTS, Device, DeviceClass, FastCount, GENERATION_SLOTS, Group, GroupCount,
@@ -18,9 +18,12 @@ use merestone_abi::{
 pub(crate) static ABI: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
-#[map]
-pub(crate) static PREFIXES: LpmTrie<Prefix, PrefixValue> =
-    LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
+/// By generation slot; a slot may be empty.
+#[btf_map]
+pub(crate) static PREFIXES: ArrayOfMaps<
+    LpmTrie<Prefix, PrefixValue, { MAX_PREFIXES as usize }>,
+    { GENERATION_SLOTS as usize },
+> = ArrayOfMaps::new();
 #[map]
 pub(crate) static RULE_SETS: Array<RuleSet> =
     Array::with_max_entries(GENERATION_SLOTS * MAX_RULE_SETS, 0);
