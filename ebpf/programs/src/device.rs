@@ -208,6 +208,7 @@ fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
         }
         // Another thread was first; it reports.
         guarded::record(tgid, &task_entry(&subject, 0));
+        guarded::changed();
         return ALLOW;
     }
     // After the group's own entry: the agent, which keeps these up to date,
@@ -219,6 +220,7 @@ fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
         return REFUSE;
     }
     guarded::record(tgid, &task_entry(&subject, 0));
+    guarded::changed();
     emit::count_group_anew(own);
     report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
     ALLOW

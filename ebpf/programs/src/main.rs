@@ -21,6 +21,8 @@
 #[cfg(target_arch = "bpf")]
 mod address;
 #[cfg(target_arch = "bpf")]
+mod clear;
+#[cfg(target_arch = "bpf")]
 mod create;
 #[cfg(target_arch = "bpf")]
 mod decide;
@@ -58,6 +60,8 @@ mod sockets;
 mod stance;
 #[cfg(target_arch = "bpf")]
 mod tamper;
+#[cfg(target_arch = "bpf")]
+mod verdicts;
 
 /// The kernel offers some helpers (`bpf_probe_read_kernel`, `bpf_send_signal`)
 /// only to programs whose licence is compatible with its own.
