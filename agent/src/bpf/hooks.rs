@@ -281,7 +281,17 @@ pub(super) fn load(
         Program::Lsm(program) => program.load(target, btf),
         other => return Err(format!("unexpected program type {:?}", other.prog_type())),
     };
-    loaded.map_err(|error| explain(hook, &error))
+    loaded.map_err(|error| explain(hook, &error))?;
+    // The kernel's limit is a million; what is near it here may be past it on
+    // another kernel.
+    if let Some(walked) = program
+        .info()
+        .ok()
+        .and_then(|info| info.verified_instruction_count())
+    {
+        tracing::debug!(hook = hook.shown, walked, "verified");
+    }
+    Ok(())
 }
 
 fn explain(hook: &HookKind, error: &ProgramError) -> String {

@@ -136,6 +136,7 @@ fn judge(hook: Hook, subject: &Subject, socket: *const u8, name: u64, length: u3
             sk_protocol as u8
         },
         fragment: false,
+        reserved: 0,
     };
     let known = if name != 0 && length >= 2 {
         named(&mut to, family, name, length)
