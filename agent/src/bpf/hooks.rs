@@ -90,12 +90,56 @@ const SOCKET_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 
+const FILE_FIELDS: &[&str] = &[
+    "FILE_INODE",
+    "INODE_MODE",
+    "INODE_RDEV",
+    "INODE_SB",
+    "SB_MAGIC",
+];
+
+/// How a socket's peer is told from the group: by its cgroup, or who made it.
+const PEER_FIELDS: &[&str] = &[
+    "SOCKET_SK",
+    "SKC_FAMILY",
+    "SK_CGROUP_DATA",
+    "SK_PEER_PID",
+    "PID_NUMBERS",
+    "UPID_NR",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
+];
+
+/// What `file_receive` looks at: all of the above, and a Unix socket's peer.
+const RECEIVE_FIELDS: &[&str] = &[
+    "FILE_INODE",
+    "INODE_MODE",
+    "INODE_RDEV",
+    "INODE_SB",
+    "SB_MAGIC",
+    "SOCKET_SK",
+    "SKC_FAMILY",
+    "SKC_DADDR",
+    "SKC_DPORT",
+    "SKC_V6_DADDR",
+    "SK_PROTOCOL",
+    "SK_CGROUP_DATA",
+    "SK_PEER_PID",
+    "UNIX_PEER",
+    "PID_NUMBERS",
+    "UPID_NR",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
+];
+
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 16] = [
+pub(super) const HOOKS: [HookKind; 21] = [
     cgroup("egress", "cgroup_skb/egress"),
     cgroup("setsockopt", "cgroup/setsockopt"),
     HookKind {
@@ -165,6 +209,41 @@ pub(super) const HOOKS: [HookKind; 16] = [
         TierKind::Lsm,
         "socket_sendmsg",
         SOCKET_FIELDS,
+    ),
+    kernel(
+        "socket_post_create",
+        "lsm/socket_post_create",
+        TierKind::Lsm,
+        "socket_post_create",
+        &["SOCKET_SK"],
+    ),
+    kernel(
+        "unix_stream_connect",
+        "lsm/unix_stream_connect",
+        TierKind::Lsm,
+        "unix_stream_connect",
+        PEER_FIELDS,
+    ),
+    kernel(
+        "unix_may_send",
+        "lsm/unix_may_send",
+        TierKind::Lsm,
+        "unix_may_send",
+        PEER_FIELDS,
+    ),
+    kernel(
+        "file_open",
+        "lsm/file_open",
+        TierKind::Lsm,
+        "file_open",
+        FILE_FIELDS,
+    ),
+    kernel(
+        "file_receive",
+        "lsm/file_receive",
+        TierKind::Lsm,
+        "file_receive",
+        RECEIVE_FIELDS,
     ),
     cgroup("device", "cgroup/device"),
 ];

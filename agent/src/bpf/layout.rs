@@ -9,7 +9,7 @@ use btf_rs::{Btf, Struct, Type};
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 17] = [
+const FIELDS: [(&str, &str, &str); 27] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -27,6 +27,16 @@ const FIELDS: [(&str, &str, &str); 17] = [
     ("SKC_DPORT", "sock_common", "skc_dport"),
     ("SKC_V6_DADDR", "sock_common", "skc_v6_daddr"),
     ("SK_PROTOCOL", "sock", "sk_protocol"),
+    ("SK_CGROUP_DATA", "sock", "sk_cgrp_data"),
+    ("SK_PEER_PID", "sock", "sk_peer_pid"),
+    ("UNIX_PEER", "unix_sock", "peer"),
+    ("PID_NUMBERS", "pid", "numbers"),
+    ("UPID_NR", "upid", "nr"),
+    ("FILE_INODE", "file", "f_inode"),
+    ("INODE_MODE", "inode", "i_mode"),
+    ("INODE_RDEV", "inode", "i_rdev"),
+    ("INODE_SB", "inode", "i_sb"),
+    ("SB_MAGIC", "super_block", "s_magic"),
 ];
 
 /// Offsets by the name of the global that takes them.

@@ -31,7 +31,7 @@ pub use counters::{
 };
 pub use event::{Event, EventKind, Hook, Reason, Verdict};
 pub use guard::{
-    Armed, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
+    Armed, Asked, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
 };
 
 /// The version of this contract; the agent refuses pins made under another.

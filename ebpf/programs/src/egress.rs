@@ -7,6 +7,7 @@
 //! not come here: resets and TIME_WAIT acknowledgements, which carry no data.
 
 use crate::decide::{self, Decision, Destination};
+use crate::deputy;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::packet;
@@ -46,6 +47,9 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     match packet::parse(skb, &mut to) {
         Ok(()) => decide::decide(&to, subject.boundary, &mut decision),
         Err(reason) => decision.reason = reason,
+    }
+    if decision.verdict == Verdict::ALLOW {
+        deputy::local(skb, &subject, &to, &mut decision);
     }
     // SAFETY: the context is valid.
     let length = unsafe { (&raw const (*skb).len).read_volatile() };

@@ -52,6 +52,26 @@ offsets! {
     SKC_V6_DADDR,
     /// `sock.sk_protocol`
     SK_PROTOCOL,
+    /// `sock.sk_cgrp_data`
+    SK_CGROUP_DATA,
+    /// `sock.sk_peer_pid`
+    SK_PEER_PID,
+    /// `unix_sock.peer`
+    UNIX_PEER,
+    /// `pid.numbers`
+    PID_NUMBERS,
+    /// `upid.nr`
+    UPID_NR,
+    /// `file.f_inode`
+    FILE_INODE,
+    /// `inode.i_mode`
+    INODE_MODE,
+    /// `inode.i_rdev`
+    INODE_RDEV,
+    /// `inode.i_sb`
+    INODE_SB,
+    /// `super_block.s_magic`
+    SB_MAGIC,
 }
 
 /// Reads a field through a pointer whose type the verifier knows.
