@@ -1,6 +1,6 @@
 //! Runs the kernel part alone, for tests of enforcement.
 //!
-//! `hold PIN_DIR CGROUP_ROOT CIDR[,CIDR…] [--audit] [--tree PATH] [--ring BYTES] [--stop-reading]`
+//! `hold PIN_DIR CGROUP_ROOT CIDR[,CIDR…] [--audit] [--tree PATH] [--ring BYTES] [--kill-families] [--stop-reading]`
 //!
 //! Allows the networks (`-` for none) and loopback, prints `ready` when all is
 //! attached, then one JSON object an event until it is killed. It does not
@@ -57,6 +57,7 @@ async fn main() -> Result<()> {
             "--ring" => {
                 options.limits.ring_bytes = words.next().context("--ring BYTES")?.parse()?;
             }
+            "--kill-families" => options.kill_families = true,
             "--stop-reading" => reading = false,
             other => bail!("unknown argument {other}"),
         }
@@ -137,7 +138,12 @@ fn obey(kernel: &mut Kernel, order: &str) -> Result<serde_json::Value> {
         }
         Some("boundary") => {
             let mut tables = tables(words.next().context("boundary CIDRS")?)?;
-            tables.audit = words.next() == Some("audit");
+            for word in words {
+                match word {
+                    "audit" => tables.audit = true,
+                    other => bail!("unknown mode {other:?}"),
+                }
+            }
             Ok(serde_json::json!({"installed": kernel.install(&tables)?}))
         }
         _ => bail!("unknown order {order:?}"),

@@ -26,6 +26,8 @@ pub struct Tables {
     pub prefixes: Vec<TablePrefix>,
     /// The rule sets they point at.
     pub sets: Vec<RuleSet>,
+    /// [`merestone_abi::Deputies`].
+    pub deputies: u8,
 }
 
 /// One prefix.
@@ -60,13 +62,17 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
     if let Some(allowed) = protocols.get_mut(slot as usize) {
         *allowed = protocols::allowed(&tables.sets);
     }
+    let mut deputies = live.deputies;
+    if let Some(refused) = deputies.get_mut(slot as usize) {
+        *refused = tables.deputies;
+    }
     // The mode goes first: its slot is not live, so that the second write
     // changes the generation and nothing else.
     for generation in [live.generation, next] {
         let settings = Settings {
             generation,
             audit,
-            deputies: live.deputies,
+            deputies,
             names: live.names,
             protocols,
             reserved: [0; 4],

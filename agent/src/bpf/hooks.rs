@@ -24,10 +24,18 @@ pub(super) enum TierKind {
     Lsm,
     /// Every network link.
     Link,
+    /// Kills for a forbidden family; only where it is asked for.
+    Kill,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 4] = [Self::Cgroup, Self::Lineage, Self::Lsm, Self::Link];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Cgroup,
+        Self::Lineage,
+        Self::Lsm,
+        Self::Link,
+        Self::Kill,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -35,6 +43,7 @@ impl TierKind {
             Self::Lineage => "lineage",
             Self::Lsm => "lsm",
             Self::Link => "link",
+            Self::Kill => "kill",
         }
     }
 }
@@ -134,12 +143,30 @@ const RECEIVE_FIELDS: &[&str] = &[
     "KN_ID",
 ];
 
+const KILL_FIELDS: &[&str] = &[
+    "REGS_ARG_0",
+    "REGS_ARG_0_COMPAT",
+    "REGS_ARG_2",
+    "TASK_THREAD_INFO",
+    "THREAD_INFO_STATUS",
+    "TASK_FILES",
+    "FILES_FDT",
+    "FDT_FD",
+    "FDT_MAX_FDS",
+    "FILE_INODE",
+    "INODE_MODE",
+    "FILE_PRIVATE_DATA",
+    "SOCKET_SK",
+    "SKC_FAMILY",
+    "SK_PROTOCOL",
+];
+
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 21] = [
+pub(super) const HOOKS: [HookKind; 22] = [
     cgroup("egress", "cgroup_skb/egress"),
     cgroup("setsockopt", "cgroup/setsockopt"),
     HookKind {
@@ -245,6 +272,13 @@ pub(super) const HOOKS: [HookKind; 21] = [
         "file_receive",
         RECEIVE_FIELDS,
     ),
+    kernel(
+        "sys_enter",
+        "tp_btf/sys_enter",
+        TierKind::Kill,
+        "sys_enter",
+        KILL_FIELDS,
+    ),
     cgroup("device", "cgroup/device"),
 ];
 
@@ -285,6 +319,24 @@ pub(super) fn load(
         other => return Err(format!("unexpected program type {:?}", other.prog_type())),
     };
     loaded.map_err(|error| explain(hook, &error))
+}
+
+/// Gives up the hook that kills where nobody asked for it, and where the tier
+/// that refuses instead is there.
+pub(super) fn leave_out(hooks: &mut [Hook], kill_families: bool) {
+    let mut refusing = HOOKS.iter().zip(hooks.iter()).filter(|(kind, _)| kind.tier == TierKind::Lsm);
+    let why = if !kill_families {
+        "not asked for: [enforcement] kill_families"
+    } else if refusing.all(|(_, hook)| hook.refused.is_none()) {
+        "not needed: the lsm tier refuses what it would kill for"
+    } else {
+        return;
+    };
+    for (kind, hook) in HOOKS.iter().zip(hooks) {
+        if kind.tier == TierKind::Kill && hook.refused.is_none() {
+            hook.refused = Some(why.to_owned());
+        }
+    }
 }
 
 fn explain(hook: &HookKind, error: &ProgramError) -> String {

@@ -9,7 +9,7 @@ use btf_rs::{Btf, Struct, Type};
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 27] = [
+const FIELDS: [(&str, &str, &str); 37] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -37,6 +37,16 @@ const FIELDS: [(&str, &str, &str); 27] = [
     ("INODE_RDEV", "inode", "i_rdev"),
     ("INODE_SB", "inode", "i_sb"),
     ("SB_MAGIC", "super_block", "s_magic"),
+    ("FILE_PRIVATE_DATA", "file", "private_data"),
+    ("TASK_FILES", "task_struct", "files"),
+    ("FILES_FDT", "files_struct", "fdt"),
+    ("FDT_FD", "fdtable", "fd"),
+    ("FDT_MAX_FDS", "fdtable", "max_fds"),
+    ("TASK_THREAD_INFO", "task_struct", "thread_info"),
+    ("THREAD_INFO_STATUS", "thread_info", "status"),
+    ("REGS_ARG_0", "pt_regs", "di"),
+    ("REGS_ARG_0_COMPAT", "pt_regs", "bx"),
+    ("REGS_ARG_2", "pt_regs", "dx"),
 ];
 
 /// Offsets by the name of the global that takes them.

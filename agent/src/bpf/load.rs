@@ -32,6 +32,9 @@ pub struct Options {
     pub tree_roots: Vec<PathBuf>,
     /// How long a group must have been empty before it is let go.
     pub release_after: Duration,
+    /// Whether a guarded process is killed for a socket of a forbidden family
+    /// where BPF LSM cannot refuse it.
+    pub kill_families: bool,
     /// Map sizes.
     pub limits: Limits,
 }
@@ -47,6 +50,7 @@ impl Options {
             devices: Vec::new(),
             tree_roots: vec![PathBuf::from("user.slice")],
             release_after: reap::RELEASE_AFTER,
+            kill_families: false,
             limits: Limits::default(),
         }
     }
@@ -164,6 +168,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let host = Host::read()?;
     let mut ebpf = host.load_object(Some(pins), &options.limits)?;
     let mut hooks = host.load_hooks(&mut ebpf);
+    hooks::leave_out(&mut hooks, options.kill_families);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
 

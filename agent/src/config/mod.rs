@@ -33,7 +33,7 @@ pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// Tiers an operator can insist on; the first tier is always required.
-pub const REQUIRABLE: &[&str] = &["lsm"];
+pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill"];
 
 /// The whole configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -93,6 +93,9 @@ pub struct Enforcement {
     pub require: Vec<String>,
     /// Cgroup subtrees where only the process tree is guarded.
     pub login_scopes: Vec<String>,
+    /// Whether a guarded process is killed for a socket of a forbidden family
+    /// where BPF LSM cannot refuse it.
+    pub kill_families: bool,
 }
 
 /// `[gpu]`.
@@ -212,6 +215,7 @@ impl Config {
                 login_scopes: reader
                     .list("enforcement.login_scopes", read::scope)
                     .unwrap_or_else(|| vec!["/user.slice".to_owned()]),
+                kill_families: reader.boolean("enforcement.kill_families", false),
             },
             gpu: gpu(reader),
             tpm: Tpm {

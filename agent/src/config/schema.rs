@@ -69,6 +69,7 @@ pub(super) const KEYS: &[Key] = &[
     key("enforcement.pin_dir", Kind::Text),
     key("enforcement.require", Kind::List),
     key("enforcement.login_scopes", Kind::List),
+    key("enforcement.kill_families", Kind::Boolean),
     key("gpu.nvml_library", Kind::Text),
     key("gpu.interval", Kind::Text),
     key("gpu.devices", Kind::List),

@@ -20,7 +20,9 @@ pub struct Key {
     port: u16,
     rule: u16,
     family: u16,
-    codes: [u8; 4],
+    codes: [u8; 5],
+    /// A device or a socket option, and whoever else is concerned.
+    what: [u32; 3],
 }
 
 impl From<&Event> for Key {
@@ -37,7 +39,9 @@ impl From<&Event> for Key {
                 event.verdict.0,
                 event.reason.0,
                 event.protocol,
+                event.kind.0,
             ],
+            what: [event.major, event.minor, event.other],
         }
     }
 }
@@ -58,7 +62,7 @@ pub struct Fold {
 impl Fold {
     /// Takes an event; what it returns is to be told now, with its count.
     pub fn push(&mut self, event: Event) -> Vec<(Event, u64)> {
-        if event.kind != EventKind::FLOW {
+        if !matches!(event.kind, EventKind::FLOW | EventKind::DEPUTY) {
             return vec![(event, 1)];
         }
         let mut out = Vec::new();

@@ -139,6 +139,7 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
     let mut options = bpf::Options::new(config.enforcement.pin_dir.clone());
     root.clone_into(&mut options.cgroup_root);
     options.require.clone_from(&config.enforcement.require);
+    options.kill_families = config.enforcement.kill_families;
     options.devices = config
         .gpu
         .devices

@@ -72,6 +72,26 @@ offsets! {
     INODE_SB,
     /// `super_block.s_magic`
     SB_MAGIC,
+    /// `file.private_data`
+    FILE_PRIVATE_DATA,
+    /// `task_struct.files`
+    TASK_FILES,
+    /// `files_struct.fdt`
+    FILES_FDT,
+    /// `fdtable.fd`
+    FDT_FD,
+    /// `fdtable.max_fds`
+    FDT_MAX_FDS,
+    /// `task_struct.thread_info`
+    TASK_THREAD_INFO,
+    /// `thread_info.status`
+    THREAD_INFO_STATUS,
+    /// `pt_regs.di`, of x86-64
+    REGS_ARG_0,
+    /// `pt_regs.bx`, of x86-64
+    REGS_ARG_0_COMPAT,
+    /// `pt_regs.dx`, of x86-64
+    REGS_ARG_2,
 }
 
 /// Reads a field through a pointer whose type the verifier knows.

@@ -35,7 +35,7 @@ const MPTCP: u16 = 262;
 
 /// Whether a guarded task may have a socket of this family.
 #[inline(always)]
-fn family_is_allowed(family: u16, protocol: u32) -> bool {
+pub(crate) fn family_is_allowed(family: u16, protocol: u32) -> bool {
     match family {
         AF_UNIX | AF_INET | AF_INET6 => true,
         AF_NETLINK => protocol == NETLINK_ROUTE,

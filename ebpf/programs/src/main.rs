@@ -37,6 +37,8 @@ mod files;
 #[cfg(target_arch = "bpf")]
 mod guarded;
 #[cfg(target_arch = "bpf")]
+mod kill;
+#[cfg(target_arch = "bpf")]
 mod layout;
 #[cfg(target_arch = "bpf")]
 mod lineage;
