@@ -143,15 +143,20 @@ fn write(maps: &mut Maps, tables: &Tables, generation: u32, base: u32) -> Result
 }
 
 fn key(prefix: &TablePrefix, generation: u32) -> Key<Wire<Prefix>> {
-    let data = Prefix {
-        generation: generation_bytes(generation),
-        boundary: [0; 2],
-        address: prefix.address,
-    };
+    let data = self::prefix(prefix, generation);
     Key::new(PREFIX_HEADER_BITS + u32::from(prefix.bits), Wire(data))
 }
 
-fn generation_bytes(generation: u32) -> [u8; 2] {
+/// The data part of a prefix's key.
+pub(super) fn prefix(prefix: &TablePrefix, generation: u32) -> Prefix {
+    Prefix {
+        generation: generation_bytes(generation),
+        boundary: [0; 2],
+        address: prefix.address,
+    }
+}
+
+pub(super) fn generation_bytes(generation: u32) -> [u8; 2] {
     let [_, _, high, low] = generation.to_be_bytes();
     [high, low]
 }

@@ -82,11 +82,16 @@ pub(super) fn rules(proc_devices: &str, proc_misc: &str) -> Vec<DeviceRule> {
         all(PPP, DeviceClass::TUNNEL),
     ];
     let misc = misc_devices(proc_misc).filter_map(|(minor, name)| Some((minor, way_out(name)?)));
-    rules.extend(WAYS_OUT.into_iter().chain(misc).map(|(minor, class)| DeviceRule {
-        major: MISC,
-        minor: Some(minor),
-        class,
-    }));
+    rules.extend(
+        WAYS_OUT
+            .into_iter()
+            .chain(misc)
+            .map(|(minor, class)| DeviceRule {
+                major: MISC,
+                minor: Some(minor),
+                class,
+            }),
+    );
     for (major, name) in character_devices(proc_devices) {
         if ![NVIDIA, DRM, MISC].contains(&major)
             && let Some(class) = class_of(name).or_else(|| way_out(name))

@@ -9,7 +9,7 @@ use btf_rs::{Btf, Struct, Type};
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 37] = [
+const FIELDS: [(&str, &str, &str); 55] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -37,7 +37,6 @@ const FIELDS: [(&str, &str, &str); 37] = [
     ("INODE_RDEV", "inode", "i_rdev"),
     ("INODE_SB", "inode", "i_sb"),
     ("SB_MAGIC", "super_block", "s_magic"),
-    ("FILE_PRIVATE_DATA", "file", "private_data"),
     ("TASK_FILES", "task_struct", "files"),
     ("FILES_FDT", "files_struct", "fdt"),
     ("FDT_FD", "fdtable", "fd"),
@@ -47,6 +46,25 @@ const FIELDS: [(&str, &str, &str); 37] = [
     ("REGS_ARG_0", "pt_regs", "di"),
     ("REGS_ARG_0_COMPAT", "pt_regs", "bx"),
     ("REGS_ARG_2", "pt_regs", "dx"),
+    ("TASK_MM", "task_struct", "mm"),
+    ("TASK_PTRACE", "task_struct", "ptrace"),
+    ("TASK_REAL_PARENT", "task_struct", "real_parent"),
+    ("MM_EXE_FILE", "mm_struct", "exe_file"),
+    ("FILE_PRIVATE", "file", "private_data"),
+    ("INODE_INO", "inode", "i_ino"),
+    ("SB_DEV", "super_block", "s_dev"),
+    ("DENTRY_INODE", "dentry", "d_inode"),
+    ("PATH_MNT", "path", "mnt"),
+    ("PATH_DENTRY", "path", "dentry"),
+    ("VFSMOUNT_SB", "vfsmount", "mnt_sb"),
+    ("MOUNT_MNT", "mount", "mnt"),
+    ("MOUNT_ID", "mount", "mnt_id"),
+    ("MOUNT_GROUP", "mount", "mnt_group_id"),
+    ("BPRM_FILE", "linux_binprm", "file"),
+    ("MAP_ID", "bpf_map", "id"),
+    ("PROG_AUX", "bpf_prog", "aux"),
+    ("AUX_ID", "bpf_prog_aux", "id"),
+    ("LINK_ID", "bpf_link", "id"),
 ];
 
 /// Offsets by the name of the global that takes them.

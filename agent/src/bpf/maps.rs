@@ -6,8 +6,8 @@ use super::wire::Wire;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    Device, DeviceClass, Group, GroupCount, Prefix, PrefixValue, RuleSet, Settings, SocketMark,
-    Task, maps,
+    AgentState, Device, DeviceClass, Glass, Group, GroupCount, Prefix, PrefixValue, Protected,
+    RuleSet, Settings, SocketMark, Task, maps,
 };
 use std::path::Path;
 
@@ -26,6 +26,11 @@ pub(super) struct Maps {
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) group_counts: PerCpuHashMap<MapData, u64, Wire<GroupCount>>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    pub(super) stance: Array<MapData, u32>,
+    pub(super) heartbeat: Array<MapData, u64>,
+    pub(super) agent: Array<MapData, Wire<AgentState>>,
+    pub(super) protected: HashMap<MapData, Wire<Protected>, u32>,
+    pub(super) glass: Array<MapData, Wire<Glass>>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -51,6 +56,11 @@ impl Maps {
             counters: open(pins, maps::COUNTERS)?,
             group_counts: open(pins, maps::GROUP_COUNTS)?,
             lost: open(pins, maps::LOST)?,
+            stance: open(pins, maps::STANCE)?,
+            heartbeat: open(pins, maps::HEARTBEAT)?,
+            agent: open(pins, maps::AGENT)?,
+            protected: open(pins, maps::PROTECTED)?,
+            glass: open(pins, maps::GLASS)?,
         })
     }
 }

@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 /// The highest number a rule of a file can have.
 pub const LAST_RULE: u16 = LOOPBACK_RULE - 1;
 /// Larger files are refused before they are parsed.
-const LIMIT_BYTES: u64 = 64 << 20;
+pub(crate) const LIMIT_BYTES: u64 = 64 << 20;
 
 /// What a denial does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -183,5 +183,6 @@ pub fn tables(compiled: &Compiled) -> bpf::Tables {
             })
             .collect(),
         sets: compiled.sets.clone(),
+        ..bpf::Tables::default()
     }
 }

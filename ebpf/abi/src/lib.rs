@@ -20,6 +20,7 @@ mod counters;
 mod event;
 mod guard;
 pub mod maps;
+mod tamper;
 
 pub use boundary::{
     Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
@@ -29,10 +30,11 @@ pub use counters::{
     COUNTER_SLOTS, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
     protocol_bucket,
 };
-pub use event::{Event, EventKind, Hook, Reason, Verdict};
+pub use event::{Attempt, Event, EventKind, Hook, Reason, Verdict};
 pub use guard::{
     Armed, Asked, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
 };
+pub use tamper::{AgentState, Glass, Protected, Stance};
 
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 2;

@@ -30,11 +30,22 @@ pub const GROUP_COUNTS: &str = "GROUP_COUNTS";
 pub const LOST: &str = "LOST";
 /// The ring buffer of [`crate::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// One `u32`, a value of [`crate::Stance`].
+pub const STANCE: &str = "STANCE";
+/// When the agent last showed that it lives: one `u64`, nanoseconds of the
+/// monotonic clock.
+pub const HEARTBEAT: &str = "HEARTBEAT";
+/// [`crate::AgentState`], one element.
+pub const AGENT: &str = "AGENT";
+/// [`crate::Protected`] to one `u32`, always 1.
+pub const PROTECTED: &str = "PROTECTED";
+/// [`crate::Glass`], one element.
+pub const GLASS: &str = "GLASS";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 15] = [
+pub const PINNED: [&str; 20] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -50,6 +61,11 @@ pub const PINNED: [&str; 15] = [
     GROUP_COUNTS,
     LOST,
     EVENTS,
+    STANCE,
+    HEARTBEAT,
+    AGENT,
+    PROTECTED,
+    GLASS,
 ];
 
 /// Guarded cgroups at once.
@@ -65,5 +81,7 @@ pub const MAX_DEVICES: u32 = 1024;
 pub const MAX_TREE_ROOTS: u32 = 64;
 /// Groups, cgroups and trees, that are counted by name.
 pub const MAX_COUNTED: u32 = 8192;
+/// Objects in [`PROTECTED`]: maps, programs, links, pins and mounts.
+pub const MAX_PROTECTED: u32 = 2048;
 /// Bytes of the ring buffer; a power of two times the page size.
 pub const RING_BYTES: u32 = 4 << 20;

@@ -98,7 +98,13 @@ fn refuse(subject: &Subject, reason: Reason, sk: *const bpf_sock) -> Verdict {
     // SAFETY: the context is valid; volatile, as above.
     let family = unsafe { (&raw const (*sk).family).read_volatile() };
     let decision = decide::refuse(reason);
-    emit::count(Hook::SOCK_CREATE, decision.verdict, protocol, subject.group, 0);
+    emit::count(
+        Hook::SOCK_CREATE,
+        decision.verdict,
+        protocol,
+        subject.group,
+        0,
+    );
     emit::send(EventKind::FLOW, Hook::SOCK_CREATE, subject, |event| {
         emit::describe_current(event);
         event.family = family as u16;

@@ -5,6 +5,7 @@
 
 use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
 use crate::protocols;
+use crate::stance;
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
     Event, GENERATION_SLOTS, PREFIX_HEADER_BITS, Prefix, RULE_ENTRIES, Reason, Verdict, protocol,
@@ -83,6 +84,10 @@ pub(crate) fn is_mapped(address: &[u8; 16]) -> bool {
 /// Judges a destination. Every hook calls this and nothing else.
 #[inline(never)]
 pub(crate) fn decide(to: &Destination, boundary: u16, decision: &mut Decision) {
+    if stance::denies_all() {
+        *decision = refuse(Reason::AGENT_LOST);
+        return;
+    }
     *decision = refuse(Reason::NO_RULE);
     // A verdict of `refuse` may be AUDIT; what the rules say comes first.
     let refused = decision.verdict;

@@ -15,7 +15,7 @@ use crate::decide;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::layout::{
-    FDT_FD, FDT_MAX_FDS, FILE_INODE, FILE_PRIVATE_DATA, FILES_FDT, INODE_MODE, REGS_ARG_0,
+    FDT_FD, FDT_MAX_FDS, FILE_INODE, FILE_PRIVATE, FILES_FDT, INODE_MODE, REGS_ARG_0,
     REGS_ARG_0_COMPAT, REGS_ARG_2, SK_PROTOCOL, SKC_FAMILY, SOCKET_SK, TASK_FILES,
     TASK_THREAD_INFO, THREAD_INFO_STATUS, field,
 };
@@ -146,7 +146,7 @@ fn socket_behind(task: u64, number: u32) -> Option<(u16, u32)> {
     if mode & S_IFMT != S_IFSOCK {
         return None;
     }
-    let socket: u64 = follow(file, &FILE_PRIVATE_DATA)?;
+    let socket: u64 = follow(file, &FILE_PRIVATE)?;
     let sk: u64 = follow(socket, &SOCKET_SK)?;
     let family: u16 = read(sk, SKC_FAMILY.load());
     let protocol: u16 = read(sk, SK_PROTOCOL.load());

@@ -72,10 +72,16 @@ offsets! {
     INODE_SB,
     /// `super_block.s_magic`
     SB_MAGIC,
-    /// `file.private_data`
-    FILE_PRIVATE_DATA,
     /// `task_struct.files`
     TASK_FILES,
+    /// `task_struct.mm`
+    TASK_MM,
+    /// `task_struct.ptrace`
+    TASK_PTRACE,
+    /// `task_struct.real_parent`
+    TASK_REAL_PARENT,
+    /// `mm_struct.exe_file`
+    MM_EXE_FILE,
     /// `files_struct.fdt`
     FILES_FDT,
     /// `fdtable.fd`
@@ -92,6 +98,36 @@ offsets! {
     REGS_ARG_0_COMPAT,
     /// `pt_regs.dx`, of x86-64
     REGS_ARG_2,
+    /// `file.private_data`
+    FILE_PRIVATE,
+    /// `inode.i_ino`
+    INODE_INO,
+    /// `super_block.s_dev`
+    SB_DEV,
+    /// `dentry.d_inode`
+    DENTRY_INODE,
+    /// `path.mnt`
+    PATH_MNT,
+    /// `path.dentry`
+    PATH_DENTRY,
+    /// `vfsmount.mnt_sb`
+    VFSMOUNT_SB,
+    /// `mount.mnt`
+    MOUNT_MNT,
+    /// `mount.mnt_id`
+    MOUNT_ID,
+    /// `mount.mnt_group_id`
+    MOUNT_GROUP,
+    /// `linux_binprm.file`
+    BPRM_FILE,
+    /// `bpf_map.id`
+    MAP_ID,
+    /// `bpf_prog.aux`
+    PROG_AUX,
+    /// `bpf_prog_aux.id`
+    AUX_ID,
+    /// `bpf_link.id`
+    LINK_ID,
 }
 
 /// Reads a field through a pointer whose type the verifier knows.

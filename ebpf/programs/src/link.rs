@@ -131,13 +131,7 @@ fn refuse(skb: *mut __sk_buff, subject: &Subject, family: u32) -> i32 {
     if !look(skb, &mut to) {
         decision.reason = Reason::NOT_IP;
     }
-    emit::count(
-        Hook::TCX,
-        decision.verdict,
-        to.protocol,
-        subject.group,
-        0,
-    );
+    emit::count(Hook::TCX, decision.verdict, to.protocol, subject.group, 0);
     report(skb, subject, &to, &decision, family);
     if decision.verdict == Verdict::DENY {
         DROP
@@ -168,7 +162,11 @@ fn look(skb: *mut __sk_buff, to: &mut Destination) -> bool {
     }
     if kind == ETH_P_IPV6 {
         let mut next = [0_u8; 1];
-        to.protocol = if load(skb, at + 6, &mut next) { next[0] } else { 0 };
+        to.protocol = if load(skb, at + 6, &mut next) {
+            next[0]
+        } else {
+            0
+        };
         return load(skb, at + 24, &mut to.address);
     }
     false

@@ -57,6 +57,10 @@ mod protocols;
 #[cfg(target_arch = "bpf")]
 mod sockets;
 #[cfg(target_arch = "bpf")]
+mod stance;
+#[cfg(target_arch = "bpf")]
+mod tamper;
+#[cfg(target_arch = "bpf")]
 mod unix;
 
 /// The kernel offers some helpers (`bpf_probe_read_kernel`, `bpf_send_signal`)

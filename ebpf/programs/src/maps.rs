@@ -9,8 +9,9 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use merestone_abi::{
-    COUNTER_SLOTS, Device, DeviceClass, GENERATION_SLOTS, Group, GroupCount, GroupId, LOST_SLOTS,
-    MAX_PREFIXES, MAX_RULE_SETS, Prefix, PrefixValue, RuleSet, Settings, SocketMark, Task, maps,
+    AgentState, COUNTER_SLOTS, Device, DeviceClass, GENERATION_SLOTS, Glass, Group, GroupCount,
+    GroupId, LOST_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, Prefix, PrefixValue, Protected, RuleSet,
+    Settings, SocketMark, Task, maps,
 };
 
 #[map]
@@ -45,6 +46,17 @@ pub(crate) static GROUP_COUNTS: PerCpuHashMap<GroupId, GroupCount> =
     PerCpuHashMap::with_max_entries(maps::MAX_COUNTED, 0);
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
+#[map]
+pub(crate) static STANCE: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static AGENT: Array<AgentState> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static PROTECTED: HashMap<Protected, u32> =
+    HashMap::with_max_entries(maps::MAX_PROTECTED, 0);
+#[map]
+pub(crate) static GLASS: Array<Glass> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(maps::RING_BYTES, 0);
 

@@ -94,9 +94,7 @@ fn is_refused(ctx: *mut bpf_sockopt) -> bool {
         // an option is taken away.
         SOL_IPV6 => {
             length != 0
-                && (name == IPV6_RTHDR
-                    || name == IPV6_RTHDRDSTOPTS
-                    || name == IPV6_2292PKTOPTIONS)
+                && (name == IPV6_RTHDR || name == IPV6_RTHDRDSTOPTS || name == IPV6_2292PKTOPTIONS)
         }
         SOL_IP => name == IP_OPTIONS && has_source_route(ctx),
         SOL_SCTP => {

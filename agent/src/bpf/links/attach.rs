@@ -27,7 +27,10 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x6d65);
 
 /// Whether this kernel knows tcx links (since 6.6).
 pub(super) fn uses_netlink() -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     !crate::bpf::coverage::is_at_least(&release, (6, 6))
 }
 
@@ -134,7 +137,10 @@ impl Attacher {
             let Some((inode, index)) = name.to_str().and_then(read_name) else {
                 continue;
             };
-            if !alive.get(&inode).is_some_and(|links| links.contains(&index)) {
+            if !alive
+                .get(&inode)
+                .is_some_and(|links| links.contains(&index))
+            {
                 // A pin that stays holds nothing.
                 fs::remove_file(entry.path()).ok();
             }
@@ -180,7 +186,10 @@ mod tests {
 
     #[test]
     fn a_pin_s_name_reads_back_and_the_program_s_is_none() {
-        assert_eq!(read_name(&pin_name(4_026_531_840, 7)), Some((4_026_531_840, 7)));
+        assert_eq!(
+            read_name(&pin_name(4_026_531_840, 7)),
+            Some((4_026_531_840, 7))
+        );
         assert_eq!(read_name("program"), None);
         assert_eq!(read_name("program_new"), None);
     }

@@ -205,7 +205,8 @@ impl Worker {
             let inode = found.inode;
             if let Some(known) = self.known.get_mut(&inode) {
                 if netlink::drain(known.news.as_fd()) {
-                    self.attacher.sync(&known.found, &mut known.links, &mut fault);
+                    self.attacher
+                        .sync(&known.found, &mut known.links, &mut fault);
                 }
                 continue;
             }
@@ -223,7 +224,10 @@ impl Worker {
             }
         }
         if walks {
-            let alive = self.known.iter().map(|(inode, known)| (*inode, &known.links));
+            let alive = self
+                .known
+                .iter()
+                .map(|(inode, known)| (*inode, &known.links));
             self.attacher.forget(&alive.collect());
         }
         fault.map_or(Ok(()), Err)

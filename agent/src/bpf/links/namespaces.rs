@@ -54,7 +54,10 @@ pub(super) fn all(walks: bool) -> Vec<Found> {
     for (inode, place) in mounted(&mounts) {
         note(Some(inode), place.into());
     }
-    places.into_values().filter_map(|place| open(&place)).collect()
+    places
+        .into_values()
+        .filter_map(|place| open(&place))
+        .collect()
 }
 
 /// Entries of a directory whose names are numbers.
