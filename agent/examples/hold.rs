@@ -245,6 +245,7 @@ fn prefix(net: &IpNet, set: u32) -> TablePrefix {
         IpNet::V6(net) => (net.network(), net.prefix_len()),
     };
     TablePrefix {
+        boundary: 0,
         address: address.octets(),
         bits,
         set,

@@ -13,6 +13,7 @@ pub mod export;
 pub mod flow;
 pub mod geo;
 pub mod gpu;
+pub mod grant;
 pub mod ledger;
 pub mod policy;
 pub mod privilege;

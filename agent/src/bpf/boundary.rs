@@ -8,12 +8,14 @@
 use super::KernelError;
 use super::maps::{Maps, failed, is_absent};
 use super::protocols;
+use super::selects::{self, TableSelect};
 use super::wire::Wire;
 use aya::maps::lpm_trie::Key;
 use merestone_abi::{
     GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue,
     RuleSet, Settings, maps,
 };
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -28,11 +30,15 @@ pub struct Tables {
     pub sets: Vec<RuleSet>,
     /// [`merestone_abi::Deputies`].
     pub deputies: u8,
+    /// Which groups other boundaries than the default one judge.
+    pub selects: Vec<TableSelect>,
 }
 
 /// One prefix.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TablePrefix {
+    /// The boundary's number; 0 is the default one.
+    pub boundary: u16,
     /// The network address, IPv4 in mapped form.
     pub address: [u8; 16],
     /// Leading bits that must match, 0 to 128.
@@ -46,7 +52,11 @@ pub struct TablePrefix {
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Writes `tables` as the next generation and makes it live.
-pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelError> {
+pub(super) fn install(
+    maps: &mut Maps,
+    hierarchy: &Path,
+    tables: &Tables,
+) -> Result<u32, KernelError> {
     check(tables)?;
     let live = settings(maps)?;
     let next = following(live.generation);
@@ -54,18 +64,11 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
     sweep(maps, live.generation)?;
     let slot = next % GENERATION_SLOTS;
     write(maps, tables, next, slot * MAX_RULE_SETS)?;
-    let mut audit = live.audit;
-    if let Some(mode) = audit.get_mut(slot as usize) {
-        *mode = u8::from(tables.audit);
-    }
-    let mut protocols = live.protocols;
-    if let Some(allowed) = protocols.get_mut(slot as usize) {
-        *allowed = protocols::allowed(&tables.sets);
-    }
-    let mut deputies = live.deputies;
-    if let Some(refused) = deputies.get_mut(slot as usize) {
-        *refused = tables.deputies;
-    }
+    selects::write(maps, hierarchy, &tables.selects, slot)?;
+    let audit = with(live.audit, slot, u8::from(tables.audit));
+    let deputies = with(live.deputies, slot, tables.deputies);
+    let selects = with(live.selects, slot, u8::from(!tables.selects.is_empty()));
+    let protocols = with(live.protocols, slot, protocols::allowed(&tables.sets));
     // The mode goes first: its slot is not live, so that the second write
     // changes the generation and nothing else.
     for generation in [live.generation, next] {
@@ -74,8 +77,9 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
             audit,
             deputies,
             names: live.names,
+            selects,
             protocols,
-            reserved: [0; 4],
+            reserved: [0; 2],
         };
         maps.settings
             .set(0, Wire(settings), 0)
@@ -84,8 +88,18 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
     if live.generation != 0 {
         thread::sleep(GRACE);
         sweep(maps, next)?;
+        // Groups and cgroups that came while the first walk was under way.
+        selects::catch_up(maps, hierarchy, &tables.selects, slot)?;
     }
     Ok(next)
+}
+
+/// A pair indexed by slot, with one of them changed.
+fn with(mut pair: [u8; 2], slot: u32, value: u8) -> [u8; 2] {
+    if let Some(own) = pair.get_mut(slot as usize) {
+        *own = value;
+    }
+    pair
 }
 
 /// What is live now.
@@ -151,7 +165,7 @@ fn key(prefix: &TablePrefix, generation: u32) -> Key<Wire<Prefix>> {
 pub(super) fn prefix(prefix: &TablePrefix, generation: u32) -> Prefix {
     Prefix {
         generation: generation_bytes(generation),
-        boundary: [0; 2],
+        boundary: prefix.boundary.to_be_bytes(),
         address: prefix.address,
     }
 }

@@ -64,7 +64,8 @@ const SYN_ACK: &str =
     "IPv6 SYN-ACKs to inbound connections, which carry no data (kernels before 6.6)";
 
 /// Ways out that only the lineage tier sees.
-const WITHOUT_LINEAGE: [&str; 2] = [
+const WITHOUT_LINEAGE: [&str; 3] = [
+    "the boundary of a selected cgroup made since the reload, until the agent has seen its GPU opened",
     "children of guarded process trees",
     "processes that leave a guarded cgroup",
 ];

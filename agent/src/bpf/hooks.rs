@@ -204,7 +204,7 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 34] = [
+pub(super) const HOOKS: [HookKind; 35] = [
     cgroup("egress", "cgroup_skb/egress"),
     cgroup("setsockopt", "cgroup/setsockopt"),
     HookKind {
@@ -252,6 +252,19 @@ pub(super) const HOOKS: [HookKind; 34] = [
             "CGROUP_ANCESTORS",
             "ROOT_HIERARCHY",
             "KN_ID",
+        ],
+    ),
+    kernel(
+        "mkdir",
+        "tp_btf/cgroup_mkdir",
+        TierKind::Lineage,
+        "cgroup_mkdir",
+        &[
+            "CGROUP_KN",
+            "CGROUP_ROOT",
+            "ROOT_HIERARCHY",
+            "KN_ID",
+            "KN_NAME",
         ],
     ),
     kernel(

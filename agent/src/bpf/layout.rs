@@ -9,7 +9,7 @@ use btf_rs::{Btf, Struct, Type};
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 55] = [
+const FIELDS: [(&str, &str, &str); 56] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -19,6 +19,7 @@ const FIELDS: [(&str, &str, &str); 55] = [
     ("CGROUP_ANCESTORS", "cgroup", "ancestors"),
     ("ROOT_HIERARCHY", "cgroup_root", "hierarchy_id"),
     ("KN_ID", "kernfs_node", "id"),
+    ("KN_NAME", "kernfs_node", "name"),
     ("SOCKET_SK", "socket", "sk"),
     ("MSG_NAME", "msghdr", "msg_name"),
     ("MSG_NAMELEN", "msghdr", "msg_namelen"),

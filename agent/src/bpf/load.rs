@@ -189,7 +189,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
 
     let device_rules = fill_devices(&mut maps, &options.devices)?;
     fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
-    boundary::install(&mut maps, tables)?;
+    boundary::install(&mut maps, &hierarchy, tables)?;
     let mut network = None;
     for (kind, hook) in HOOKS.iter().zip(&mut hooks) {
         if hook.refused.is_some() {
@@ -231,6 +231,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         shadow,
         left,
         lines: Lines::of(&mut ebpf),
+        selects: tables.selects.clone(),
         network,
     };
     Ok((kernel, events))
@@ -238,10 +239,11 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
 
 /// A descriptor of each attached program, to attach it again with.
 fn attached(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<pins::Attached>, KernelError> {
+    // The link program has a pin for each link, which `links` looks after.
     let attached = HOOKS
         .iter()
         .zip(hooks)
-        .filter(|(_, hook)| hook.refused.is_none());
+        .filter(|(kind, hook)| hook.refused.is_none() && kind.tier != TierKind::Link);
     attached
         .map(|(kind, _)| {
             let refused = |detail: String| KernelError::Refused {

@@ -6,8 +6,8 @@ use super::wire::Wire;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    AgentState, Device, DeviceClass, Glass, Group, GroupCount, Prefix, PrefixValue, Protected,
-    RuleSet, Settings, SocketMark, Task, maps,
+    AgentState, Device, DeviceClass, Glass, Grant, GrantUse, Group, GroupCount, Prefix,
+    PrefixValue, Protected, RuleSet, SELECTOR_BYTES, Selected, Settings, SocketMark, Task, maps,
 };
 use std::path::Path;
 
@@ -26,6 +26,10 @@ pub(super) struct Maps {
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) group_counts: PerCpuHashMap<MapData, u64, Wire<GroupCount>>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    pub(super) selected: HashMap<MapData, u64, Wire<Selected>>,
+    pub(super) selectors: HashMap<MapData, [u8; SELECTOR_BYTES], [u16; 4]>,
+    pub(super) grants: Array<MapData, Wire<Grant>>,
+    pub(super) grant_uses: Array<MapData, Wire<GrantUse>>,
     pub(super) stance: Array<MapData, u32>,
     pub(super) heartbeat: Array<MapData, u64>,
     pub(super) agent: Array<MapData, Wire<AgentState>>,
@@ -56,6 +60,10 @@ impl Maps {
             counters: open(pins, maps::COUNTERS)?,
             group_counts: open(pins, maps::GROUP_COUNTS)?,
             lost: open(pins, maps::LOST)?,
+            selected: open(pins, maps::SELECTED)?,
+            selectors: open(pins, maps::SELECTORS)?,
+            grants: open(pins, maps::GRANTS)?,
+            grant_uses: open(pins, maps::GRANT_USES)?,
             stance: open(pins, maps::STANCE)?,
             heartbeat: open(pins, maps::HEARTBEAT)?,
             agent: open(pins, maps::AGENT)?,

@@ -14,6 +14,7 @@ mod coverage;
 mod devices;
 mod error;
 mod events;
+mod grants;
 mod hooks;
 mod host;
 mod layout;
@@ -27,6 +28,7 @@ mod pins;
 mod protocols;
 mod reap;
 mod scan;
+mod selects;
 mod standing;
 mod sys;
 mod tally;
@@ -44,6 +46,7 @@ pub use left::Left;
 pub use load::{Limits, Options, Preflight, Program, probe, unload};
 pub use object::{object, object_sha256};
 pub use reap::RELEASE_AFTER;
+pub use selects::TableSelect;
 pub use standing::{Guard, OnLoss, guard};
 pub use watch::Finding;
 
@@ -72,6 +75,8 @@ pub struct Kernel {
     shadow: watch::Shadow,
     left: Left,
     lines: log::Lines,
+    /// The live ones.
+    selects: Vec<TableSelect>,
     network: Option<links::Links>,
 }
 
@@ -85,7 +90,8 @@ impl Kernel {
     /// Makes a boundary live, as a whole. Blocks for a tenth of a second.
     /// Returns its generation.
     pub fn install(&mut self, tables: &Tables) -> Result<u32, KernelError> {
-        let generation = boundary::install(&mut self.maps, tables)?;
+        let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
+        self.selects.clone_from(&tables.selects);
         self.shadow.installed(&self.maps, tables)?;
         Ok(generation)
     }
@@ -156,6 +162,11 @@ impl Kernel {
                 network.look();
             }
             scan::follow(&mut self.maps, &self.hierarchy, event.group, event.tgid)?;
+            // The kernel has done so, where it sees cgroups being made.
+            if !self.selects.is_empty() {
+                let slot = self.settings()?.generation % merestone_abi::GENERATION_SLOTS;
+                selects::catch_up(&mut self.maps, &self.hierarchy, &self.selects, slot)?;
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod check;
 mod enroll;
 mod exit;
 mod flows;
+mod grant;
 mod guarded;
 mod man;
 mod output;
@@ -122,6 +123,9 @@ enum Command {
     /// Prepare what a verifier needs to know of this host
     #[command(subcommand, arg_required_else_help = true)]
     Enroll(enroll::Command),
+    /// Apply, list and revoke signed grants
+    #[command(subcommand, arg_required_else_help = true)]
+    Grant(grant::Command),
     /// Sign boundaries, grants and break-glass tokens with an authority's key
     #[command(subcommand, arg_required_else_help = true)]
     Sign(sign::Command),
@@ -175,6 +179,7 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Policy(command) => policy::execute(&globals, command),
         Command::Report(args) => report::execute(&globals, &args),
         Command::Enroll(command) => enroll::execute(&globals, command),
+        Command::Grant(command) => grant::execute(&globals, command),
         Command::Sign(command) => sign::execute(command),
         Command::Unload(args) => unload::execute(&globals, &args),
         Command::Completions { shell } => man::completions(shell, Cli::command()),

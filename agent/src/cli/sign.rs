@@ -122,7 +122,10 @@ fn sound(kind: Kind, file: &Path) -> Result<Vec<u8>, Failure> {
         Kind::Boundary => {
             crate::policy::parse(file, bytes.clone())?;
         }
-        Kind::Grant | Kind::BreakGlass => {
+        Kind::Grant => {
+            crate::grant::Terms::parse(&bytes).map_err(|error| Failure::of(&error))?;
+        }
+        Kind::BreakGlass => {
             let mut faults = crate::config::Faults::new();
             crate::config::document::Text::new(file, bytes.clone())?.parse(&mut faults);
             faults.into_result(())?;

@@ -18,8 +18,10 @@
 mod boundary;
 mod counters;
 mod event;
+mod grant;
 mod guard;
 pub mod maps;
+mod select;
 mod tamper;
 
 pub use boundary::{
@@ -31,9 +33,11 @@ pub use counters::{
     protocol_bucket,
 };
 pub use event::{Attempt, Event, EventKind, Hook, Reason, Verdict};
+pub use grant::{GRANT_PORTS, GRANT_PROTOCOLS, Grant, GrantUse, MAX_GRANTS};
 pub use guard::{
     Armed, Asked, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
 };
+pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};
 
 /// The version of this contract; the agent refuses pins made under another.

@@ -30,6 +30,15 @@ pub const GROUP_COUNTS: &str = "GROUP_COUNTS";
 pub const LOST: &str = "LOST";
 /// The ring buffer of [`crate::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// [`crate::GroupId`], or the id of any selected cgroup, to [`crate::Selected`].
+pub const SELECTED: &str = "SELECTED";
+/// A path or a unit's name ([`crate::SELECTOR_BYTES`]) to the boundary's
+/// number in each slot (`[u16; 2]` and four zero bytes).
+pub const SELECTORS: &str = "SELECTORS";
+/// Array of [`crate::Grant`].
+pub const GRANTS: &str = "GRANTS";
+/// Array of [`crate::GrantUse`], by the grant's place.
+pub const GRANT_USES: &str = "GRANT_USES";
 /// One `u32`, a value of [`crate::Stance`].
 pub const STANCE: &str = "STANCE";
 /// When the agent last showed that it lives: one `u64`, nanoseconds of the
@@ -45,7 +54,7 @@ pub const GLASS: &str = "GLASS";
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 20] = [
+pub const PINNED: [&str; 24] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -61,6 +70,10 @@ pub const PINNED: [&str; 20] = [
     GROUP_COUNTS,
     LOST,
     EVENTS,
+    SELECTED,
+    SELECTORS,
+    GRANTS,
+    GRANT_USES,
     STANCE,
     HEARTBEAT,
     AGENT,
@@ -70,6 +83,8 @@ pub const PINNED: [&str; 20] = [
 
 /// Guarded cgroups at once.
 pub const MAX_GROUPS: u32 = 4096;
+/// Entries of [`SELECTED`]: groups and selected cgroups.
+pub const MAX_SELECTED: u32 = 16_384;
 /// Guarded processes at once.
 pub const MAX_TASKS: u32 = 65_536;
 /// Entries of [`TASKS`] kept for processes that fork while it is full: the

@@ -56,7 +56,7 @@ fn judge(ctx: *mut bpf_sock_addr, hook: Hook, v6: bool) -> i32 {
     // SAFETY: the context holds the socket.
     let sk = unsafe { (*ctx).__bindgen_anon_1.sk };
     if sockets::mark(sk.cast(), &subject) {
-        decide::decide(&to, subject.boundary, &mut decision);
+        decide::decide_for(&subject, &to, 0, &mut decision);
         let connects = hook == Hook::CONNECT4 || hook == Hook::CONNECT6;
         if connects
             && decision.verdict == Verdict::ALLOW

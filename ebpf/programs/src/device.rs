@@ -14,6 +14,7 @@ use crate::decide;
 use crate::emit;
 use crate::guarded::{self, Recorded, Subject};
 use crate::maps::{DEVICES, GROUPS};
+use crate::selected;
 use aya_ebpf::bindings::{
     BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE, BPF_DEVCG_DEV_CHAR, BPF_NOEXIST,
 };
@@ -157,6 +158,11 @@ fn guard_tree(hook: Hook, tgid: u32, device: &Device, class: DeviceClass) -> i32
             return REFUSE;
         }
     }
+    if !selected::choose(subject.group) {
+        guarded::forget(tgid);
+        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        return REFUSE;
+    }
     emit::count_group_anew(subject.group);
     report(hook, EventKind::GUARD, &subject, device, class);
     ALLOW
@@ -199,6 +205,14 @@ fn guard_cgroup(hook: Hook, tgid: u32, device: &Device, class: DeviceClass) -> i
         // Another thread was first; it reports.
         guarded::record(tgid, &task_entry(&subject, 0));
         return ALLOW;
+    }
+    // After the group's own entry: the agent, which keeps these up to date,
+    // looks through the groups.
+    if !selected::choose(own) {
+        GROUPS.remove(own).ok();
+        emit::lost(LostReason::GROUPS_FULL);
+        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        return REFUSE;
     }
     guarded::record(tgid, &task_entry(&subject, 0));
     emit::count_group_anew(own);

@@ -43,16 +43,16 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
         protocol: 0,
         fragment: false,
     };
+    // SAFETY: the context is valid.
+    let length = unsafe { (&raw const (*skb).len).read_volatile() };
     let mut decision = decide::refuse(Reason::UNPARSABLE);
     match packet::parse(skb, &mut to) {
-        Ok(()) => decide::decide(&to, subject.boundary, &mut decision),
+        Ok(()) => decide::decide_for(&subject, &to, length, &mut decision),
         Err(reason) => decision.reason = reason,
     }
     if decision.verdict == Verdict::ALLOW {
         deputy::local(skb, &subject, &to, &mut decision);
     }
-    // SAFETY: the context is valid.
-    let length = unsafe { (&raw const (*skb).len).read_volatile() };
     emit::count(
         Hook::EGRESS,
         decision.verdict,

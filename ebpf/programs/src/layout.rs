@@ -36,6 +36,8 @@ offsets! {
     ROOT_HIERARCHY,
     /// `kernfs_node.id`
     KN_ID,
+    /// `kernfs_node.name`
+    KN_NAME,
     /// `socket.sk`
     SOCKET_SK,
     /// `msghdr.msg_name`

@@ -162,7 +162,7 @@ pub(crate) fn judge(
         to.port = 0;
     }
     let mut decision = decide::refuse(Reason::NO_RULE);
-    decide::decide(&to, subject.boundary, &mut decision);
+    decide::decide_for(&subject, &to, 0, &mut decision);
     emit::count(hook, decision.verdict, to.protocol, subject.group, 0);
     if decision.verdict == Verdict::ALLOW {
         return 0;

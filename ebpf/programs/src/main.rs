@@ -35,6 +35,8 @@ mod emit;
 #[cfg(target_arch = "bpf")]
 mod files;
 #[cfg(target_arch = "bpf")]
+mod grants;
+#[cfg(target_arch = "bpf")]
 mod guarded;
 #[cfg(target_arch = "bpf")]
 mod kill;
@@ -54,6 +56,8 @@ mod options;
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod protocols;
+#[cfg(target_arch = "bpf")]
+mod selected;
 #[cfg(target_arch = "bpf")]
 mod sockets;
 #[cfg(target_arch = "bpf")]

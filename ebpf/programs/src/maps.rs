@@ -9,9 +9,10 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use merestone_abi::{
-    AgentState, COUNTER_SLOTS, Device, DeviceClass, GENERATION_SLOTS, Glass, Group, GroupCount,
-    GroupId, LOST_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, Prefix, PrefixValue, Protected, RuleSet,
-    Settings, SocketMark, Task, maps,
+    AgentState, COUNTER_SLOTS, Device, DeviceClass, GENERATION_SLOTS, Glass, Grant, GrantUse,
+    Group, GroupCount, GroupId, LOST_SLOTS, MAX_GRANTS, MAX_PREFIXES, MAX_RULE_SETS, MAX_SELECTORS,
+    Prefix, PrefixValue, Protected, RuleSet, SELECTOR_BYTES, Selected, Settings, SocketMark, Task,
+    maps,
 };
 
 #[map]
@@ -59,6 +60,17 @@ pub(crate) static PROTECTED: HashMap<Protected, u32> =
 pub(crate) static GLASS: Array<Glass> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(maps::RING_BYTES, 0);
+
+#[map]
+pub(crate) static SELECTED: HashMap<GroupId, Selected> =
+    HashMap::with_max_entries(maps::MAX_SELECTED, 0);
+#[map]
+pub(crate) static SELECTORS: HashMap<[u8; SELECTOR_BYTES], [u16; 4]> =
+    HashMap::with_max_entries(2 * MAX_SELECTORS, 0);
+#[map]
+pub(crate) static GRANTS: Array<Grant> = Array::with_max_entries(MAX_GRANTS, 0);
+#[map]
+pub(crate) static GRANT_USES: Array<GrantUse> = Array::with_max_entries(MAX_GRANTS, 0);
 
 /// Socket marks. A socket accepted from a marked listener inherits the mark
 /// (`BPF_F_CLONE`, net/core/bpf_sk_storage.c `bpf_sk_storage_clone`), so that a
