@@ -160,7 +160,7 @@ fn guard_tree(hook: Hook, tgid: u32, device: &Device, class: DeviceClass) -> i32
     }
     if !selected::choose(subject.group) {
         guarded::forget(tgid);
-        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        refused(hook, &subject, device, class);
         return REFUSE;
     }
     emit::count_group_anew(subject.group);
@@ -211,7 +211,7 @@ fn guard_cgroup(hook: Hook, tgid: u32, device: &Device, class: DeviceClass) -> i
     if !selected::choose(own) {
         GROUPS.remove(own).ok();
         emit::lost(LostReason::GROUPS_FULL);
-        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        refused(hook, &subject, device, class);
         return REFUSE;
     }
     guarded::record(tgid, &task_entry(&subject, 0));
