@@ -176,6 +176,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let links = pins.join("links");
     host::pin_dir(&links)?;
     same_abi(pins)?;
+    let is_first = !pins.join(merestone_abi::maps::ABI).exists();
 
     let host = Host::read()?;
     let mut ebpf = host.load_object(Some(pins), &options.limits)?;
@@ -188,8 +189,12 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     claim_abi(pins)?;
 
     let device_rules = fill_devices(&mut maps, &options.devices)?;
-    fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
+    let roots_changed = fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
     boundary::install(&mut maps, &hierarchy, tables)?;
+    // A scan may have been cut short.
+    if (roots_changed && !is_first) || scan::is_armed(&maps)? {
+        scan::changed(&mut maps)?;
+    }
     let mut network = None;
     for (kind, hook) in HOOKS.iter().zip(&mut hooks) {
         if hook.refused.is_some() {
@@ -393,16 +398,19 @@ fn device_rules(extra: &[DeviceRule]) -> Result<Vec<DeviceRule>, KernelError> {
     Ok(rules)
 }
 
+/// True where others were there before.
 fn fill_tree_roots(
     maps: &mut Maps,
     hierarchy: &Path,
     roots: &[PathBuf],
-) -> Result<(), KernelError> {
+) -> Result<bool, KernelError> {
     let wanted: Vec<u64> = roots
         .iter()
         .filter_map(|root| cgroups::id(&hierarchy.join(root)))
         .collect();
     let before = reap::keys(merestone_abi::maps::TREE_ROOTS, maps.tree_roots.keys())?;
+    let is_same =
+        before.iter().all(|id| wanted.contains(id)) && wanted.iter().all(|id| before.contains(id));
     for id in before.iter().filter(|id| !wanted.contains(id)) {
         maps.tree_roots
             .remove(id)
@@ -413,7 +421,7 @@ fn fill_tree_roots(
             .insert(id, 1, 0)
             .map_err(|error| failed(merestone_abi::maps::TREE_ROOTS, &error))?;
     }
-    Ok(())
+    Ok(!is_same)
 }
 
 fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Vec<Program> {

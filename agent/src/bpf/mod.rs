@@ -199,9 +199,7 @@ impl Kernel {
         }
         self.check_attached();
         found.extend(self.shadow.look(&mut self.maps)?);
-        if let Some(prefixes) = self.pins.map(merestone_abi::maps::PREFIXES)
-            && self.shadow.boundary_differs(prefixes, &self.maps)?
-        {
+        if self.shadow.boundary_differs(&self.maps)? {
             found.push(Finding {
                 attempt: Attempt::BOUNDARY,
                 target: "prefixes or rule sets of the live generation".to_owned(),

@@ -162,12 +162,15 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
     let key = Key::new(
         PREFIX_HEADER_BITS + 128,
         Prefix {
-            generation: (decision.generation as u16).to_be_bytes(),
+            reserved: [0; 2],
             boundary: boundary.to_be_bytes(),
             address: *address,
         },
     );
-    let Some(prefix) = PREFIXES.get(key) else {
+    let Some(prefixes) = PREFIXES.get(decision.generation % GENERATION_SLOTS) else {
+        return;
+    };
+    let Some(prefix) = prefixes.get(&key) else {
         return;
     };
     let Some(set) = RULE_SETS.get(prefix.set) else {

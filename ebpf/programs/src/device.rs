@@ -204,6 +204,7 @@ fn guard_cgroup(hook: Hook, tgid: u32, device: &Device, class: DeviceClass) -> i
         }
         // Another thread was first; it reports.
         guarded::record(tgid, &task_entry(&subject, 0));
+        guarded::changed();
         return ALLOW;
     }
     // After the group's own entry: the agent, which keeps these up to date,
@@ -215,6 +216,7 @@ fn guard_cgroup(hook: Hook, tgid: u32, device: &Device, class: DeviceClass) -> i
         return REFUSE;
     }
     guarded::record(tgid, &task_entry(&subject, 0));
+    guarded::changed();
     emit::count_group_anew(own);
     report(hook, EventKind::GUARD, &subject, device, class);
     ALLOW

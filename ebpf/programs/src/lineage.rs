@@ -61,7 +61,7 @@ pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn inherit(subject: &Subject, flags: u32, child_tgid: u32, child_pid: u32) {
     guarded::forget(child_tgid);
-    let recorded = guarded::record(child_tgid, &entry(subject, subject.tgid, flags));
+    let recorded = guarded::record_newborn(child_tgid, &entry(subject, subject.tgid, flags));
     let held_by_cgroup = flags & (TaskFlags::TREE | TaskFlags::LEFT) == 0;
     if !matches!(recorded, Recorded::Yes) && !held_by_cgroup {
         // SAFETY: the helper signals the current process: the one that forks.

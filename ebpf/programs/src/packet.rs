@@ -13,8 +13,8 @@ use core::mem::MaybeUninit;
 use merestone_abi::Reason;
 
 /// `ETH_P_IP` and `ETH_P_IPV6` as `skb->protocol` holds them.
-const IPV4: u32 = 0x0800_u16.to_be() as u32;
-const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+pub(crate) const IPV4: u32 = 0x0800_u16.to_be() as u32;
+pub(crate) const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
