@@ -6,6 +6,7 @@
 //! `cgroup_skb/egress` does.
 
 use crate::decide::{self, Decision, Destination};
+use crate::deputy;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::protocols;
@@ -66,6 +67,13 @@ fn judge(ctx: *mut bpf_sock_addr, hook: Hook, v6: bool) -> i32 {
     let mut decision = decide::refuse(Reason::NO_ROOM);
     if sockets::mark(sk.cast(), &subject) {
         decide::decide_for(&subject, &to, 0, &mut decision);
+        let connects = hook == Hook::CONNECT4 || hook == Hook::CONNECT6;
+        if connects
+            && decision.verdict == Verdict::ALLOW
+            && deputy::refuses_connect(ctx, &subject, &to)
+        {
+            decision = decide::refuse(Reason::DEPUTY);
+        }
     } else {
         emit::lost(LostReason::SOCKET_MARK);
     }

@@ -11,6 +11,7 @@
 
 use crate::clear;
 use crate::decide::{self, Decision, Destination};
+use crate::deputy;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::packet;
@@ -99,6 +100,9 @@ fn judge(skb: *mut __sk_buff, epoch: u32) -> i32 {
     match packet::parse(skb, &mut to) {
         Ok(()) => decide::decide_for(&subject, &to, length, &mut decision),
         Err(reason) => decision.reason = reason,
+    }
+    if decision.verdict == Verdict::ALLOW {
+        deputy::local(skb, &subject, &to, &mut decision);
     }
     emit::count(
         Hook::EGRESS,

@@ -27,15 +27,21 @@ mod create;
 #[cfg(target_arch = "bpf")]
 mod decide;
 #[cfg(target_arch = "bpf")]
+mod deputy;
+#[cfg(target_arch = "bpf")]
 mod device;
 #[cfg(target_arch = "bpf")]
 mod egress;
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod files;
+#[cfg(target_arch = "bpf")]
 mod grants;
 #[cfg(target_arch = "bpf")]
 mod guarded;
+#[cfg(target_arch = "bpf")]
+mod kill;
 #[cfg(target_arch = "bpf")]
 mod layout;
 #[cfg(target_arch = "bpf")]
@@ -60,6 +66,8 @@ mod sockets;
 mod stance;
 #[cfg(target_arch = "bpf")]
 mod tamper;
+#[cfg(target_arch = "bpf")]
+mod unix;
 #[cfg(target_arch = "bpf")]
 mod verdicts;
 
