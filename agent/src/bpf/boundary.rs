@@ -10,6 +10,8 @@
 use super::KernelError;
 use super::maps::{Maps, failed};
 use super::protocols;
+use super::scan;
+use super::selects::{self, TableSelect};
 use super::sys;
 use super::wire::Wire;
 use merestone_abi::{
@@ -18,6 +20,7 @@ use merestone_abi::{
 };
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 use zerocopy::IntoBytes as _;
@@ -31,11 +34,17 @@ pub struct Tables {
     pub prefixes: Vec<TablePrefix>,
     /// The rule sets they point at.
     pub sets: Vec<RuleSet>,
+    /// [`merestone_abi::Deputies`].
+    pub deputies: u8,
+    /// Which groups other boundaries than the default one judge.
+    pub selects: Vec<TableSelect>,
 }
 
 /// One prefix.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TablePrefix {
+    /// The boundary's number; 0 is the default one.
+    pub boundary: u16,
     /// The network address, IPv4 in mapped form.
     pub address: [u8; 16],
     /// Leading bits that must match, 0 to 128.
@@ -51,7 +60,11 @@ const GRACE: Duration = Duration::from_millis(100);
 const BATCH: usize = 4096;
 
 /// Writes `tables` as the next generation and makes it live.
-pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelError> {
+pub(super) fn install(
+    maps: &mut Maps,
+    hierarchy: &Path,
+    tables: &Tables,
+) -> Result<u32, KernelError> {
     check(tables)?;
     let live = settings(maps)?;
     let next = following(live.generation);
@@ -60,24 +73,22 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
     // sets can be written (kernel/bpf/syscall.c `maybe_wait_bpf_programs`).
     vacate(maps, slot)?;
     write(maps, tables, slot)?;
-    let mut audit = live.audit;
-    if let Some(mode) = audit.get_mut(slot as usize) {
-        *mode = u8::from(tables.audit);
-    }
-    let mut protocols = live.protocols;
-    if let Some(allowed) = protocols.get_mut(slot as usize) {
-        *allowed = protocols::allowed(&tables.sets);
-    }
+    selects::write(maps, hierarchy, &tables.selects, slot)?;
+    let audit = with(live.audit, slot, u8::from(tables.audit));
+    let deputies = with(live.deputies, slot, tables.deputies);
+    let selects = with(live.selects, slot, u8::from(!tables.selects.is_empty()));
+    let protocols = with(live.protocols, slot, protocols::allowed(&tables.sets));
     // The mode goes first: its slot is not live, so that the second write
     // changes the generation and nothing else.
     for generation in [live.generation, next] {
         let settings = Settings {
             generation,
             audit,
-            deputies: live.deputies,
+            deputies,
             names: live.names,
+            selects,
             protocols,
-            reserved: [0; 4],
+            reserved: [0; 2],
         };
         maps.settings
             .set(0, Wire(settings), 0)
@@ -86,8 +97,22 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
     if live.generation != 0 {
         thread::sleep(GRACE);
         vacate(maps, live.generation % GENERATION_SLOTS)?;
+        // Groups and cgroups that came while the first walk was under way; what
+        // sockets remember of them was judged by another number.
+        selects::catch_up(maps, hierarchy, &tables.selects, slot)?;
+        if !tables.selects.is_empty() {
+            scan::changed(maps)?;
+        }
     }
     Ok(next)
+}
+
+/// A pair indexed by slot, with one of them changed.
+fn with(mut pair: [u8; 2], slot: u32, value: u8) -> [u8; 2] {
+    if let Some(own) = pair.get_mut(slot as usize) {
+        *own = value;
+    }
+    pair
 }
 
 /// What is live now.
@@ -129,28 +154,38 @@ fn write(maps: &mut Maps, tables: &Tables, slot: u32) -> Result<(), KernelError>
     for batch in tables.prefixes.chunks(BATCH) {
         fill(&trie, batch, base).map_err(refused)?;
     }
-    sys::put_inner(maps.prefixes.fd(), slot, &trie).map_err(refused)
+    sys::put_inner(maps.prefixes.fd(), slot, &trie).map_err(refused)?;
+    maps.trie = Some(trie);
+    Ok(())
 }
 
 /// The key as the kernel has it, `struct bpf_lpm_trie_key_u8`: a length in
 /// bits, then the data.
-const KEY_SIZE: u32 = 4 + size_of::<Prefix>() as u32;
+pub(super) const KEY_SIZE: u32 = 4 + size_of::<Prefix>() as u32;
 const VALUE_SIZE: u32 = size_of::<PrefixValue>() as u32;
+
+/// A prefix's key.
+pub(super) fn key(prefix: &TablePrefix) -> [u8; KEY_SIZE as usize] {
+    let data = Prefix {
+        reserved: [0; 2],
+        boundary: prefix.boundary.to_be_bytes(),
+        address: prefix.address,
+    };
+    let mut key = [0; KEY_SIZE as usize];
+    let (bits, rest) = key.split_at_mut(4);
+    bits.copy_from_slice(&(PREFIX_HEADER_BITS + u32::from(prefix.bits)).to_ne_bytes());
+    rest.copy_from_slice(data.as_bytes());
+    key
+}
 
 /// Adds prefixes, all at once.
 fn fill(trie: impl AsFd, batch: &[TablePrefix], base: u32) -> io::Result<()> {
     let mut keys = Vec::with_capacity(batch.len() * KEY_SIZE as usize);
     let mut values = Vec::with_capacity(batch.len() * VALUE_SIZE as usize);
-    for TablePrefix { address, bits, set } in batch {
-        let length = PREFIX_HEADER_BITS + u32::from(*bits);
-        let data = Prefix {
-            reserved: [0; 2],
-            boundary: [0; 2],
-            address: *address,
-        };
-        keys.extend_from_slice(&length.to_ne_bytes());
-        keys.extend_from_slice(data.as_bytes());
-        values.extend_from_slice(PrefixValue { set: base + set }.as_bytes());
+    for prefix in batch {
+        keys.extend_from_slice(&key(prefix));
+        let set = base + prefix.set;
+        values.extend_from_slice(PrefixValue { set }.as_bytes());
     }
     let sizes = (KEY_SIZE as usize, VALUE_SIZE as usize);
     sys::update_all(trie, (&keys, sizes.0), (&values, sizes.1))

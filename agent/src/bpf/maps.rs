@@ -5,8 +5,10 @@ use super::error::innermost;
 use super::wire::Wire;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    Device, DeviceClass, FastCount, Group, GroupCount, RuleSet, Settings, SocketMark, Task, maps,
+    AgentState, Device, DeviceClass, FastCount, Glass, Grant, GrantUse, Group, GroupCount,
+    Protected, RuleSet, SELECTOR_BYTES, Selected, Settings, SocketMark, Task, maps,
 };
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Every map the agent reads or writes, but the ring buffer.
@@ -14,6 +16,8 @@ pub(super) struct Maps {
     pub(super) settings: Array<MapData, Wire<Settings>>,
     /// An array of tries, written by `sys`.
     pub(super) prefixes: MapData,
+    /// The trie of the generation that this agent installed.
+    pub(super) trie: Option<OwnedFd>,
     pub(super) rule_sets: Array<MapData, Wire<RuleSet>>,
     pub(super) devices: HashMap<MapData, Wire<Device>, Wire<DeviceClass>>,
     pub(super) groups: HashMap<MapData, u64, Wire<Group>>,
@@ -27,6 +31,15 @@ pub(super) struct Maps {
     pub(super) fast_slots: HashMap<MapData, u64, u32>,
     pub(super) fast_counts: PerCpuArray<MapData, Wire<FastCount>>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    pub(super) selected: HashMap<MapData, u64, Wire<Selected>>,
+    pub(super) selectors: HashMap<MapData, [u8; SELECTOR_BYTES], [u16; 4]>,
+    pub(super) grants: Array<MapData, Wire<Grant>>,
+    pub(super) grant_uses: Array<MapData, Wire<GrantUse>>,
+    pub(super) stance: Array<MapData, u32>,
+    pub(super) heartbeat: Array<MapData, u64>,
+    pub(super) agent: Array<MapData, Wire<AgentState>>,
+    pub(super) protected: HashMap<MapData, Wire<Protected>, u32>,
+    pub(super) glass: Array<MapData, Wire<Glass>>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -41,6 +54,7 @@ impl Maps {
         Ok(Self {
             settings: open(pins, maps::SETTINGS)?,
             prefixes: open_data(pins, maps::PREFIXES)?,
+            trie: None,
             rule_sets: open(pins, maps::RULE_SETS)?,
             devices: open(pins, maps::DEVICES)?,
             groups: open(pins, maps::GROUPS)?,
@@ -54,6 +68,15 @@ impl Maps {
             fast_slots: open(pins, maps::FAST_SLOTS)?,
             fast_counts: open(pins, maps::FAST_COUNTS)?,
             lost: open(pins, maps::LOST)?,
+            selected: open(pins, maps::SELECTED)?,
+            selectors: open(pins, maps::SELECTORS)?,
+            grants: open(pins, maps::GRANTS)?,
+            grant_uses: open(pins, maps::GRANT_USES)?,
+            stance: open(pins, maps::STANCE)?,
+            heartbeat: open(pins, maps::HEARTBEAT)?,
+            agent: open(pins, maps::AGENT)?,
+            protected: open(pins, maps::PROTECTED)?,
+            glass: open(pins, maps::GLASS)?,
         })
     }
 }

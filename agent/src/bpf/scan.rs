@@ -10,6 +10,7 @@ use super::KernelError;
 use super::cgroups;
 use super::maps::{Maps, failed};
 use super::reap::keys;
+use super::selects;
 use super::wire::Wire;
 use aya::maps::MapError;
 use merestone_abi::{
@@ -103,6 +104,7 @@ fn guard(
     } else {
         cgroup
     };
+    selects::choose(maps, root, group, &path)?;
     let is_new = if is_tree {
         arm(maps, Armed::ANY)?;
         record(maps, pid, group, TaskFlags::TREE, 0)?

@@ -90,11 +90,14 @@ pub struct Settings {
     /// 1 where a slot's generation has rules for names, so that DNS questions
     /// are judged; indexed like `audit`.
     pub names: [u8; 2],
+    /// 1 where a slot's generation selects other boundaries for some groups, so
+    /// that [`crate::maps::SELECTED`] is asked; indexed like `audit`.
+    pub selects: [u8; 2],
     /// [`Protocols`] that the rules of a slot's generation allow somewhere but
     /// loopback; indexed like `audit`.
     pub protocols: [u8; 2],
     /// Always zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 2],
 }
 
 /// Which protocols beside TCP and UDP a boundary lets anything be sent by.

@@ -18,8 +18,11 @@
 mod boundary;
 mod counters;
 mod event;
+mod grant;
 mod guard;
 pub mod maps;
+mod select;
+mod tamper;
 
 pub use boundary::{
     Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
@@ -29,11 +32,14 @@ pub use counters::{
     COUNTER_SLOTS, FastCount, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
     protocol_bucket,
 };
-pub use event::{Event, EventKind, Hook, Reason, Verdict};
+pub use event::{Attempt, Event, EventKind, Hook, Reason, Verdict};
+pub use grant::{GRANT_PORTS, GRANT_PROTOCOLS, Grant, GrantUse, MAX_GRANTS};
 pub use guard::{
     Armed, CachedVerdict, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP,
     Task, TaskFlags,
 };
+pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
+pub use tamper::{AgentState, Glass, Protected, Stance};
 
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 2;

@@ -39,11 +39,31 @@ pub const CLEAR_TASKS: &str = "CLEAR_TASKS";
 pub const LOST: &str = "LOST";
 /// The ring buffer of [`crate::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// [`crate::GroupId`], or the id of any selected cgroup, to [`crate::Selected`].
+pub const SELECTED: &str = "SELECTED";
+/// A path or a unit's name ([`crate::SELECTOR_BYTES`]) to the boundary's
+/// number in each slot (`[u16; 2]` and four zero bytes).
+pub const SELECTORS: &str = "SELECTORS";
+/// Array of [`crate::Grant`].
+pub const GRANTS: &str = "GRANTS";
+/// Array of [`crate::GrantUse`], by the grant's place.
+pub const GRANT_USES: &str = "GRANT_USES";
+/// One `u32`, a value of [`crate::Stance`].
+pub const STANCE: &str = "STANCE";
+/// When the agent last showed that it lives: one `u64`, nanoseconds of the
+/// monotonic clock.
+pub const HEARTBEAT: &str = "HEARTBEAT";
+/// [`crate::AgentState`], one element.
+pub const AGENT: &str = "AGENT";
+/// [`crate::Protected`] to one `u32`, always 1.
+pub const PROTECTED: &str = "PROTECTED";
+/// [`crate::Glass`], one element.
+pub const GLASS: &str = "GLASS";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 19] = [
+pub const PINNED: [&str; 28] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -63,10 +83,21 @@ pub const PINNED: [&str; 19] = [
     CLEAR_TASKS,
     LOST,
     EVENTS,
+    SELECTED,
+    SELECTORS,
+    GRANTS,
+    GRANT_USES,
+    STANCE,
+    HEARTBEAT,
+    AGENT,
+    PROTECTED,
+    GLASS,
 ];
 
 /// Guarded cgroups at once.
 pub const MAX_GROUPS: u32 = 4096;
+/// Entries of [`SELECTED`]: groups and selected cgroups.
+pub const MAX_SELECTED: u32 = 16_384;
 /// Guarded processes at once.
 pub const MAX_TASKS: u32 = 65_536;
 /// Entries of [`TASKS`] kept for processes that fork while it is full: the
@@ -78,6 +109,8 @@ pub const MAX_DEVICES: u32 = 1024;
 pub const MAX_TREE_ROOTS: u32 = 64;
 /// Groups, cgroups and trees, that are counted by name.
 pub const MAX_COUNTED: u32 = 8192;
+/// Objects in [`PROTECTED`]: maps, programs, links, pins and mounts.
+pub const MAX_PROTECTED: u32 = 2048;
 /// Groups whose packets a remembered verdict may let through.
 pub const MAX_FAST: u32 = 4096;
 /// Places in [`CLEAR_CGROUPS`]; a power of two.

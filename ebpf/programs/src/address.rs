@@ -65,7 +65,7 @@ fn judge(ctx: *mut bpf_sock_addr, hook: Hook, v6: bool) -> i32 {
     }
     let mut decision = decide::refuse(Reason::NO_ROOM);
     if sockets::mark(sk.cast(), &subject) {
-        decide::decide(&to, subject.boundary, &mut decision);
+        decide::decide_for(&subject, &to, 0, &mut decision);
     } else {
         emit::lost(LostReason::SOCKET_MARK);
     }
@@ -126,6 +126,7 @@ fn destination(ctx: *mut bpf_sock_addr, v6: bool) -> Destination {
         },
         protocol,
         fragment: false,
+        reserved: 0,
     }
 }
 

@@ -3,8 +3,12 @@
 //! One longest match finds the rule set, one bounded walk finds the entry;
 //! none means denied. An empty map reaches nothing.
 
+use crate::grants;
+use crate::guarded::Subject;
 use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
 use crate::protocols;
+use crate::selected;
+use crate::stance;
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
     Event, GENERATION_SLOTS, PREFIX_HEADER_BITS, Prefix, RULE_ENTRIES, Reason, Verdict, protocol,
@@ -22,10 +26,14 @@ pub(crate) struct Destination {
     pub(crate) protocol: u8,
     /// A non-first fragment: it has no ports, whatever its protocol.
     pub(crate) fragment: bool,
+    /// Always zero; named, because all of it must be written before another
+    /// function that the verifier walks by itself may read it.
+    pub(crate) reserved: u32,
 }
 
 /// What was decided, and by what.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Decision {
     pub(crate) verdict: Verdict,
     pub(crate) reason: Reason,
@@ -80,25 +88,67 @@ pub(crate) fn is_mapped(address: &[u8; 16]) -> bool {
     head(address) == MAPPED
 }
 
-/// Judges a destination. Every hook calls this and nothing else.
-#[inline(never)]
+/// Judges what a guarded group sends: by its boundary, and where no rule
+/// decides by its grants. `length` is that of a packet that is about to leave,
+/// which a grant counts; 0 where nothing leaves yet.
+#[inline(always)]
+pub(crate) fn decide_for(
+    subject: &Subject,
+    to: &Destination,
+    length: u32,
+    decision: &mut Decision,
+) {
+    decide(to, selected::boundary(subject), decision);
+    if decision.verdict != Verdict::ALLOW && decision.reason == Reason::NO_RULE {
+        grants::ask(to, subject, length, decision);
+    }
+}
+
+/// Judges a destination by the rules alone. Every verdict comes from here.
+#[inline(always)]
 pub(crate) fn decide(to: &Destination, boundary: u16, decision: &mut Decision) {
+    merestone_decide(to, u32::from(boundary), decision);
+}
+
+/// [`decide`] as a function with a type of its own (BTF, global linkage): the
+/// verifier walks it once, for any arguments, and not again for each way in
+/// which a caller can come to it (kernel/bpf/verifier.c `do_check_subprogs`).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn merestone_decide(
+    to: *const Destination,
+    boundary: u32,
+    decision: *mut Decision,
+) -> i32 {
+    // SAFETY: the callers pass references; the verifier wants the null checks.
+    if let (Some(to), Some(decision)) = (unsafe { to.as_ref() }, unsafe { decision.as_mut() }) {
+        by_rules(to, boundary as u16, decision);
+    }
+    0
+}
+
+#[inline(always)]
+fn by_rules(to: &Destination, boundary: u16, decision: &mut Decision) {
+    if stance::denies_all() {
+        *decision = refuse(Reason::AGENT_LOST);
+        return;
+    }
     *decision = refuse(Reason::NO_RULE);
     // A verdict of `refuse` may be AUDIT; what the rules say comes first.
     let refused = decision.verdict;
     judge(&to.address, to, boundary, decision);
-    if decision.verdict == Verdict::ALLOW
+    if decision.verdict != Verdict::DENY
         && let Some(inner) = embedded(&to.address)
     {
-        let outer_rule = decision.rule;
+        let outer = *decision;
         judge(&inner, to, boundary, decision);
-        if decision.verdict == Verdict::ALLOW {
-            decision.rule = outer_rule;
-        } else {
+        if decision.verdict == Verdict::DENY {
             decision.reason = Reason::EMBEDDED;
+        } else if decision.verdict == Verdict::ALLOW || outer.verdict == Verdict::AUDIT {
+            *decision = outer;
         }
     }
-    if decision.verdict != Verdict::ALLOW {
+    if decision.verdict == Verdict::DENY {
         decision.verdict = refused;
     }
 }
@@ -164,8 +214,8 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
         if is_protocol && entry.port_low <= span.0 && span.1 <= entry.port_high {
             decision.reason = Reason::RULE;
             decision.rule = entry.rule;
-            if entry.action == Verdict::ALLOW.0 {
-                decision.verdict = Verdict::ALLOW;
+            if entry.action == Verdict::ALLOW.0 || entry.action == Verdict::AUDIT.0 {
+                decision.verdict = Verdict(entry.action);
             }
             return;
         }

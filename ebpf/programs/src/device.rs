@@ -14,6 +14,7 @@ use crate::decide;
 use crate::emit;
 use crate::guarded::{self, Recorded, Subject};
 use crate::maps::{DEVICES, GROUPS};
+use crate::selected;
 use aya_ebpf::bindings::{
     BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE, BPF_DEVCG_DEV_CHAR, BPF_NOEXIST,
 };
@@ -161,6 +162,11 @@ fn guard_tree(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
             return REFUSE;
         }
     }
+    if !selected::choose(subject.group) {
+        guarded::forget(tgid);
+        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        return REFUSE;
+    }
     emit::count_group_anew(subject.group);
     report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
     ALLOW
@@ -204,6 +210,14 @@ fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
         guarded::record(tgid, &task_entry(&subject, 0));
         guarded::changed();
         return ALLOW;
+    }
+    // After the group's own entry: the agent, which keeps these up to date,
+    // looks through the groups.
+    if !selected::choose(own) {
+        GROUPS.remove(own).ok();
+        emit::lost(LostReason::GROUPS_FULL);
+        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        return REFUSE;
     }
     guarded::record(tgid, &task_entry(&subject, 0));
     guarded::changed();

@@ -33,6 +33,8 @@ mod egress;
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod grants;
+#[cfg(target_arch = "bpf")]
 mod guarded;
 #[cfg(target_arch = "bpf")]
 mod layout;
@@ -51,7 +53,13 @@ mod packet;
 #[cfg(target_arch = "bpf")]
 mod protocols;
 #[cfg(target_arch = "bpf")]
+mod selected;
+#[cfg(target_arch = "bpf")]
 mod sockets;
+#[cfg(target_arch = "bpf")]
+mod stance;
+#[cfg(target_arch = "bpf")]
+mod tamper;
 #[cfg(target_arch = "bpf")]
 mod verdicts;
 

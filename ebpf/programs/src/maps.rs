@@ -9,9 +9,10 @@ use aya_ebpf::btf_maps::{ArrayOfMaps, LpmTrie};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use merestone_abi::{
-    Armed, COUNTER_SLOTS, Device, DeviceClass, FastCount, GENERATION_SLOTS, Group, GroupCount,
-    GroupId, LOST_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, Prefix, PrefixValue, RuleSet, Settings,
-    SocketMark, Task, maps,
+    AgentState, Armed, COUNTER_SLOTS, Device, DeviceClass, FastCount, GENERATION_SLOTS, Glass,
+    Grant, GrantUse, Group, GroupCount, GroupId, LOST_SLOTS, MAX_GRANTS, MAX_PREFIXES,
+    MAX_RULE_SETS, MAX_SELECTORS, Prefix, PrefixValue, Protected, RuleSet, SELECTOR_BYTES,
+    Selected, Settings, SocketMark, Task, maps,
 };
 
 #[map]
@@ -59,7 +60,29 @@ pub(crate) static CLEAR_TASKS: Array<u64> = Array::with_max_entries(maps::CLEAR_
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
 #[map]
+pub(crate) static STANCE: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static AGENT: Array<AgentState> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static PROTECTED: HashMap<Protected, u32> =
+    HashMap::with_max_entries(maps::MAX_PROTECTED, 0);
+#[map]
+pub(crate) static GLASS: Array<Glass> = Array::with_max_entries(1, 0);
+#[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(maps::RING_BYTES, 0);
+
+#[map]
+pub(crate) static SELECTED: HashMap<GroupId, Selected> =
+    HashMap::with_max_entries(maps::MAX_SELECTED, 0);
+#[map]
+pub(crate) static SELECTORS: HashMap<[u8; SELECTOR_BYTES], [u16; 4]> =
+    HashMap::with_max_entries(2 * MAX_SELECTORS, 0);
+#[map]
+pub(crate) static GRANTS: Array<Grant> = Array::with_max_entries(MAX_GRANTS, 0);
+#[map]
+pub(crate) static GRANT_USES: Array<GrantUse> = Array::with_max_entries(MAX_GRANTS, 0);
 
 /// Socket marks. A socket accepted from a marked listener inherits the mark
 /// (`BPF_F_CLONE`, net/core/bpf_sk_storage.c `bpf_sk_storage_clone`), so that a

@@ -12,6 +12,7 @@ use crate::emit;
 use crate::guarded::Subject;
 use crate::maps::SETTINGS;
 use crate::packet::{IPV4, IPV6};
+use crate::stance;
 use aya_ebpf::bindings::__sk_buff;
 use core::arch::asm;
 use core::ptr;
@@ -78,7 +79,7 @@ pub(crate) fn recall(skb: *mut __sk_buff, mark: *const SocketMark, epoch: u32) -
             Remembered::Nothing
         };
     }
-    if verdict != CachedVerdict::ALLOW {
+    if verdict != CachedVerdict::ALLOW || stance::denies_all() {
         return Remembered::Nothing;
     }
     let Some(settings) = SETTINGS.get(0) else {
@@ -219,6 +220,9 @@ pub(crate) fn has_allowed(
     let Some(settings) = SETTINGS.get(0) else {
         return false;
     };
+    if stance::denies_all() {
+        return false;
+    }
     // SAFETY: `mark` is a map value; only an address is taken.
     let cached = unsafe { &raw const (*mark).cached };
     let before = read!(cached, sequence);
