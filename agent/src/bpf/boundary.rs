@@ -7,11 +7,12 @@
 
 use super::KernelError;
 use super::maps::{Maps, failed, is_absent};
+use super::names::{self, TableName, TableResolver};
 use super::wire::Wire;
 use aya::maps::lpm_trie::Key;
 use merestone_abi::{
-    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue,
-    RuleSet, Settings, maps,
+    GENERATION_SLOTS, MAX_NAMES, MAX_PREFIXES, MAX_RESOLVERS, MAX_RULE_SETS, PREFIX_HEADER_BITS,
+    Prefix, PrefixValue, RuleSet, Settings, maps,
 };
 use std::thread;
 use std::time::Duration;
@@ -25,6 +26,10 @@ pub struct Tables {
     pub prefixes: Vec<TablePrefix>,
     /// The rule sets they point at.
     pub sets: Vec<RuleSet>,
+    /// Names; none twice in one boundary.
+    pub names: Vec<TableName>,
+    /// Boundaries that have names, and the resolvers they trust.
+    pub resolvers: Vec<TableResolver>,
 }
 
 /// One prefix.
@@ -49,11 +54,19 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
     let next = following(live.generation);
     // What an install that was cut short has left.
     sweep(maps, live.generation)?;
+    names::sweep(maps, live.generation)?;
     let slot = next % GENERATION_SLOTS;
-    write(maps, tables, next, slot * MAX_RULE_SETS)?;
+    let base = slot * MAX_RULE_SETS;
+    write(maps, tables, next, base)?;
+    names::write(maps, tables, next, base)?;
+    names::carry_over(maps, live.generation, next)?;
     let mut audit = live.audit;
     if let Some(mode) = audit.get_mut(slot as usize) {
         *mode = u8::from(tables.audit);
+    }
+    let mut with_names = live.names;
+    if let Some(flag) = with_names.get_mut(slot as usize) {
+        *flag = u8::from(!tables.resolvers.is_empty());
     }
     // The mode goes first: its slot is not live, so that the second write
     // changes the generation and nothing else.
@@ -62,7 +75,7 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
             generation,
             audit,
             deputies: live.deputies,
-            names: live.names,
+            names: with_names,
             reserved: [0; 6],
         };
         maps.settings
@@ -72,6 +85,7 @@ pub(super) fn install(maps: &mut Maps, tables: &Tables) -> Result<u32, KernelErr
     if live.generation != 0 {
         thread::sleep(GRACE);
         sweep(maps, next)?;
+        names::sweep(maps, next)?;
     }
     Ok(next)
 }
@@ -103,6 +117,12 @@ fn check(tables: &Tables) -> Result<(), KernelError> {
             MAX_PREFIXES / GENERATION_SLOTS,
         ),
         ("rule sets", tables.sets.len(), MAX_RULE_SETS),
+        ("names", tables.names.len(), MAX_NAMES / GENERATION_SLOTS),
+        (
+            "resolvers",
+            tables.resolvers.len(),
+            MAX_RESOLVERS / GENERATION_SLOTS,
+        ),
     ];
     for (what, got, limit) in limits {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -139,7 +159,7 @@ fn key(prefix: &TablePrefix, generation: u32) -> Key<Wire<Prefix>> {
     Key::new(PREFIX_HEADER_BITS + u32::from(prefix.bits), Wire(data))
 }
 
-fn generation_bytes(generation: u32) -> [u8; 2] {
+pub(super) fn generation_bytes(generation: u32) -> [u8; 2] {
     let [_, _, high, low] = generation.to_be_bytes();
     [high, low]
 }

@@ -87,10 +87,13 @@ const SOCKET_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 
+const INGRESS: &str = "cgroup_skb/ingress";
+
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 14] = [
+pub(super) const HOOKS: [HookKind; 15] = [
     cgroup("egress", "cgroup_skb/egress"),
+    cgroup("ingress", INGRESS),
     cgroup("sock_create", "cgroup/sock_create"),
     cgroup("connect4", "cgroup/connect4"),
     cgroup("connect6", "cgroup/connect6"),
@@ -236,7 +239,8 @@ pub(super) fn attach(
     // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
     let new = links.join(format!("{}_new", hook.program));
     remove_if_there(&new)?;
-    link_and_pin(program, cgroup, &new).map_err(|error| refused(innermost(error.as_ref())))?;
+    link_and_pin(program, hook, cgroup, &new)
+        .map_err(|error| refused(innermost(error.as_ref())))?;
     let pin = links.join(hook.program);
     fs::rename(&new, &pin).map_err(|source| KernelError::Io {
         action: "cannot replace",
@@ -264,6 +268,7 @@ const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
 fn link_and_pin(
     program: &mut Program,
+    hook: &HookKind,
     cgroup: &File,
     at: &Path,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -273,7 +278,12 @@ fn link_and_pin(
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
-            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            let direction = if hook.shown == INGRESS {
+                CgroupSkbAttachType::Ingress
+            } else {
+                CgroupSkbAttachType::Egress
+            };
+            let id = program.attach(cgroup, direction, MODE)?;
             program.take_link(id)?.try_into()?
         }
         Program::CgroupSock(program) => {

@@ -6,8 +6,8 @@ use super::wire::Wire;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    Device, DeviceClass, Group, GroupCount, Prefix, PrefixValue, RuleSet, Settings, SocketMark,
-    Task, maps,
+    Device, DeviceClass, Group, GroupCount, Learned, LearnedKey, NAME_BYTES, NamePrefix, Prefix,
+    PrefixValue, RuleSet, Settings, SocketMark, Task, maps,
 };
 use std::path::Path;
 
@@ -26,6 +26,10 @@ pub(super) struct Maps {
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) group_counts: PerCpuHashMap<MapData, u64, Wire<GroupCount>>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    pub(super) names: LpmTrie<MapData, Wire<NamePrefix>, u32>,
+    pub(super) resolvers: LpmTrie<MapData, Wire<Prefix>, u32>,
+    pub(super) learned: HashMap<MapData, Wire<LearnedKey>, Wire<Learned>>,
+    pub(super) asked: HashMap<MapData, u64, [u8; NAME_BYTES]>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -51,6 +55,10 @@ impl Maps {
             counters: open(pins, maps::COUNTERS)?,
             group_counts: open(pins, maps::GROUP_COUNTS)?,
             lost: open(pins, maps::LOST)?,
+            names: open(pins, maps::NAMES)?,
+            resolvers: open(pins, maps::RESOLVERS)?,
+            learned: open(pins, maps::LEARNED)?,
+            asked: open(pins, maps::ASKED)?,
         })
     }
 }

@@ -215,11 +215,13 @@ pub struct Event {
     pub tgid: u32,
     /// Thread id.
     pub pid: u32,
-    /// For FORK the child's tgid; for LEFT the process that moved.
+    /// For FORK the child's tgid; for LEFT the process that moved; for ANSWER
+    /// the address's time to live in seconds.
     pub other: u32,
-    /// Device major, for GUARD and CONTROL.
+    /// Device major, for GUARD and CONTROL; for NAME and ANSWER the high half
+    /// of the name's digest, the key of [`crate::maps::ASKED`].
     pub major: u32,
-    /// Device minor, for GUARD and CONTROL.
+    /// Device minor, for GUARD and CONTROL; else the low half of that digest.
     pub minor: u32,
     /// The boundary generation it was judged under.
     pub generation: u32,

@@ -20,6 +20,7 @@ mod counters;
 mod event;
 mod guard;
 pub mod maps;
+mod names;
 
 pub use boundary::{
     Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
@@ -32,6 +33,11 @@ pub use counters::{
 pub use event::{Event, EventKind, Hook, Reason, Verdict};
 pub use guard::{
     Armed, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
+};
+pub use names::{
+    ANSWER_WITHIN_NS, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, MAX_ASKED, MAX_LEARNED,
+    MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
+    Pending, Question, Resolver,
 };
 
 /// The version of this contract; the agent refuses pins made under another.

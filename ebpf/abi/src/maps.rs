@@ -30,11 +30,21 @@ pub const GROUP_COUNTS: &str = "GROUP_COUNTS";
 pub const LOST: &str = "LOST";
 /// The ring buffer of [`crate::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// Longest-prefix match: `Key<NamePrefix>` to an index into [`RULE_SETS`].
+pub const NAMES: &str = "NAMES";
+/// Longest-prefix match: `Key<Prefix>` to [`crate::Resolver`] (`u32`).
+pub const RESOLVERS: &str = "RESOLVERS";
+/// [`crate::Question`] to [`crate::Pending`].
+pub const QUESTIONS: &str = "QUESTIONS";
+/// [`crate::LearnedKey`] to [`crate::Learned`].
+pub const LEARNED: &str = "LEARNED";
+/// Digest (`u64`) of a name that was asked for to the name backwards.
+pub const ASKED: &str = "ASKED";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 15] = [
+pub const PINNED: [&str; 20] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -50,6 +60,11 @@ pub const PINNED: [&str; 15] = [
     GROUP_COUNTS,
     LOST,
     EVENTS,
+    NAMES,
+    RESOLVERS,
+    QUESTIONS,
+    LEARNED,
+    ASKED,
 ];
 
 /// Guarded cgroups at once.

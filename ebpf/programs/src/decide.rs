@@ -4,6 +4,7 @@
 //! none means denied. An empty map reaches nothing.
 
 use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
+use crate::names;
 use crate::protocols;
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
@@ -31,6 +32,8 @@ pub(crate) struct Decision {
     pub(crate) reason: Reason,
     pub(crate) rule: u16,
     pub(crate) generation: u32,
+    /// Digest of the name that was asked for, with [`Reason::NAME`].
+    pub(crate) name: u64,
 }
 
 /// `::ffff:0:0/96`, RFC 4291 §2.5.5.2.
@@ -87,6 +90,7 @@ pub(crate) fn decide(to: &Destination, boundary: u16, decision: &mut Decision) {
     // A verdict of `refuse` may be AUDIT; what the rules say comes first.
     let refused = decision.verdict;
     judge(&to.address, to, boundary, decision);
+    names::judge(to, boundary, decision);
     if decision.verdict == Verdict::ALLOW
         && let Some(inner) = embedded(&to.address)
     {
@@ -97,6 +101,9 @@ pub(crate) fn decide(to: &Destination, boundary: u16, decision: &mut Decision) {
         } else {
             decision.reason = Reason::EMBEDDED;
         }
+    }
+    if decision.verdict == Verdict::ALLOW {
+        names::hold(to, boundary, decision);
     }
     if decision.verdict != Verdict::ALLOW {
         decision.verdict = refused;
@@ -125,6 +132,7 @@ pub(crate) fn refuse(reason: Reason) -> Decision {
         reason,
         rule: 0,
         generation,
+        name: 0,
     }
 }
 
@@ -146,14 +154,20 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
     let Some(prefix) = PREFIXES.get(key) else {
         return;
     };
-    let Some(set) = RULE_SETS.get(prefix.set) else {
-        return;
+    apply(prefix.set, to, decision);
+}
+
+/// Judges by one rule set. False: none of its entries matches.
+#[inline(never)]
+pub(crate) fn apply(set: u32, to: &Destination, decision: &mut Decision) -> bool {
+    let Some(set) = RULE_SETS.get(set) else {
+        return false;
     };
     let length = set.length;
     let span = span(to);
     for i in 0..RULE_ENTRIES {
         if i as u32 >= length {
-            return;
+            return false;
         }
         // SAFETY: `i` is below the array's length.
         let entry = unsafe { set.entries.get_unchecked(i) };
@@ -164,9 +178,30 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
             if entry.action == Verdict::ALLOW.0 {
                 decision.verdict = Verdict::ALLOW;
             }
-            return;
+            return true;
         }
     }
+    false
+}
+
+/// Whether a rule set allows anything at all.
+#[inline(never)]
+pub(crate) fn allows_some(set: u32) -> bool {
+    let Some(set) = RULE_SETS.get(set) else {
+        return false;
+    };
+    let length = set.length;
+    for i in 0..RULE_ENTRIES {
+        if i as u32 >= length {
+            return false;
+        }
+        // SAFETY: `i` is below the array's length.
+        let entry = unsafe { set.entries.get_unchecked(i) };
+        if entry.action == Verdict::ALLOW.0 {
+            return true;
+        }
+    }
+    false
 }
 
 /// The ports a rule's range must hold, as (at least one, and the other).
@@ -183,6 +218,15 @@ fn span(to: &Destination) -> (u16, u16) {
     } else {
         (to.port, to.port)
     }
+}
+
+/// Whether an address is this host's loopback.
+#[inline(always)]
+pub(crate) fn is_loopback(address: &[u8; 16]) -> bool {
+    if is_mapped(address) {
+        return address[12] == 127;
+    }
+    head(address) == (0, 0) && address[12..] == [0, 0, 0, 1]
 }
 
 /// To connect to no address is to connect to this host (net/ipv4/route.c
@@ -211,4 +255,6 @@ pub(crate) fn describe(event: &mut Event, to: &Destination, decision: &Decision)
     event.reason = decision.reason;
     event.rule = decision.rule;
     event.generation = decision.generation;
+    event.major = (decision.name >> 32) as u32;
+    event.minor = decision.name as u32;
 }

@@ -7,6 +7,7 @@
 //! not come here: resets and TIME_WAIT acknowledgements, which carry no data.
 
 use crate::decide::{self, Decision, Destination};
+use crate::dns;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::packet;
@@ -44,7 +45,10 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     };
     let mut decision = decide::refuse(Reason::UNPARSABLE);
     match packet::parse(skb, &mut to) {
-        Ok(()) => decide::decide(&to, subject.boundary, &mut decision),
+        Ok(source) => {
+            decide::decide(&to, subject.boundary, &mut decision);
+            dns::judge(skb, &subject, &to, source, &mut decision);
+        }
         Err(reason) => decision.reason = reason,
     }
     // SAFETY: the context is valid.

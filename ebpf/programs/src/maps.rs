@@ -7,10 +7,14 @@
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use merestone_abi::{
     COUNTER_SLOTS, Device, DeviceClass, GENERATION_SLOTS, Group, GroupCount, GroupId, LOST_SLOTS,
     MAX_PREFIXES, MAX_RULE_SETS, Prefix, PrefixValue, RuleSet, Settings, SocketMark, Task, maps,
+};
+use merestone_abi::{
+    Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS,
+    NAME_BYTES, NamePrefix, Pending, Question,
 };
 
 #[map]
@@ -47,6 +51,22 @@ pub(crate) static GROUP_COUNTS: PerCpuHashMap<GroupId, GroupCount> =
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(maps::RING_BYTES, 0);
+#[map]
+pub(crate) static NAMES: LpmTrie<NamePrefix, u32> =
+    LpmTrie::with_max_entries(MAX_NAMES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static RESOLVERS: LpmTrie<Prefix, u32> =
+    LpmTrie::with_max_entries(MAX_RESOLVERS, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static QUESTIONS: LruHashMap<Question, Pending> =
+    LruHashMap::with_max_entries(MAX_QUESTIONS, 0);
+// Not preallocated: nine megabytes that few boundaries need.
+#[map]
+pub(crate) static LEARNED: HashMap<LearnedKey, Learned> =
+    HashMap::with_max_entries(MAX_LEARNED, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ASKED: LruHashMap<u64, [u8; NAME_BYTES]> =
+    LruHashMap::with_max_entries(MAX_ASKED, 0);
 
 /// Socket marks. A socket accepted from a marked listener inherits the mark
 /// (`BPF_F_CLONE`, net/core/bpf_sk_storage.c `bpf_sk_storage_clone`), so that a
