@@ -1,6 +1,7 @@
 //! Runs the kernel part alone, for tests of enforcement.
 //!
-//! `hold PIN_DIR CGROUP_ROOT CIDR[,CIDR…] [--audit] [--tree PATH] [--ring BYTES] [--stop-reading]`
+//! `hold PIN_DIR CGROUP_ROOT CIDR[,CIDR…] [--audit] [--tree PATH] [--ring BYTES] [--stop-reading]
+//! [--tamper] [--deny-all] [--groups N] [--tasks N]`
 //!
 //! Allows the networks (`-` for none) and loopback, prints `ready` when all is
 //! attached, then one JSON object an event until it is killed. It does not
@@ -10,9 +11,11 @@
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use merestone_abi::{Event, LOOPBACK_RULE, RULE_ENTRIES, RuleEntry, RuleSet, Verdict};
+use merestone_abi::{
+    Attempt, Event, Glass, LOOPBACK_RULE, RULE_ENTRIES, RuleEntry, RuleSet, Verdict,
+};
 use merestone_agent::bpf::{
-    EventStream, Kernel, Options, TablePrefix, Tables, Tier, probe, unload,
+    EventStream, Hook, Kernel, Left, OnLoss, Options, TablePrefix, Tables, Tier, probe, unload,
 };
 use std::env;
 use std::net::{IpAddr, Ipv6Addr};
@@ -57,11 +60,20 @@ async fn main() -> Result<()> {
             "--ring" => {
                 options.limits.ring_bytes = words.next().context("--ring BYTES")?.parse()?;
             }
+            "--groups" => {
+                options.limits.groups = words.next().context("--groups N")?.parse()?;
+            }
+            "--tasks" => {
+                options.limits.tasks = words.next().context("--tasks N")?.parse()?;
+            }
             "--stop-reading" => reading = false,
+            "--tamper" => options.tamper = true,
+            "--deny-all" => options.on_loss = OnLoss::DenyAll,
             other => bail!("unknown argument {other}"),
         }
     }
     let (mut kernel, mut events) = Kernel::start(&options, &tables)?;
+    println!("{}", found(kernel.left(), kernel.hooks()));
     for tier in kernel.tiers() {
         println!(
             "# tier {} active={} {}",
@@ -79,11 +91,24 @@ async fn main() -> Result<()> {
     if !reading {
         std::future::pending::<()>().await;
     }
-    tell(&mut kernel, &mut events).await
+    tell(&mut kernel, &mut events, tables).await
+}
+
+/// What was there before this start.
+fn found(left: &Left, hooks: &[Hook]) -> serde_json::Value {
+    serde_json::json!({"found": {
+        "was_there": left.was_there,
+        "missing_hooks": if left.was_there { left.missing_hooks(hooks) } else { Vec::new() },
+        "missing_maps": left.missing_maps,
+        "groups": left.guarded_groups,
+        "silence_ms": left.silence.map(|silence| silence.as_millis()),
+        "end_seen": left.end_seen,
+        "denied_all": left.denied_all,
+    }})
 }
 
 /// Prints events and obeys orders until it is killed.
-async fn tell(kernel: &mut Kernel, events: &mut EventStream) -> Result<()> {
+async fn tell(kernel: &mut Kernel, events: &mut EventStream, mut tables: Tables) -> Result<()> {
     let mut orders = orders();
     let mut reap = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -93,8 +118,18 @@ async fn tell(kernel: &mut Kernel, events: &mut EventStream) -> Result<()> {
                 kernel.follow(&event)?;
                 println!("{}", json(&event));
             }
-            Some(order) = orders.recv() => println!("{}", obey(kernel, &order)?),
+            Some(order) = orders.recv() => println!("{}", obey(kernel, &mut tables, &order)?),
             _ = reap.tick() => {
+                for finding in kernel.watch()? {
+                    if finding.attempt == Attempt::BOUNDARY {
+                        kernel.install(&tables)?;
+                    }
+                    println!("{}", serde_json::json!({"tampered": {
+                        "attempt": finding.attempt.name(),
+                        "target": finding.target,
+                        "repaired": finding.repaired,
+                    }}));
+                }
                 for group in kernel.reap(Instant::now())? {
                     println!("{}", serde_json::json!({"kind": "RELEASED", "group": group}));
                 }
@@ -116,7 +151,7 @@ fn orders() -> tokio::sync::mpsc::UnboundedReceiver<String> {
     receiver
 }
 
-fn obey(kernel: &mut Kernel, order: &str) -> Result<serde_json::Value> {
+fn obey(kernel: &mut Kernel, live: &mut Tables, order: &str) -> Result<serde_json::Value> {
     let mut words = order.split_whitespace();
     match words.next() {
         Some("status") => {
@@ -138,7 +173,20 @@ fn obey(kernel: &mut Kernel, order: &str) -> Result<serde_json::Value> {
         Some("boundary") => {
             let mut tables = tables(words.next().context("boundary CIDRS")?)?;
             tables.audit = words.next() == Some("audit");
-            Ok(serde_json::json!({"installed": kernel.install(&tables)?}))
+            let installed = kernel.install(&tables)?;
+            *live = tables;
+            Ok(serde_json::json!({ "installed": installed }))
+        }
+        Some("glass") => {
+            let seconds: u64 = words.next().context("glass SECONDS ACTIONS")?.parse()?;
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+            let now_s = u64::try_from(now.tv_sec)?;
+            kernel.set_glass(Glass {
+                until_boot_ns: (now_s + seconds) * 1_000_000_000,
+                actions: words.next().context("glass SECONDS ACTIONS")?.parse()?,
+                ..Glass::default()
+            })?;
+            Ok(serde_json::json!({ "glass": seconds }))
         }
         _ => bail!("unknown order {order:?}"),
     }
@@ -188,6 +236,7 @@ fn prefix(net: &IpNet, set: u32) -> TablePrefix {
         IpNet::V6(net) => (net.network(), net.prefix_len()),
     };
     TablePrefix {
+        boundary: 0,
         address: address.octets(),
         bits,
         set,

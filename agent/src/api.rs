@@ -6,6 +6,7 @@
 //! credentials (see [`crate::serve`]).
 
 use crate::flow::FlowEvent;
+use crate::grant::Terms;
 use serde::{Deserialize, Serialize};
 
 /// What a client may ask. Variants without fields have braces, because serde
@@ -31,6 +32,18 @@ pub enum Request {
     },
     /// Read the boundary again and swap it in.
     Reload {},
+    /// Put a signed grant into force.
+    GrantApply {
+        /// The signed file, hexadecimal.
+        message: String,
+    },
+    /// The grants, and what was used of them.
+    GrantList {},
+    /// Take a grant out of force.
+    GrantRevoke {
+        /// Its name.
+        name: String,
+    },
     /// Close the epoch now, so that a report covers all up to this moment.
     Seal {},
 }
@@ -39,8 +52,11 @@ impl Request {
     /// Whether it changes the agent's state, and so is for root alone.
     pub const fn changes_state(&self) -> bool {
         match self {
-            Self::Reload {} | Self::Seal {} => true,
-            Self::Status {} | Self::Guarded {} | Self::Flows { .. } => false,
+            Self::Reload {}
+            | Self::Seal {}
+            | Self::GrantApply { .. }
+            | Self::GrantRevoke { .. } => true,
+            Self::Status {} | Self::Guarded {} | Self::GrantList {} | Self::Flows { .. } => false,
         }
     }
 }
@@ -59,6 +75,11 @@ pub enum Reply {
     Guarded {
         /// The guarded groups.
         groups: Vec<GuardedGroup>,
+    },
+    /// To [`Request::GrantList`].
+    Grants {
+        /// The grants, the latest first.
+        grants: Vec<GrantInfo>,
     },
     /// One event, to [`Request::Flows`].
     Flow(Box<FlowEvent>),
@@ -83,6 +104,25 @@ pub struct BoundaryInfo {
     pub name: String,
     /// SHA-256 of its file, in hex.
     pub digest: String,
+}
+
+/// One grant.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct GrantInfo {
+    /// What it says.
+    pub terms: Terms,
+    /// When it ends, RFC 3339.
+    pub until: String,
+    /// `accepted`, `spent`, `expired` or `revoked`.
+    pub state: String,
+    /// Whether it is in force.
+    pub in_force: bool,
+    /// Bytes sent under it.
+    pub used_bytes: u64,
+    /// SHA-256 of the signed file, hexadecimal.
+    pub sha256: String,
+    /// SHA-256 of the signer's key, hexadecimal.
+    pub signer: String,
 }
 
 /// A tier of enforcement and whether it was seen to load and attach.

@@ -13,7 +13,7 @@
     reason = "a failing helper is a failing test; a skipped one says so"
 )]
 
-use merestone_abi::TREE_GROUP;
+use merestone_abi::{Attempt, TREE_GROUP};
 use merestone_agent::bpf::{Kernel, KernelError, Limits, Options, Tables, object, probe, unload};
 use std::fs;
 use std::io::ErrorKind;
@@ -276,22 +276,29 @@ fn in_a_tree_a_process_whose_child_cannot_be_recorded_is_killed() {
 }
 
 #[test]
-fn an_unpinned_hook_is_no_longer_claimed() {
+fn an_unpinned_hook_stays_attached_and_is_pinned_again_b58() {
     let Some(stage) = Stage::set("detach") else {
         return;
     };
     let Some(mut kernel) = Stage::start(&stage.options()) else {
         return;
     };
-    kernel.reap(Instant::now()).unwrap();
+    assert_eq!(kernel.watch().unwrap(), [], "nothing was touched yet");
     let cgroup_tier = |kernel: &Kernel| {
         let tiers = kernel.tiers();
         tiers
             .iter()
             .any(|tier| tier.name == "cgroup" && tier.active)
     };
-    assert!(cgroup_tier(&kernel));
-    fs::remove_file(stage.pins.join("links/egress")).unwrap();
+    let pin = stage.pins.join("links/egress");
+    fs::remove_file(&pin).unwrap();
     kernel.reap(Instant::now()).unwrap();
-    assert!(!cgroup_tier(&kernel));
+    assert!(cgroup_tier(&kernel), "it still runs");
+    let found = kernel.watch().unwrap();
+    assert!(
+        matches!(&found[..], [one] if one.attempt == Attempt::UNPIN && one.repaired.is_ok()),
+        "{found:?}"
+    );
+    assert!(pin.exists());
+    assert_eq!(kernel.watch().unwrap(), [], "once");
 }

@@ -17,6 +17,7 @@ mod bpffs;
 mod build;
 mod demo;
 mod ebpf_toolchain;
+mod fuzz;
 mod leftovers;
 mod programs;
 mod progress;
@@ -83,6 +84,8 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Fuzz the parsers of foreign bytes (needs a nightly compiler and cargo-fuzz)
+    Fuzz(fuzz::Arguments),
     /// Run the VM suite, or one command, on Debian's kernels in QEMU
     Vm(VmArguments),
 }
@@ -145,6 +148,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage)?,
         Task::Test { no_vm, yes } => return Ok(test::all(Consent::new(yes), no_vm)),
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
+        Task::Fuzz(arguments) => fuzz::run(&arguments)?,
         Task::Vm(arguments) => return run_vm(arguments),
     }
     Ok(ExitCode::SUCCESS)

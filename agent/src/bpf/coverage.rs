@@ -8,7 +8,7 @@ use super::hooks::{Hook, TierKind};
 /// A set of hooks, and whether all of it is attached.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tier {
-    /// `cgroup`, `lineage` or `lsm`.
+    /// `cgroup`, `lineage`, `lsm` or `tamper`.
     pub name: &'static str,
     /// Whether every hook of it is attached.
     pub active: bool,
@@ -36,15 +36,17 @@ pub(super) fn tiers(hooks: &[Hook]) -> Vec<Tier> {
 }
 
 /// Ways out that no hook of this build sees, whatever the kernel gives.
-const NEVER: [&str; 7] = [
+const NEVER: [&str; 6] = [
     "RDMA and GPUDirect over /dev/infiniband",
     "processes outside the group that are asked over loopback or a Unix socket (deputies)",
     "names resolved by a local stub resolver on loopback",
     "kernel-owned sockets (network file systems, tunnels), and tun devices of root's own",
     "GPU file descriptors passed to a process outside the group",
     "files and memory shared with processes outside the group",
-    "root disabling the programs or editing their maps",
 ];
+
+/// What only the tamper tier refuses; elsewhere the watch finds it afterwards.
+const WITHOUT_TAMPER: &str = "root disabling the programs or editing their maps";
 
 /// Ways out that only the LSM tier sees.
 const WITHOUT_LSM: [&str; 5] = [
@@ -62,7 +64,8 @@ const SYN_ACK: &str =
     "IPv6 SYN-ACKs to inbound connections, which carry no data (kernels before 6.6)";
 
 /// Ways out that only the lineage tier sees.
-const WITHOUT_LINEAGE: [&str; 2] = [
+const WITHOUT_LINEAGE: [&str; 3] = [
+    "the boundary of a selected cgroup made since the reload, until the agent has seen its GPU opened",
     "children of guarded process trees",
     "processes that leave a guarded cgroup",
 ];
@@ -83,10 +86,10 @@ pub(super) fn uncovered(hooks: &[Hook]) -> Vec<String> {
 }
 
 /// An unknown release counts as an old one: declared rather than claimed.
-fn holds_syn_acks(release: &str) -> bool {
+pub(super) fn is_at_least(release: &str, version: (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next()?.parse::<u32>().ok();
-    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= (6, 6))
+    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= version)
 }
 
 fn uncovered_on(hooks: &[Hook], release: &str) -> Vec<String> {
@@ -101,8 +104,11 @@ fn uncovered_on(hooks: &[Hook], release: &str) -> Vec<String> {
     if !is_active(TierKind::Lineage) {
         list.extend(WITHOUT_LINEAGE);
     }
-    if !holds_syn_acks(release) {
+    if !is_at_least(release, (6, 6)) {
         list.push(SYN_ACK);
+    }
+    if !is_active(TierKind::Tamper) {
+        list.push(WITHOUT_TAMPER);
     }
     list.extend(IN_TREES);
     list.extend(NEVER);
@@ -144,6 +150,13 @@ mod tests {
             let found = list.iter().any(|way| way.contains("SYN-ACK"));
             assert_eq!(found, declared, "{release}");
         }
+    }
+
+    #[test]
+    fn without_the_tamper_tier_root_is_declared_uncovered_b58() {
+        let root = |hooks: &[Hook]| uncovered(hooks).iter().any(|way| way.starts_with("root "));
+        assert!(root(&[hook("tamper", Some("EPERM"))]));
+        assert!(!root(&[hook("tamper", None)]));
     }
 
     #[test]

@@ -13,6 +13,12 @@ pub enum KernelError {
     /// Not root.
     #[error("loading kernel programs needs root; run as root or from the service unit")]
     NotRoot,
+    /// The agent's process id means nothing outside its container.
+    #[error(
+        "this process has a PID namespace of its own, so the kernel cannot tell the agent's end; \
+         run it with hostPID, or set `[enforcement] tamper = false` and `on_agent_loss = \"hold\"`"
+    )]
+    OwnPidNamespace,
     /// There is no cgroup v2 hierarchy.
     #[error(
         "no cgroup v2 hierarchy is mounted; boot with `systemd.unified_cgroup_hierarchy=1` or \
@@ -64,7 +70,7 @@ pub enum KernelError {
         detail: String,
     },
     /// `require` names something that is no tier.
-    #[error("`[enforcement] require` names `{tier}`; known tiers are cgroup, lineage, lsm")]
+    #[error("`[enforcement] require` names `{tier}`; known tiers are cgroup, lineage, lsm, tamper")]
     UnknownTier {
         /// What was named.
         tier: String,

@@ -6,8 +6,8 @@
 use super::KernelError;
 use super::error::innermost;
 use super::layout::Layout;
-use super::sys;
-use aya::programs::links::{FdLink, PinnedLink};
+use super::sys::{self, AttachType};
+use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use std::fs::{self, File};
@@ -22,16 +22,28 @@ pub(super) enum TierKind {
     Lineage,
     /// BPF LSM.
     Lsm,
+    /// Every network link.
+    Link,
+    /// BPF LSM again: what keeps root from taking enforcement away.
+    Tamper,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 3] = [Self::Cgroup, Self::Lineage, Self::Lsm];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Cgroup,
+        Self::Lineage,
+        Self::Lsm,
+        Self::Link,
+        Self::Tamper,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
             Self::Lineage => "lineage",
             Self::Lsm => "lsm",
+            Self::Link => "link",
+            Self::Tamper => "tamper",
         }
     }
 }
@@ -89,11 +101,56 @@ const SOCKET_FIELDS: &[&str] = &[
 
 const INGRESS: &str = "cgroup_skb/ingress";
 
+/// The program that [`super::links`] attaches, to one link after the other.
+pub(super) const LINK: &str = "link";
+
+const TAMPER_FIELDS: &[&str] = &[
+    "TASK_TGID",
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+    "TASK_FILES",
+    "TASK_REAL_PARENT",
+    "FILES_FDT",
+    "FDT_FD",
+    "FILE_PRIVATE",
+    "DENTRY_INODE",
+    "PATH_MNT",
+    "PATH_DENTRY",
+    "VFSMOUNT_SB",
+    "MOUNT_MNT",
+    "MOUNT_ID",
+    "MOUNT_GROUP",
+    "BPRM_FILE",
+    "MAP_ID",
+    "PROG_AUX",
+    "AUX_ID",
+    "LINK_ID",
+];
+
+/// A program of the tamper tier. All need what tells the agent's successor,
+/// and the tier is claimed as a whole, so that one list does for all.
+const fn tamper(program: &'static str, shown: &'static str, target: &'static str) -> HookKind {
+    kernel(program, shown, TierKind::Tamper, target, TAMPER_FIELDS)
+}
+
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 15] = [
+pub(super) const HOOKS: [HookKind; 30] = [
     cgroup("egress", "cgroup_skb/egress"),
     cgroup("ingress", INGRESS),
+    cgroup("setsockopt", "cgroup/setsockopt"),
+    HookKind {
+        program: LINK,
+        shown: "tcx/egress",
+        tier: TierKind::Link,
+        target: None,
+        needs: &["TASK_TGID"],
+    },
     cgroup("sock_create", "cgroup/sock_create"),
     cgroup("connect4", "cgroup/connect4"),
     cgroup("connect6", "cgroup/connect6"),
@@ -135,6 +192,19 @@ pub(super) const HOOKS: [HookKind; 15] = [
         ],
     ),
     kernel(
+        "mkdir",
+        "tp_btf/cgroup_mkdir",
+        TierKind::Lineage,
+        "cgroup_mkdir",
+        &[
+            "CGROUP_KN",
+            "CGROUP_ROOT",
+            "ROOT_HIERARCHY",
+            "KN_ID",
+            "KN_NAME",
+        ],
+    ),
+    kernel(
         "socket_create",
         "lsm/socket_create",
         TierKind::Lsm,
@@ -156,6 +226,26 @@ pub(super) const HOOKS: [HookKind; 15] = [
         SOCKET_FIELDS,
     ),
     cgroup("device", "cgroup/device"),
+    tamper("tamper_bpf", "lsm/bpf", "bpf"),
+    tamper("tamper_map", "lsm/bpf_map", "bpf_map"),
+    tamper("tamper_program", "lsm/bpf_prog", "bpf_prog"),
+    tamper("tamper_kill", "lsm/task_kill", "task_kill"),
+    tamper("tamper_limit", "lsm/task_setrlimit", "task_setrlimit"),
+    tamper(
+        "tamper_trace",
+        "lsm/ptrace_access_check",
+        "ptrace_access_check",
+    ),
+    tamper(
+        "tamper_exec",
+        "lsm/bprm_check_security",
+        "bprm_check_security",
+    ),
+    tamper("tamper_inode", "lsm/inode_permission", "inode_permission"),
+    tamper("tamper_rename", "lsm/inode_rename", "inode_rename"),
+    tamper("tamper_umount", "lsm/sb_umount", "sb_umount"),
+    tamper("tamper_mount", "lsm/sb_mount", "sb_mount"),
+    tamper("tamper_move", "lsm/move_mount", "move_mount"),
 ];
 
 /// What became of one hook.
@@ -188,6 +278,8 @@ pub(super) fn load(
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         Program::BtfTracePoint(program) => program.load(target, btf),
         Program::Lsm(program) => program.load(target, btf),
         other => return Err(format!("unexpected program type {:?}", other.prog_type())),
@@ -249,19 +341,6 @@ pub(super) fn attach(
     })
 }
 
-/// Whether the pinned link still runs the program `id`. `Err` is the reason.
-pub(super) fn still_attached(hook: &HookKind, links: &Path, id: u32) -> Result<(), String> {
-    let pin = links.join(hook.program);
-    let info = PinnedLink::from_pin(&pin)
-        .and_then(|link| FdLink::from(link).info())
-        .map_err(|error| format!("{}: {}", pin.display(), innermost(&error)))?;
-    let got = info.program_id();
-    if got == id {
-        return Ok(());
-    }
-    Err(format!("its pin holds program {got}, not {id}"))
-}
-
 /// The kernel's cgroup links are "multi" whatever the flags say
 /// (kernel/bpf/cgroup.c `cgroup_bpf_link_attach`); other flags are refused.
 const MODE: CgroupAttachMode = CgroupAttachMode::Single;
@@ -274,7 +353,7 @@ fn link_and_pin(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let link: FdLink = match program {
         Program::CgroupDevice(program) => {
-            let link = sys::link_device(program.fd()?, cgroup)?;
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::Device as u32)?;
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
@@ -293,6 +372,10 @@ fn link_and_pin(
         Program::CgroupSockAddr(program) => {
             let id = program.attach(cgroup, MODE)?;
             program.take_link(id)?.try_into()?
+        }
+        Program::CgroupSockopt(program) => {
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::SetSockopt as u32)?;
+            return Ok(sys::pin(link, at)?);
         }
         Program::BtfTracePoint(program) => {
             let id = program.attach()?;

@@ -9,7 +9,7 @@ use btf_rs::{Btf, Struct, Type};
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 17] = [
+const FIELDS: [(&str, &str, &str); 42] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -19,6 +19,7 @@ const FIELDS: [(&str, &str, &str); 17] = [
     ("CGROUP_ANCESTORS", "cgroup", "ancestors"),
     ("ROOT_HIERARCHY", "cgroup_root", "hierarchy_id"),
     ("KN_ID", "kernfs_node", "id"),
+    ("KN_NAME", "kernfs_node", "name"),
     ("SOCKET_SK", "socket", "sk"),
     ("MSG_NAME", "msghdr", "msg_name"),
     ("MSG_NAMELEN", "msghdr", "msg_namelen"),
@@ -27,6 +28,30 @@ const FIELDS: [(&str, &str, &str); 17] = [
     ("SKC_DPORT", "sock_common", "skc_dport"),
     ("SKC_V6_DADDR", "sock_common", "skc_v6_daddr"),
     ("SK_PROTOCOL", "sock", "sk_protocol"),
+    ("TASK_MM", "task_struct", "mm"),
+    ("TASK_FILES", "task_struct", "files"),
+    ("TASK_PTRACE", "task_struct", "ptrace"),
+    ("TASK_REAL_PARENT", "task_struct", "real_parent"),
+    ("MM_EXE_FILE", "mm_struct", "exe_file"),
+    ("FILES_FDT", "files_struct", "fdt"),
+    ("FDT_FD", "fdtable", "fd"),
+    ("FILE_INODE", "file", "f_inode"),
+    ("FILE_PRIVATE", "file", "private_data"),
+    ("INODE_INO", "inode", "i_ino"),
+    ("INODE_SB", "inode", "i_sb"),
+    ("SB_DEV", "super_block", "s_dev"),
+    ("DENTRY_INODE", "dentry", "d_inode"),
+    ("PATH_MNT", "path", "mnt"),
+    ("PATH_DENTRY", "path", "dentry"),
+    ("VFSMOUNT_SB", "vfsmount", "mnt_sb"),
+    ("MOUNT_MNT", "mount", "mnt"),
+    ("MOUNT_ID", "mount", "mnt_id"),
+    ("MOUNT_GROUP", "mount", "mnt_group_id"),
+    ("BPRM_FILE", "linux_binprm", "file"),
+    ("MAP_ID", "bpf_map", "id"),
+    ("PROG_AUX", "bpf_prog", "aux"),
+    ("AUX_ID", "bpf_prog_aux", "id"),
+    ("LINK_ID", "bpf_link", "id"),
 ];
 
 /// Offsets by the name of the global that takes them.

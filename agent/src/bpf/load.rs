@@ -6,13 +6,18 @@ use super::hooks::{self, HOOKS, Hook, TierKind};
 use super::layout::Layout;
 use super::log::Lines;
 use super::maps::{self, Maps, failed};
+use super::pins::{self, Pins};
+use super::standing::{self, OnLoss};
+use super::watch::Shadow;
 use super::wire::Wire;
 use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
-use super::{cgroups, coverage, devices, host, object, reap, scan};
+use super::{cgroups, coverage, devices, host, left, links, object, reap, scan};
 use aya::maps::Array;
 use aya::{Btf, Ebpf, EbpfLoader};
 use merestone_abi::ABI_VERSION;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +39,10 @@ pub struct Options {
     pub release_after: Duration,
     /// Map sizes.
     pub limits: Limits,
+    /// What becomes of guarded groups when the agent is gone.
+    pub on_loss: OnLoss,
+    /// Whether to keep root from taking enforcement away, where BPF LSM loads.
+    pub tamper: bool,
 }
 
 impl Options {
@@ -48,6 +57,8 @@ impl Options {
             tree_roots: vec![PathBuf::from("user.slice")],
             release_after: reap::RELEASE_AFTER,
             limits: Limits::default(),
+            on_loss: OnLoss::default(),
+            tamper: false,
         }
     }
 }
@@ -116,13 +127,14 @@ pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
     let mut ebpf = host.load_object(None, &Limits::default())?;
     Ok(Preflight {
         cgroup_root,
-        hooks: host.load_hooks(&mut ebpf),
+        hooks: host.load_hooks(&mut ebpf, true),
     })
 }
 
 /// Removes every pin, and with them enforcement: the operator's explicit wish.
 pub fn unload(pin_dir: &Path) -> Result<(), KernelError> {
     host::require_root()?;
+    links::detach(pin_dir);
     fs::remove_dir_all(pin_dir).map_err(|source| KernelError::Io {
         action: "cannot remove",
         path: pin_dir.to_owned(),
@@ -155,31 +167,58 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         source,
     })?;
     let pins = &options.pin_dir;
+    let left = left::look(pins);
     host::pin_dir(pins)?;
     let links = pins.join("links");
     host::pin_dir(&links)?;
     same_abi(pins)?;
+    let is_first = !pins.join(merestone_abi::maps::ABI).exists();
 
     let host = Host::read()?;
     let mut ebpf = host.load_object(Some(pins), &options.limits)?;
-    let hooks = host.load_hooks(&mut ebpf);
+    let mut maps = Maps::open(pins)?;
+    host::require_host_pids(options)?;
+    standing::take_over(&mut maps, pins, options.on_loss)?;
+    let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
 
-    let mut maps = Maps::open(pins)?;
-    fill_devices(&mut maps, &options.devices)?;
-    fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
-    boundary::install(&mut maps, tables)?;
-    for (kind, hook) in HOOKS.iter().zip(&hooks) {
-        if hook.refused.is_none() {
+    let device_rules = fill_devices(&mut maps, &options.devices)?;
+    let roots_changed = fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
+    boundary::install(&mut maps, &hierarchy, tables)?;
+    // A scan may have been cut short.
+    if (roots_changed && !is_first) || scan::is_armed(&maps)? {
+        scan::changed(&mut maps)?;
+    }
+    let mut network = None;
+    for (kind, hook) in HOOKS.iter().zip(&mut hooks) {
+        if hook.refused.is_some() {
+            continue;
+        }
+        if kind.tier == TierKind::Link {
+            let links = links::Links::start(&mut ebpf, pins)?;
+            hook.refused = links.fault();
+            network = Some(links);
+        } else {
             hooks::attach(&mut ebpf, kind, &cgroup, &links)?;
         }
     }
+    // What only attaching could tell.
+    require(&options.require, &hooks)?;
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
     scan::adopt_trees(&mut maps)?;
     let events = EventStream::open(pins, found)?;
+    let programs = programs(&ebpf, &hooks);
+    let pins = Pins::hold(pins, cgroup, attached(&ebpf, &hooks)?)?;
+    standing::protect(&mut maps, &pins, &programs)?;
+    let protects = hooks
+        .iter()
+        .all(|hook| hook.tier != TierKind::Tamper.name() || hook.refused.is_none());
+    standing::settle(&mut maps, options.on_loss, protects)?;
+    let mut shadow = Shadow::of(&maps, tables, options.on_loss)?;
+    shadow.devices(&device_rules);
     let kernel = Kernel {
-        programs: programs(&ebpf, &hooks),
+        programs,
         maps,
         hooks,
         cgroup_root,
@@ -187,10 +226,41 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         devices: options.devices.clone(),
         release_after: options.release_after,
         rounds: reap::Rounds::default(),
-        links,
+        pins,
+        lost: BTreeSet::new(),
+        shadow,
+        left,
         lines: Lines::of(&mut ebpf),
+        selects: tables.selects.clone(),
+        network,
     };
     Ok((kernel, events))
+}
+
+/// A descriptor of each attached program, to attach it again with.
+fn attached(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<pins::Attached>, KernelError> {
+    let attached = HOOKS
+        .iter()
+        .zip(hooks)
+        .filter(|(_, hook)| hook.refused.is_none());
+    attached
+        .map(|(kind, _)| {
+            let refused = |detail: String| KernelError::Refused {
+                name: kind.shown.to_owned(),
+                detail,
+            };
+            let program = ebpf
+                .program(kind.program)
+                .ok_or_else(|| KernelError::Missing {
+                    name: kind.program.to_owned(),
+                })?;
+            let info = program.info().map_err(|error| refused(innermost(&error)))?;
+            let fd = program.fd().map_err(|error| refused(innermost(&error)))?;
+            let fd = fd.as_fd().try_clone_to_owned();
+            let fd = fd.map_err(|error| refused(error.to_string()))?;
+            Ok((kind, fd, info.id()))
+        })
+        .collect()
 }
 
 /// What loading needs to know of the kernel.
@@ -234,13 +304,20 @@ impl Host {
             })
     }
 
-    fn load_hooks(&self, ebpf: &mut Ebpf) -> Vec<Hook> {
-        let load = |kind: &hooks::HookKind| Hook {
-            name: kind.shown,
-            tier: kind.tier.name(),
-            refused: hooks::load(ebpf, kind, &self.layout, &self.btf).err(),
+    fn load_hooks(&self, ebpf: &mut Ebpf, tamper: bool) -> Vec<Hook> {
+        let mut load = |kind: &hooks::HookKind| {
+            let refused = if kind.tier == TierKind::Tamper && !tamper {
+                Some("not asked for: `[enforcement] tamper` is false".to_owned())
+            } else {
+                hooks::load(ebpf, kind, &self.layout, &self.btf).err()
+            };
+            Hook {
+                name: kind.shown,
+                tier: kind.tier.name(),
+                refused,
+            }
         };
-        HOOKS.iter().map(load).collect()
+        HOOKS.iter().map(&mut load).collect()
     }
 }
 
@@ -294,26 +371,40 @@ fn claim_abi(pins: &Path) -> Result<(), KernelError> {
 }
 
 /// Writes what guards; never takes a device away.
-pub(super) fn fill_devices(maps: &mut Maps, extra: &[DeviceRule]) -> Result<(), KernelError> {
-    let known = devices::rules(&host::read("/proc/devices")?);
-    for rule in known.iter().chain(extra) {
+pub(super) fn fill_devices(
+    maps: &mut Maps,
+    extra: &[DeviceRule],
+) -> Result<Vec<DeviceRule>, KernelError> {
+    let rules = device_rules(extra)?;
+    for rule in &rules {
         maps.devices
             .insert(Wire(rule.key()), Wire(rule.class), 0)
             .map_err(|error| failed(merestone_abi::maps::DEVICES, &error))?;
     }
-    Ok(())
+    Ok(rules)
 }
 
+fn device_rules(extra: &[DeviceRule]) -> Result<Vec<DeviceRule>, KernelError> {
+    // A kernel without misc devices has no such file, and no tun either.
+    let misc = fs::read_to_string("/proc/misc").unwrap_or_default();
+    let mut rules = devices::rules(&host::read("/proc/devices")?, &misc);
+    rules.extend_from_slice(extra);
+    Ok(rules)
+}
+
+/// True where others were there before.
 fn fill_tree_roots(
     maps: &mut Maps,
     hierarchy: &Path,
     roots: &[PathBuf],
-) -> Result<(), KernelError> {
+) -> Result<bool, KernelError> {
     let wanted: Vec<u64> = roots
         .iter()
         .filter_map(|root| cgroups::id(&hierarchy.join(root)))
         .collect();
     let before = reap::keys(merestone_abi::maps::TREE_ROOTS, maps.tree_roots.keys())?;
+    let is_same =
+        before.iter().all(|id| wanted.contains(id)) && wanted.iter().all(|id| before.contains(id));
     for id in before.iter().filter(|id| !wanted.contains(id)) {
         maps.tree_roots
             .remove(id)
@@ -324,7 +415,7 @@ fn fill_tree_roots(
             .insert(id, 1, 0)
             .map_err(|error| failed(merestone_abi::maps::TREE_ROOTS, &error))?;
     }
-    Ok(())
+    Ok(!is_same)
 }
 
 fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Vec<Program> {

@@ -14,17 +14,26 @@ mod coverage;
 mod devices;
 mod error;
 mod events;
+mod grants;
 mod hooks;
 mod host;
 mod layout;
+mod left;
+mod links;
 mod load;
 mod log;
 mod maps;
 mod names;
 mod object;
+mod pins;
+mod protocols;
 mod reap;
 mod scan;
+mod selects;
+mod standing;
 mod sys;
+mod tally;
+mod watch;
 mod wire;
 
 pub use boundary::{TablePrefix, Tables};
@@ -34,13 +43,18 @@ pub use devices::DeviceRule;
 pub use error::KernelError;
 pub use events::EventStream;
 pub use hooks::Hook;
+pub use left::Left;
 pub use load::{Limits, Options, Preflight, Program, probe, unload};
 pub use names::{LearnedAddress, TableName, TableResolver};
 pub use object::{object, object_sha256};
 pub use reap::RELEASE_AFTER;
+pub use selects::TableSelect;
+pub use standing::{Guard, OnLoss, guard};
+pub use watch::Finding;
 
 use maps::Maps;
-use merestone_abi::{Event, EventKind, Group, GroupCount, GroupId, Settings, Task};
+use merestone_abi::{Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::Wire;
@@ -57,8 +71,15 @@ pub struct Kernel {
     devices: Vec<DeviceRule>,
     release_after: Duration,
     rounds: reap::Rounds,
-    links: PathBuf,
+    pins: pins::Pins,
+    /// Hooks that were attached and are not.
+    lost: BTreeSet<&'static str>,
+    shadow: watch::Shadow,
+    left: Left,
     lines: log::Lines,
+    /// The live ones.
+    selects: Vec<TableSelect>,
+    network: Option<links::Links>,
 }
 
 impl Kernel {
@@ -71,7 +92,10 @@ impl Kernel {
     /// Makes a boundary live, as a whole. Blocks for a tenth of a second.
     /// Returns its generation.
     pub fn install(&mut self, tables: &Tables) -> Result<u32, KernelError> {
-        boundary::install(&mut self.maps, tables)
+        let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
+        self.selects.clone_from(&tables.selects);
+        self.shadow.installed(&self.maps, tables)?;
+        Ok(generation)
     }
 
     /// The live generation and the modes.
@@ -152,7 +176,15 @@ impl Kernel {
     /// To be called with every event: a new group's members get their entries.
     pub fn follow(&mut self, event: &Event) -> Result<(), KernelError> {
         if event.kind == EventKind::GUARD {
+            if let Some(network) = &self.network {
+                network.look();
+            }
             scan::follow(&mut self.maps, &self.hierarchy, event.group, event.tgid)?;
+            // The kernel has done so, where it sees cgroups being made.
+            if !self.selects.is_empty() {
+                let slot = self.settings()?.generation % merestone_abi::GENERATION_SLOTS;
+                selects::catch_up(&mut self.maps, &self.hierarchy, &self.selects, slot)?;
+            }
         }
         Ok(())
     }
@@ -163,25 +195,80 @@ impl Kernel {
     pub fn reap(&mut self, now: Instant) -> Result<Vec<GroupId>, KernelError> {
         self.lines.flush();
         self.check_attached();
-        reap::round(
+        let released = reap::round(
             &mut self.maps,
             &self.hierarchy,
             &mut self.rounds,
             now,
             self.release_after,
-        )
+        )?;
+        self.shadow.released(&released);
+        Ok(released)
     }
 
-    /// A hook whose pin is gone, or holds another program, is not claimed.
+    /// To be called every second: says that the agent lives, and looks whether
+    /// all is as it was left. What is not was put back, or is said not to be.
+    /// [`Attempt::BOUNDARY`] is for the caller to mend, by [`Kernel::install`].
+    pub fn watch(&mut self) -> Result<Vec<Finding>, KernelError> {
+        standing::beat(&mut self.maps)?;
+        let mut found = self.pins.watch();
+        if !found.is_empty() {
+            standing::protect(&mut self.maps, &self.pins, &self.programs)?;
+        }
+        self.check_attached();
+        found.extend(self.shadow.look(&mut self.maps)?);
+        if self.shadow.boundary_differs(&self.maps)? {
+            found.push(Finding {
+                attempt: Attempt::BOUNDARY,
+                target: "prefixes or rule sets of the live generation".to_owned(),
+                repaired: Err("not installed again yet".to_owned()),
+            });
+        }
+        Ok(found)
+    }
+
+    /// What was there before this start.
+    pub fn left(&self) -> &Left {
+        &self.left
+    }
+
+    /// Lets an operator through, until `glass.until_boot_ns` by the kernel's
+    /// clock, or no longer with the default.
+    pub fn set_glass(&mut self, glass: Glass) -> Result<(), KernelError> {
+        standing::set_glass(&mut self.maps, glass)?;
+        self.shadow.glass(glass);
+        Ok(())
+    }
+
+    /// Until when an operator is let through, and to what.
+    pub fn glass(&self) -> Result<Glass, KernelError> {
+        standing::glass(&self.maps)
+    }
+
+    /// A hook that does not run its program is not claimed, until it does again.
     fn check_attached(&mut self) {
         for (kind, hook) in hooks::HOOKS.iter().zip(&mut self.hooks) {
-            let program = self.programs.iter().find(|known| known.name == hook.name);
-            let Some(program) = program.filter(|_| hook.refused.is_none()) else {
+            if kind.tier == hooks::TierKind::Link {
+                if let Some(network) = &self.network {
+                    hook.refused = network.fault();
+                }
                 continue;
-            };
-            if let Err(detail) = hooks::still_attached(kind, &self.links, program.id) {
-                tracing::error!(hook = hook.name, detail, "a hook was detached");
-                hook.refused = Some(detail);
+            }
+            let is_lost = self.lost.contains(hook.name);
+            if hook.refused.is_some() && !is_lost {
+                continue;
+            }
+            match self.pins.runs(kind.program) {
+                Ok(()) if is_lost => {
+                    self.lost.remove(hook.name);
+                    hook.refused = None;
+                }
+                Ok(()) => {}
+                Err(detail) => {
+                    tracing::error!(hook = hook.name, detail, "a hook was detached");
+                    self.lost.insert(hook.name);
+                    hook.refused = Some(detail);
+                }
             }
         }
     }
@@ -189,12 +276,16 @@ impl Kernel {
     /// Lets a group go at once: the operator's explicit wish. Its processes
     /// keep their own entries.
     pub fn release_group(&mut self, group: GroupId) -> Result<(), KernelError> {
-        reap::release(&mut self.maps, group)
+        reap::release(&mut self.maps, group)?;
+        self.shadow.released(&[group]);
+        Ok(())
     }
 
     /// Reads `/proc/devices` again: a driver loaded since has a new major.
     pub fn refresh_devices(&mut self) -> Result<(), KernelError> {
-        load::fill_devices(&mut self.maps, &self.devices)
+        let rules = load::fill_devices(&mut self.maps, &self.devices)?;
+        self.shadow.devices(&rules);
+        Ok(())
     }
 
     /// Guards processes that hold a GPU and are not guarded yet, e.g. after

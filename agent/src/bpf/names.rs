@@ -6,15 +6,15 @@
 //! nor keeps one that is not. Nothing is learned here: that is the kernel's.
 
 use super::KernelError;
-use super::boundary::{Tables, generation_bytes};
+use super::boundary::Tables;
 use super::maps::{Maps, failed, is_absent};
 use super::wire::Wire;
 use crate::clock;
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use merestone_abi::{
-    Event, EventKind, LEARNED_SLOTS, Learned, LearnedKey, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
-    PREFIX_HEADER_BITS, Prefix, Reason, Resolver, maps,
+    Event, EventKind, GENERATION_SLOTS, LEARNED_SLOTS, MAX_RULE_SETS, Learned, LearnedKey, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
+    PREFIX_HEADER_BITS, Reason, Resolver, ResolverPrefix, maps,
 };
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -62,8 +62,8 @@ pub(super) fn write(
     maps: &mut Maps,
     tables: &Tables,
     generation: u32,
-    base: u32,
 ) -> Result<(), KernelError> {
+    let base = generation % GENERATION_SLOTS * MAX_RULE_SETS;
     let generation = generation_bytes(generation);
     for name in &tables.names {
         let data = NamePrefix {
@@ -77,7 +77,7 @@ pub(super) fn write(
             .map_err(|error| failed(maps::NAMES, &error))?;
     }
     for resolver in &tables.resolvers {
-        let data = Prefix {
+        let data = ResolverPrefix {
             generation,
             boundary: resolver.boundary.to_be_bytes(),
             address: resolver.address,
@@ -250,4 +250,10 @@ fn gone(map: &'static str, result: Result<(), MapError>) -> Result<(), KernelErr
         Err(error) if !is_absent(&error) => Err(failed(map, &error)),
         _ => Ok(()),
     }
+}
+
+/// The generation as the keys have it.
+fn generation_bytes(generation: u32) -> [u8; 2] {
+    let [_, _, high, low] = generation.to_be_bytes();
+    [high, low]
 }

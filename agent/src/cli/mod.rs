@@ -9,12 +9,14 @@ mod check;
 mod enroll;
 mod exit;
 mod flows;
+mod grant;
 mod guarded;
 mod man;
 mod output;
 mod policy;
 mod report;
 mod run;
+mod sign;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -121,6 +123,12 @@ enum Command {
     /// Prepare what a verifier needs to know of this host
     #[command(subcommand, arg_required_else_help = true)]
     Enroll(enroll::Command),
+    /// Apply, list and revoke signed grants
+    #[command(subcommand, arg_required_else_help = true)]
+    Grant(grant::Command),
+    /// Sign boundaries, grants and break-glass tokens with an authority's key
+    #[command(subcommand, arg_required_else_help = true)]
+    Sign(sign::Command),
     /// Remove every program and map: guarded groups are no longer held
     Unload(unload::Args),
     /// Print completions for a shell
@@ -171,6 +179,8 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Policy(command) => policy::execute(&globals, command),
         Command::Report(args) => report::execute(&globals, &args),
         Command::Enroll(command) => enroll::execute(&globals, command),
+        Command::Grant(command) => grant::execute(&globals, command),
+        Command::Sign(command) => sign::execute(command),
         Command::Unload(args) => unload::execute(&globals, &args),
         Command::Completions { shell } => man::completions(shell, Cli::command()),
         Command::Man { dir } => man::pages(dir.as_deref(), Cli::command()),

@@ -17,6 +17,7 @@ mod tests;
 pub use fault::{Fault, Faults, Origin};
 pub use layers::Override;
 
+use crate::geo;
 use crate::policy::Mode;
 use document::Text;
 use layers::{Layers, Raw};
@@ -58,6 +59,10 @@ pub struct Config {
     pub tpm: Tpm,
     /// Epochs and quotes.
     pub evidence: Evidence,
+    /// Databases of countries and operators.
+    pub geo: geo::Files,
+    /// Who signs boundaries and grants.
+    pub policy: Policy,
     /// Where the operator says this host is.
     pub site: Site,
     /// Where events go.
@@ -135,6 +140,14 @@ pub struct Evidence {
     pub heartbeat: Duration,
     /// The PCR the epochs are extended into.
     pub chain_pcr: u8,
+}
+
+/// `[policy]`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Policy {
+    /// Public keys: paths of PEM files, or `ed25519:BASE64`. Where there is
+    /// one, a boundary must be signed.
+    pub signers: Vec<String>,
 }
 
 /// `[site]`: statements of the operator (L0), not measurements.
@@ -220,6 +233,15 @@ impl Config {
                     .parsed("tpm.ak_handle", None, |text| read::handle(text).map(Some)),
             },
             evidence: evidence(reader),
+            geo: geo::Files {
+                country: reader.path("geo.country_db"),
+                asn: reader.path("geo.asn_db"),
+            },
+            policy: Policy {
+                signers: reader
+                    .list("policy.signers", read::signer)
+                    .unwrap_or_default(),
+            },
             site: Site {
                 region: reader.text("site.region").map(|(text, _)| text),
                 country: reader.parsed("site.country", None, read::country),

@@ -232,6 +232,15 @@ pub(super) fn node(text: &str) -> Result<String, String> {
     }
 }
 
+/// A signer's public key; read and checked when it is used.
+pub(super) fn signer(text: &str) -> Result<String, String> {
+    if text.starts_with('/') || text.starts_with("ed25519:") {
+        Ok(text.to_owned())
+    } else {
+        Err("the path of a PEM file, or \"ed25519:BASE64\"".into())
+    }
+}
+
 /// A country.
 pub(super) fn country(text: &str) -> Result<Option<String>, String> {
     let fits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());

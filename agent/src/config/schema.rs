@@ -78,6 +78,9 @@ pub(super) const KEYS: &[Key] = &[
     key("evidence.epoch", Kind::Text),
     key("evidence.heartbeat", Kind::Text),
     key("evidence.chain_pcr", Kind::Integer),
+    key("geo.country_db", Kind::Text),
+    key("geo.asn_db", Kind::Text),
+    key("policy.signers", Kind::List),
     key("site.region", Kind::Text),
     key("site.country", Kind::Text),
     key("site.facility", Kind::Text),
@@ -85,9 +88,6 @@ pub(super) const KEYS: &[Key] = &[
     key("events.format", Kind::Text),
     later("events.syslog", Kind::Text, "events to syslog"),
     later("events.webhook", Kind::Text, "events to a webhook"),
-    later("geo.country_db", Kind::Text, "destinations by country"),
-    later("geo.asn_db", Kind::Text, "destinations by network operator"),
-    later("policy.signers", Kind::List, "signed boundaries"),
 ];
 
 /// The tables, for telling an unknown table from an unknown key.

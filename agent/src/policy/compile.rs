@@ -16,38 +16,82 @@
 //! kernel. An IPv6 network that spans `::ffff:0:0/96` says nothing about IPv4,
 //! so that range then gets an empty set of its own.
 
-use super::entries::{bytes, covers, entries, loopback};
+use super::entries::{bytes, common, covers, entries, loopback};
+use super::load::Database;
 use super::network::{MAPPED_BITS, Network};
-use super::{Action, Boundary, LOOPBACK_RULE, Mode, Rule};
+use super::select::{self, Selector};
+use super::{Action, Boundary, LAST_RULE, LOOPBACK_RULE, Mode, Rule};
 use crate::config::fault::{Faults, Origin};
-use merestone_abi::{
-    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, RULE_ENTRIES, RuleEntry, RuleSet,
-};
+use merestone_abi::{MAX_PREFIXES, MAX_RULE_SETS, MAX_SELECTORS, RULE_ENTRIES, RuleEntry, RuleSet};
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// A boundary as the kernel takes it.
+/// A boundary as the kernel takes it, with those it selects.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The boundary's name.
     pub name: String,
-    /// SHA-256 of the file's bytes.
+    /// SHA-256 of the file's bytes; where it selects others, of its digest and
+    /// theirs (see [`Part`]).
     pub digest: [u8; 32],
     /// A denial is reported and let pass.
     pub audit: bool,
-    /// The prefixes, sorted by address and then by length; none twice.
+    /// What becomes of those who ask a deputy, as the kernel reads it.
+    pub deputies: u8,
+    /// The prefixes, sorted by boundary, address and length; none twice.
     pub prefixes: Vec<CompiledPrefix>,
-    /// The rule sets they point at; none twice.
+    /// The rule sets they point at; none twice in one boundary.
     pub sets: Vec<RuleSet>,
     /// The file, for those who explain a verdict.
     pub path: PathBuf,
-    /// What is known of each rule; rule `n` is at `n - 1`.
+    /// What is known of each rule; rule `n` is at `n - 1`. Those of selected
+    /// boundaries are numbered on.
     pub rules: Vec<RuleNote>,
+    /// The boundaries by number: the file itself, then those it selects.
+    pub parts: Vec<Part>,
+    /// Which groups the others judge.
+    pub selects: Vec<CompiledSelect>,
+    /// The databases it was compiled with.
+    pub databases: Vec<Database>,
+}
+
+/// One file of a boundary.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Part {
+    /// The name by which it is selected; empty for the first, which judges
+    /// all others.
+    pub stem: String,
+    /// Its own name.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes.
+    pub digest: [u8; 32],
+    /// Its version.
+    pub version: Option<u64>,
+    /// Who signed it: the SHA-256 of the key.
+    pub signer: Option<[u8; 32]>,
+    /// How many rules it has.
+    pub rules: usize,
+}
+
+/// One `[[select]]`, with the number of its boundary.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CompiledSelect {
+    /// What it matches.
+    pub selector: Selector,
+    /// Index into [`Compiled::parts`], never 0.
+    pub boundary: u16,
+    /// The line it stands on.
+    pub line: usize,
 }
 
 /// One prefix.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct CompiledPrefix {
+    /// The boundary it belongs to: an index into [`Compiled::parts`].
+    pub boundary: u16,
     /// The network address, IPv4 in mapped form.
     pub address: [u8; 16],
     /// Leading bits that must match, 0 to 128.
@@ -63,6 +107,10 @@ pub struct RuleNote {
     pub number: u16,
     /// What it does.
     pub action: Action,
+    /// It only reports.
+    pub audit: bool,
+    /// The file it stands in.
+    pub path: PathBuf,
     /// The line its table begins on.
     pub line: usize,
     /// The operator's own words.
@@ -75,18 +123,188 @@ impl Compiled {
     pub fn rule(&self, number: u16) -> Option<&RuleNote> {
         self.rules.get(usize::from(number).checked_sub(1)?)
     }
+
+    /// What is to be known beside name and digest: versions, signers, selected
+    /// files, databases. Nothing where there is nothing of it.
+    #[must_use]
+    pub fn detail(&self) -> Option<String> {
+        let mut lines = Vec::new();
+        for part in &self.parts {
+            let mut words = Vec::new();
+            if !part.stem.is_empty() {
+                words.push(format!(
+                    "{:?} sha256 {}",
+                    part.stem,
+                    hex::encode(part.digest)
+                ));
+            }
+            words.extend(part.version.map(|version| format!("version {version}")));
+            words.extend(
+                part.signer
+                    .map(|signer| format!("signed by {}", hex::encode(signer))),
+            );
+            if !words.is_empty() {
+                lines.push(words.join(" "));
+            }
+        }
+        for database in &self.databases {
+            let digest = hex::encode(database.sha256);
+            lines.push(format!("{} database sha256 {digest}", database.kind.word()));
+        }
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
+    /// The `[[select]]` that counts for a cgroup, if any does.
+    #[must_use]
+    pub fn select(&self, cgroup: &str) -> Option<&CompiledSelect> {
+        select::deepest(cgroup, &self.selects, |one| &one.selector)
+    }
 }
 
-/// Compiles a boundary, or says which lines ask for more than the kernel holds.
+/// Compiles a boundary that selects no other.
 pub fn compile(boundary: &Boundary) -> Result<Compiled, Faults> {
-    let mut rules = boundary.rules.clone();
-    rules.push(loopback());
-    let mut sweep = Sweep::new(boundary, &rules);
-    let (four, six) = placed(&rules);
-    sweep.family(&six);
-    sweep.fence(&four, &six);
-    sweep.family(&four);
-    sweep.finish()
+    compile_all(std::slice::from_ref(boundary))
+}
+
+/// Compiles a boundary and those it selects, in the order in which it names
+/// them first; or says which lines ask for more than the kernel holds.
+pub fn compile_all(boundaries: &[Boundary]) -> Result<Compiled, Faults> {
+    let mut whole = Whole::default();
+    for (number, boundary) in (0..=u16::MAX).zip(boundaries) {
+        let stem = match number {
+            0 => String::new(),
+            _ => super::stem(&boundary.path),
+        };
+        let base = whole.rules.len();
+        let mut rules = boundary.rules.clone();
+        for (rule, number) in rules.iter_mut().zip(base + 1..) {
+            rule.number = u16::try_from(number).unwrap_or(LAST_RULE);
+        }
+        whole
+            .rules
+            .extend(rules.iter().map(|rule| note(rule, &boundary.path)));
+        whole.parts.push(Part {
+            stem,
+            name: boundary.name.clone(),
+            path: boundary.path.clone(),
+            digest: boundary.digest,
+            version: boundary.version,
+            signer: None,
+            rules: rules.len(),
+        });
+        rules.push(loopback());
+        let mut sweep = Sweep::new(boundary, number, &rules);
+        let (four, six) = placed(&rules);
+        sweep.family(&six);
+        sweep.fence(&four, &six);
+        sweep.family(&four);
+        sweep.finish(&mut whole);
+    }
+    whole.finish(boundaries)
+}
+
+/// What the boundaries give together.
+#[derive(Default)]
+struct Whole {
+    prefixes: Vec<CompiledPrefix>,
+    sets: Vec<RuleSet>,
+    rules: Vec<RuleNote>,
+    parts: Vec<Part>,
+    faults: Faults,
+}
+
+impl Whole {
+    fn finish(mut self, boundaries: &[Boundary]) -> Result<Compiled, Faults> {
+        let Some(main) = boundaries.first() else {
+            return Err(self.faults);
+        };
+        let limits = [
+            (
+                self.prefixes.len(),
+                MAX_PREFIXES as usize,
+                "networks",
+                "join neighbouring networks",
+            ),
+            (
+                self.sets.len(),
+                MAX_RULE_SETS as usize,
+                "ways to overlap in all boundaries",
+                "give networks with the same ports and protocols one rule",
+            ),
+            (
+                self.rules.len(),
+                usize::from(LAST_RULE),
+                "rules in all boundaries",
+                "put networks with the same ports into one rule",
+            ),
+        ];
+        if self.faults.is_empty() {
+            for (got, most, what, hint) in limits {
+                if got > most {
+                    let message = format!("{got} {what}, and the kernel holds {most}");
+                    let path = main.path.clone();
+                    self.faults.push(Origin::Whole { path }, message, hint);
+                }
+            }
+        }
+        let number = |stem: &str| {
+            let mut parts = (0..=u16::MAX).zip(&self.parts);
+            parts.find_map(|(number, part)| (part.stem == stem && number > 0).then_some(number))
+        };
+        let mut selects = Vec::new();
+        for select in &main.selects {
+            match number(&select.boundary) {
+                Some(boundary) => selects.push(CompiledSelect {
+                    selector: select.selector.clone(),
+                    boundary,
+                    line: select.line,
+                }),
+                None => self.faults.push(
+                    select.origin.clone(),
+                    format!("the boundary {:?} was not read", select.boundary),
+                    "",
+                ),
+            }
+        }
+        if selects.len() > MAX_SELECTORS as usize {
+            let message = format!(
+                "{} selects, and the kernel holds {MAX_SELECTORS}",
+                selects.len()
+            );
+            let path = main.path.clone();
+            self.faults.push(Origin::Whole { path }, message, "");
+        }
+        let digest = match self.parts.as_slice() {
+            [one] => one.digest,
+            parts => together(parts),
+        };
+        self.faults.into_result(Compiled {
+            name: main.name.clone(),
+            digest,
+            audit: main.mode == Mode::Audit,
+            deputies: main.deputies.bits(),
+            prefixes: self.prefixes,
+            sets: self.sets,
+            path: main.path.clone(),
+            rules: self.rules,
+            parts: self.parts,
+            selects,
+            databases: Vec::new(),
+        })
+    }
+}
+
+/// One digest over several files: of the lines that `sha256sum` would print
+/// for them under the names by which they are selected.
+fn together(parts: &[Part]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(hex::encode(part.digest));
+        hash.update("  ");
+        hash.update(&part.stem);
+        hash.update("\n");
+    }
+    hash.finalize().into()
 }
 
 /// A network and the index of a rule that names it.
@@ -118,6 +336,7 @@ struct Chain {
 
 struct Sweep<'b> {
     boundary: &'b Boundary,
+    number: u16,
     rules: &'b [Rule],
     entries: Vec<Vec<RuleEntry>>,
     chains: Vec<Chain>,
@@ -132,9 +351,10 @@ struct Sweep<'b> {
 }
 
 impl<'b> Sweep<'b> {
-    fn new(boundary: &'b Boundary, rules: &'b [Rule]) -> Self {
+    fn new(boundary: &'b Boundary, number: u16, rules: &'b [Rule]) -> Self {
         let mut this = Self {
             boundary,
+            number,
             rules,
             entries: rules.iter().map(entries).collect(),
             chains: Vec::new(),
@@ -193,7 +413,12 @@ impl<'b> Sweep<'b> {
 
     fn prefix(&mut self, network: Network, set: u32) {
         let Network { address, bits } = network;
-        self.prefixes.push(CompiledPrefix { address, bits, set });
+        self.prefixes.push(CompiledPrefix {
+            boundary: self.number,
+            address,
+            bits,
+            set,
+        });
     }
 
     fn set_of(&self, chain: ChainId) -> u32 {
@@ -229,17 +454,36 @@ impl<'b> Sweep<'b> {
             .iter()
             .filter_map(|(depth, index)| {
                 let rule = self.rules.get(*index)?;
-                let key = (rule.action, std::cmp::Reverse(*depth), rule.number);
+                let is_trial = rule.audit && rule.action == Action::Deny;
+                let key = (
+                    rule.action,
+                    is_trial,
+                    std::cmp::Reverse(*depth),
+                    rule.number,
+                );
                 Some((key, self.entries.get(*index)?))
             })
             .collect();
         order.sort_unstable_by_key(|(key, _)| *key);
+        let of = |action: Action, is_trial: bool| {
+            order
+                .iter()
+                .filter(move |((own, trial, _, _), _)| *own == action && *trial == is_trial)
+                .flat_map(|(_, entries)| entries.iter().copied())
+        };
+        // A deny on trial reports what an allow would let pass, and only that.
+        let trials = of(Action::Deny, true).flat_map(|trial| {
+            of(Action::Allow, false).filter_map(move |allow| common(trial, allow))
+        });
         let mut flat: Vec<RuleEntry> = Vec::new();
-        for entry in order.into_iter().flat_map(|(_, entries)| entries) {
+        for entry in of(Action::Deny, false)
+            .chain(trials)
+            .chain(of(Action::Allow, false))
+        {
             // Past what fits only the count matters.
             let full = flat.len() > RULE_ENTRIES;
-            if full || !flat.iter().any(|earlier| covers(*earlier, *entry)) {
-                flat.push(*entry);
+            if full || !flat.iter().any(|earlier| covers(*earlier, entry)) {
+                flat.push(entry);
             }
         }
         flat
@@ -312,7 +556,7 @@ impl<'b> Sweep<'b> {
         named.join(", ")
     }
 
-    fn finish(mut self) -> Result<Compiled, Faults> {
+    fn finish(mut self, whole: &mut Whole) {
         self.prefixes.sort_unstable();
         if self.sets.len() > MAX_RULE_SETS as usize {
             let past = self
@@ -336,53 +580,36 @@ impl<'b> Sweep<'b> {
                 "give networks with the same ports and protocols one rule",
             );
         }
-        let most = (MAX_PREFIXES / GENERATION_SLOTS) as usize;
-        if self.prefixes.len() > most {
-            let message = format!(
-                "{} networks, and the kernel holds {most}",
-                self.prefixes.len()
-            );
-            let place = Origin::Whole {
-                path: self.boundary.path.clone(),
-            };
-            self.faults
-                .push(place, message, "join neighbouring networks");
+        let base = u32::try_from(whole.sets.len()).unwrap_or(NO_SET);
+        for prefix in &mut self.prefixes {
+            prefix.set = prefix.set.saturating_add(base);
         }
-        let Boundary {
-            path,
-            name,
-            digest,
-            mode,
-            rules,
-        } = self.boundary;
-        self.faults.into_result(Compiled {
-            name: name.clone(),
-            digest: *digest,
-            audit: *mode == Mode::Audit,
-            prefixes: self.prefixes,
-            sets: self.sets,
-            path: path.clone(),
-            rules: rules.iter().map(note).collect(),
-        })
+        whole.prefixes.append(&mut self.prefixes);
+        whole.sets.append(&mut self.sets);
+        whole.faults.append(self.faults);
     }
 }
 
 /// The set of the chain without rules: there is none.
 const NO_SET: u32 = u32::MAX;
 
-fn note(rule: &Rule) -> RuleNote {
+fn note(rule: &Rule, path: &Path) -> RuleNote {
     let Rule {
         number,
         action,
         line,
+        audit,
         comment,
         networks: _,
+        geo: _,
         ports: _,
         protocols: _,
     } = rule;
     RuleNote {
         number: *number,
         action: *action,
+        audit: *audit,
+        path: path.to_owned(),
         line: *line,
         comment: comment.clone(),
     }

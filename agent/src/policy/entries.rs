@@ -14,6 +14,8 @@ pub(super) fn loopback() -> Rule {
         action: Action::Allow,
         line: 0,
         networks: vec![four, six],
+        geo: Vec::new(),
+        audit: false,
         ports: None,
         protocols: None,
         comment: None,
@@ -36,6 +38,7 @@ pub(super) fn entries(rule: &Rule) -> Vec<RuleEntry> {
             .collect(),
     };
     let action = match rule.action {
+        _ if rule.audit => Verdict::AUDIT.0,
         Action::Allow => Verdict::ALLOW.0,
         Action::Deny => Verdict::DENY.0,
     };
@@ -58,6 +61,24 @@ pub(super) fn covers(earlier: RuleEntry, later: RuleEntry) -> bool {
     (earlier.protocol == protocol::ANY || earlier.protocol == later.protocol)
         && earlier.port_low <= later.port_low
         && earlier.port_high >= later.port_high
+}
+
+/// What both match, as the trial reports it.
+pub(super) fn common(trial: RuleEntry, allow: RuleEntry) -> Option<RuleEntry> {
+    let protocol = match (trial.protocol, allow.protocol) {
+        (one, protocol::ANY) => one,
+        (protocol::ANY, other) => other,
+        (one, other) if one == other => one,
+        _ => return None,
+    };
+    let port_low = trial.port_low.max(allow.port_low);
+    let port_high = trial.port_high.min(allow.port_high);
+    (port_low <= port_high).then_some(RuleEntry {
+        port_low,
+        port_high,
+        protocol,
+        ..trial
+    })
 }
 
 pub(super) fn bytes(entry: RuleEntry) -> [u8; 8] {

@@ -104,6 +104,7 @@ impl Explanation {
             address: inner.to_string(),
             verdict: verdict(&judge(
                 compiled,
+                0,
                 mapped(inner.into()),
                 protocol,
                 port,

@@ -12,7 +12,8 @@ use std::net::Ipv4Addr;
 /// What the kernel would do, and why.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Decision {
-    /// Allow or deny; audit is the boundary's mode and not decided here.
+    /// Allow, deny, or audit where a rule only reports; the boundary's own
+    /// mode is not decided here.
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
@@ -40,12 +41,13 @@ fn matches(entry: RuleEntry, protocol: u8, port: u16, fragment: bool) -> bool {
 #[must_use]
 pub fn judge(
     compiled: &Compiled,
+    boundary: u16,
     address: [u8; 16],
     protocol: u8,
     port: u16,
     fragment: bool,
 ) -> Decision {
-    let prefix = longest(&compiled.prefixes, address);
+    let prefix = longest(&compiled.prefixes, boundary, address);
     let entry = prefix
         .and_then(|prefix| compiled.sets.get(prefix.set as usize))
         .and_then(|set| {
@@ -58,6 +60,9 @@ pub fn judge(
         Some(entry) if entry.action == Verdict::ALLOW.0 => {
             (Verdict::ALLOW, Reason::RULE, entry.rule)
         }
+        Some(entry) if entry.action == Verdict::AUDIT.0 => {
+            (Verdict::AUDIT, Reason::RULE, entry.rule)
+        }
         Some(entry) => (Verdict::DENY, Reason::RULE, entry.rule),
         None => (Verdict::DENY, Reason::NO_RULE, 0),
     };
@@ -69,8 +74,8 @@ pub fn judge(
     }
 }
 
-/// Judges an address and the IPv4 address inside it, if it embeds one: both
-/// must be allowed.
+/// Judges an address and the IPv4 address inside it, if it embeds one, by the
+/// default boundary: both must be allowed.
 #[must_use]
 pub fn lookup(
     compiled: &Compiled,
@@ -79,20 +84,35 @@ pub fn lookup(
     port: u16,
     fragment: bool,
 ) -> Decision {
-    let outer = judge(compiled, address, protocol, port, fragment);
+    lookup_in(compiled, 0, address, protocol, port, fragment)
+}
+
+/// The same by the boundary of that number.
+#[must_use]
+pub fn lookup_in(
+    compiled: &Compiled,
+    boundary: u16,
+    address: [u8; 16],
+    protocol: u8,
+    port: u16,
+    fragment: bool,
+) -> Decision {
+    let outer = judge(compiled, boundary, address, protocol, port, fragment);
     let Some(inner) = embedded(address) else {
         return outer;
     };
-    if outer.verdict != Verdict::ALLOW {
+    if outer.verdict == Verdict::DENY {
         return outer;
     }
-    let inner = judge(compiled, mapped(inner.into()), protocol, port, fragment);
-    if inner.verdict == Verdict::ALLOW {
-        return outer;
-    }
-    Decision {
-        reason: Reason::EMBEDDED,
-        ..inner
+    let inner = mapped(inner.into());
+    let inner = judge(compiled, boundary, inner, protocol, port, fragment);
+    match inner.verdict {
+        Verdict::DENY => Decision {
+            reason: Reason::EMBEDDED,
+            ..inner
+        },
+        Verdict::AUDIT if outer.verdict == Verdict::ALLOW => inner,
+        _ => outer,
     }
 }
 
@@ -108,12 +128,18 @@ pub fn embedded(address: [u8; 16]) -> Option<Ipv4Addr> {
 }
 
 /// The longest prefix that matches: what the kernel's trie answers.
-fn longest(prefixes: &[CompiledPrefix], address: [u8; 16]) -> Option<CompiledPrefix> {
+fn longest(
+    prefixes: &[CompiledPrefix],
+    boundary: u16,
+    address: [u8; 16],
+) -> Option<CompiledPrefix> {
     (0..=128).rev().find_map(|bits| {
         let network = Network::of(address, bits);
-        let key = (network.address, bits);
+        let key = (boundary, network.address, bits);
         prefixes
-            .binary_search_by_key(&key, |prefix| (prefix.address, prefix.bits))
+            .binary_search_by_key(&key, |prefix| {
+                (prefix.boundary, prefix.address, prefix.bits)
+            })
             .ok()
             .and_then(|at| prefixes.get(at).copied())
     })

@@ -11,31 +11,42 @@
 mod compile;
 mod entries;
 mod explain;
+mod load;
 mod lookup;
 mod network;
 mod parse;
+mod places;
 #[cfg(test)]
 mod property;
+mod select;
 mod target;
 #[cfg(test)]
 mod tests;
+mod versions;
+mod words;
 
-pub use compile::{Compiled, CompiledPrefix, RuleNote, compile};
+pub use compile::{Compiled, CompiledPrefix, CompiledSelect, Part, RuleNote, compile, compile_all};
 pub use explain::{Explanation, ProcessAnswer};
-pub use lookup::{Decision, embedded, judge, lookup};
+pub use load::{Database, Sources, load, load_with};
+pub use lookup::{Decision, embedded, judge, lookup, lookup_in};
 pub use network::{Network, mapped, unmapped};
 pub use parse::parse;
+pub(crate) use select::deepest;
+pub use select::{Select, Selector};
 pub use target::{Target, TargetError};
+pub use versions::Versions;
+pub(crate) use versions::replace;
 
 pub use merestone_abi::LOOPBACK_RULE;
 
-use crate::config::fault::{self, Faults};
+use crate::config::fault::{self, Faults, Origin};
+use crate::geo::Code;
 use std::path::{Path, PathBuf};
 
 /// The highest number a rule of a file can have.
 pub const LAST_RULE: u16 = LOOPBACK_RULE - 1;
 /// Larger files are refused before they are parsed.
-const LIMIT_BYTES: u64 = 64 << 20;
+pub(crate) const LIMIT_BYTES: u64 = 64 << 20;
 
 /// What a denial does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -98,7 +109,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         match word {
             "tcp" => Some(Self::Tcp),
             "udp" => Some(Self::Udp),
@@ -137,14 +148,56 @@ pub struct Rule {
     pub action: Action,
     /// The line its table begins on.
     pub line: usize,
-    /// The destinations.
+    /// The destinations; with what [`Boundary::place`] has added.
     pub networks: Vec<Network>,
+    /// Destinations by country and by operator.
+    pub geo: Vec<Place>,
     /// The ports; `None` for any port and for protocols without ports.
     pub ports: Option<Vec<PortRange>>,
     /// The protocols; `None` for all.
     pub protocols: Option<Vec<Protocol>>,
+    /// What it matches is reported. An allow lets it pass as ever; a deny
+    /// holds nothing that would pass without it.
+    pub audit: bool,
     /// The operator's own words.
     pub comment: Option<String>,
+}
+
+/// A country or an operator in a rule, and where it stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// Which.
+    pub code: Code,
+    /// Where in the file.
+    pub origin: Origin,
+}
+
+/// `[deputies]`: what becomes of a guarded process that asks somebody outside
+/// its group on this host.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Deputies {
+    /// Listeners on loopback are refused, not only reported.
+    pub deny_loopback: bool,
+    /// Unix sockets are refused, not only reported.
+    pub deny_unix: bool,
+}
+
+impl Deputies {
+    /// As the kernel reads it.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        let loopback = if self.deny_loopback {
+            merestone_abi::Deputies::DENY_LOOPBACK
+        } else {
+            0
+        };
+        let unix = if self.deny_unix {
+            merestone_abi::Deputies::DENY_UNIX
+        } else {
+            0
+        };
+        loopback | unix
+    }
 }
 
 /// A boundary file that holds no fault.
@@ -156,8 +209,14 @@ pub struct Boundary {
     pub name: String,
     /// SHA-256 of the file's bytes.
     pub digest: [u8; 32],
+    /// Its place in the order of its versions, where it says so.
+    pub version: Option<u64>,
     /// What a denial does.
     pub mode: Mode,
+    /// What becomes of those who ask a deputy.
+    pub deputies: Deputies,
+    /// Groups that another boundary judges.
+    pub selects: Vec<Select>,
     /// The rules in file order; rule `n` is at `n - 1`.
     pub rules: Vec<Rule>,
 }
@@ -169,7 +228,8 @@ impl Boundary {
     }
 }
 
-/// Reads, parses and compiles `path`.
-pub fn load(path: &Path) -> Result<Compiled, Faults> {
-    compile(&Boundary::load(path)?)
+/// A file's name without `.toml`.
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
 }

@@ -64,7 +64,7 @@ impl Network {
     }
 
     /// Reads `address/bits`; the error is what is wrong, and what to write.
-    pub(super) fn parse(text: &str) -> Result<Self, (String, String)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, (String, String)> {
         let Some((address, length)) = text.split_once('/') else {
             return Err(match text.parse::<IpAddr>() {
                 Ok(IpAddr::V4(v4)) => (

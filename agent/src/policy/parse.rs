@@ -5,7 +5,7 @@
 //! only to refuse them by name: half a boundary is no boundary.
 
 use super::network::Network;
-use super::{Action, Boundary, LAST_RULE, Mode, PortRange, Protocol, Rule};
+use super::{Action, Boundary, Deputies, LAST_RULE, Mode, PortRange, Protocol, Rule};
 use crate::config::document::{self, Text, Value};
 use crate::config::fault::Faults;
 use sha2::{Digest as _, Sha256};
@@ -13,14 +13,26 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 /// Keys at the top, and those of a rule and of `[mode]`.
-const TOP: &[&str] = &["name", "allow", "deny", "mode"];
-const RULE: &[&str] = &["cidr", "ports", "protocols", "comment"];
+const TOP: &[&str] = &[
+    "name", "version", "allow", "deny", "mode", "deputies", "select",
+];
+const RULE: &[&str] = &[
+    "cidr",
+    "country",
+    "asn",
+    "ports",
+    "protocols",
+    "mode",
+    "comment",
+];
 const MODE: &[&str] = &["default"];
+/// The keys of a rule that name destinations.
+const DESTINATIONS: &[&str] = &["cidr", "country", "asn"];
 /// Words of the language that this version does not honour.
-const TOP_LATER: &[&str] = &["select", "grant"];
-const RULE_LATER: &[&str] = &["country", "asn", "name", "mode"];
+const TOP_LATER: &[&str] = &["grant"];
+const RULE_LATER: &[&str] = &["name"];
 
-const REFUSED: &str =
+pub(super) const REFUSED: &str =
     "not supported by this version: the boundary is refused rather than half applied";
 
 /// Parses a boundary; `path` is for messages.
@@ -38,11 +50,11 @@ pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Boundary, Faults> {
     parser.faults.into_result(boundary)
 }
 
-struct Parser<'t> {
-    text: &'t Text,
+pub(super) struct Parser<'t> {
+    pub(super) text: &'t Text,
     /// The syntax is whole, so what is missing is missing.
-    sound: bool,
-    faults: Faults,
+    pub(super) sound: bool,
+    pub(super) faults: Faults,
 }
 
 impl Parser<'_> {
@@ -61,6 +73,13 @@ impl Parser<'_> {
                 other => self.wrong("mode", "a table", other, value, "write [mode]"),
             }
         }
+        let version = table.get("version").and_then(|value| self.version(value));
+        let deputies = table
+            .get("deputies")
+            .map_or_else(Deputies::default, |value| self.deputies(value));
+        let selects = table
+            .get("select")
+            .map_or_else(Vec::new, |value| self.selects(value));
         let mut rules = Vec::new();
         for (key, action) in [("allow", Action::Allow), ("deny", Action::Deny)] {
             let Some(value) = table.get(key) else {
@@ -94,13 +113,22 @@ impl Parser<'_> {
             path: path.to_owned(),
             name: name.unwrap_or_default(),
             digest,
+            version,
             mode,
+            deputies,
+            selects,
             rules: numbered.collect(),
         }
     }
 
     /// Refuses unknown keys, and later ones by name.
-    fn keys(&mut self, table: &DeTable<'_>, whose: &str, known: &[&str], later: &[&str]) {
+    pub(super) fn keys(
+        &mut self,
+        table: &DeTable<'_>,
+        whose: &str,
+        known: &[&str],
+        later: &[&str],
+    ) {
         for (key, _) in table {
             let word: &str = key.get_ref();
             let place = self.text.place(key);
@@ -118,7 +146,7 @@ impl Parser<'_> {
         }
     }
 
-    fn wrong(
+    pub(super) fn wrong(
         &mut self,
         what: &str,
         expected: &str,
@@ -153,11 +181,16 @@ impl Parser<'_> {
         let Some(value) = table.get("default") else {
             return Mode::Enforce;
         };
-        let Some(word) = document::string(self.text, "`default`", value, &mut self.faults) else {
+        self.word_mode("default", value)
+    }
+
+    fn word_mode(&mut self, key: &str, value: &Value<'_>) -> Mode {
+        let label = format!("`{key}`");
+        let Some(word) = document::string(self.text, &label, value, &mut self.faults) else {
             return Mode::Enforce;
         };
         Mode::from_word(word).unwrap_or_else(|hint| {
-            let message = format!("`default` cannot be {word:?}");
+            let message = format!("{label} cannot be {word:?}");
             self.faults.push(self.text.place(value), message, hint);
             Mode::Enforce
         })
@@ -173,15 +206,27 @@ impl Parser<'_> {
         };
         self.keys(table, &format!(" in [[{key}]]"), RULE, RULE_LATER);
         let mut networks = Vec::new();
-        match table.get("cidr") {
-            Some(value) => networks = self.networks(value),
-            None if !self.sound || RULE_LATER.iter().any(|word| table.contains_key(*word)) => {}
-            None => self.faults.push(
+        if let Some(value) = table.get("cidr") {
+            networks = self.networks(value);
+        }
+        let mut geo = Vec::new();
+        if let Some(value) = table.get("country") {
+            self.countries(value, &mut geo);
+        }
+        if let Some(value) = table.get("asn") {
+            self.asns(value, &mut geo);
+        }
+        let names_one = |words: &[&str]| words.iter().any(|word| table.contains_key(*word));
+        if self.sound && !names_one(DESTINATIONS) && !names_one(RULE_LATER) {
+            self.faults.push(
                 self.text.place(item),
                 format!("this [[{key}]] names no destination"),
                 "write cidr = [\"…\"], or remove the table",
-            ),
+            );
         }
+        let audit = table
+            .get("mode")
+            .is_some_and(|value| self.word_mode("mode", value) == Mode::Audit);
         let ports = table.get("ports").map(|value| self.ports(value));
         let protocols = table.get("protocols").map(|value| self.protocols(value));
         let icmp = protocols
@@ -200,8 +245,10 @@ impl Parser<'_> {
             action,
             line: self.text.line(start),
             networks,
+            geo,
             ports,
             protocols,
+            audit,
             comment: table.get("comment").and_then(|value| self.comment(value)),
         };
         Some((start, rule))
@@ -218,7 +265,12 @@ impl Parser<'_> {
     }
 
     /// The items of a list that must not be empty.
-    fn items<'v, 'd>(&mut self, what: &str, value: &'v Value<'d>, hint: &str) -> &'v [Value<'d>] {
+    pub(super) fn items<'v, 'd>(
+        &mut self,
+        what: &str,
+        value: &'v Value<'d>,
+        hint: &str,
+    ) -> &'v [Value<'d>] {
         let label = format!("`{what}`");
         let Some(list) = document::list(self.text, &label, value, &mut self.faults) else {
             return &[];

@@ -14,8 +14,9 @@ use crate::clock;
 use crate::config::Config;
 use crate::flow::{FlowEvent, Fold, Names, ProcessInfo, Store};
 use crate::gpu;
+use crate::grant::{GrantError, Grants};
 use crate::ledger::Ledger;
-use crate::policy::Compiled;
+use crate::policy::{self, Compiled};
 use crate::seal::{self, EpochSealed, SealError, Sealer};
 use crate::serve::Call;
 use anyhow::{Context as _, Result};
@@ -61,6 +62,7 @@ pub(super) struct Agent {
     pub(super) unlogged: u64,
     /// What made each group guarded, as far as this run has heard.
     pub(super) guards: BTreeMap<GroupId, Event>,
+    grants: Grants,
     fold: Fold,
     lost: BTreeMap<String, u64>,
     gpu_state: String,
@@ -77,13 +79,16 @@ pub(super) struct Agent {
 impl Agent {
     /// Starts the session: the first thing that the TPM signs says what is
     /// loaded, under which boundary.
-    pub(super) async fn begin(parts: Parts, root: PathBuf) -> Result<Self> {
+    pub(super) async fn begin(mut parts: Parts, root: PathBuf) -> Result<Self> {
         let jsonl = Jsonl::open(parts.config.events.jsonl.as_deref())
             .context("cannot open the event file, [events] jsonl")?;
         let now = Instant::now();
         let generation = parts.kernel.settings()?.generation;
+        let signers = policy::Sources::of(&parts.config)?.signers;
+        let (grants, found) = Grants::open(&parts.config.state_dir, signers, &mut parts.kernel)?;
         let mut agent = Self {
             parts,
+            grants,
             generation,
             reload_error: None,
             started_ms: clock::now_ms(),
@@ -107,6 +112,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
         agent.log_boundary(None);
+        agent.log_all(Ok(found));
         Ok(agent)
     }
 
@@ -179,13 +185,41 @@ impl Agent {
             sha256: boundary.sha256,
             generation: self.generation,
             accepted: error.is_none(),
-            error,
+            error: error.as_deref().map(report::cut),
             mode: boundary.mode,
+            detail: self.parts.boundary.detail(),
         };
         self.log(body);
     }
 
+    /// What became of grants.
+    fn log_all(&mut self, bodies: Result<Vec<Body>, GrantError>) {
+        match bodies {
+            Ok(bodies) => bodies.into_iter().for_each(|body| self.log(body)),
+            Err(error) => tracing::error!(%error, "cannot look after the grants"),
+        }
+    }
+
+    fn grant(&mut self, message: &str) -> Reply {
+        let message = hex::decode(message).unwrap_or_default();
+        let (outcome, body) = self.grants.apply(&mut self.parts.kernel, &message);
+        self.log(body);
+        reply_to(outcome)
+    }
+
+    fn revoke(&mut self, name: &str) -> Reply {
+        let outcome = self.grants.revoke(&mut self.parts.kernel, name);
+        reply_to(outcome.map(|body| {
+            self.log(body);
+            format!("grant {name:?} is revoked")
+        }))
+    }
+
     fn take(&mut self, event: Event) {
+        if event.kind == EventKind::GRANT {
+            let told = self.grants.round(&mut self.parts.kernel);
+            self.log_all(told);
+        }
         if event.kind == EventKind::GUARD {
             self.guards.insert(event.group, event);
         }
@@ -255,6 +289,8 @@ impl Agent {
             }
             Err(error) => tracing::error!(%error, "cannot look after the guarded groups"),
         }
+        let told = self.grants.round(&mut self.parts.kernel);
+        self.log_all(told);
         if let Err(error) = self.parts.kernel.refresh_devices() {
             tracing::error!(%error, "cannot look for new GPU devices");
         }
@@ -378,6 +414,11 @@ impl Agent {
                 groups: report::guarded(self),
             },
             Request::Reload {} => self.reload(),
+            Request::GrantApply { message } => self.grant(message),
+            Request::GrantList {} => Reply::Grants {
+                grants: self.grants.list(),
+            },
+            Request::GrantRevoke { name } => self.revoke(name),
             Request::Seal {} => {
                 self.waiting.push(reply);
                 self.close_epoch(Cause::Work);
@@ -468,6 +509,16 @@ impl Agent {
     /// The digest of the eBPF object that is loaded.
     pub(super) fn object_digest() -> Digest {
         Digest(crate::bpf::object_sha256().unwrap_or_default())
+    }
+}
+
+fn reply_to(outcome: Result<String, GrantError>) -> Reply {
+    match outcome {
+        Ok(detail) => Reply::Done { detail },
+        Err(error) => Reply::Refused {
+            error: error.to_string(),
+            hint: None,
+        },
     }
 }
 

@@ -42,6 +42,8 @@ pub fn class_name(class: DeviceClass) -> String {
         DeviceClass::COMPUTE => "compute".to_owned(),
         DeviceClass::MIG => "mig".to_owned(),
         DeviceClass::CONFIGURED => "configured".to_owned(),
+        DeviceClass::DIRECT => "direct".to_owned(),
+        DeviceClass::TUNNEL => "tunnel".to_owned(),
         DeviceClass(other) => other.to_string(),
     }
 }

@@ -41,7 +41,7 @@ const TPM_PATIENCE: Duration = Duration::from_secs(20);
 /// Runs until SIGTERM or SIGINT. Call it before any thread is started.
 pub fn run(config: Config) -> Result<()> {
     privilege::require_root_capabilities()?;
-    let boundary = load_boundary(&config)?;
+    let boundary = load_boundary(&config).inspect_err(|faults| note_refusal(&config, faults))?;
     let root = privilege::cgroup_root(config.enforcement.cgroup_root.as_deref())?;
     privilege::bpffs(&config.enforcement.pin_dir)?;
     let address = Address::from_str(&config.tpm.tcti)?;
@@ -60,9 +60,40 @@ pub fn run(config: Config) -> Result<()> {
 
 /// The boundary file, audited where the configuration says so.
 fn load_boundary(config: &Config) -> Result<Compiled, Faults> {
-    let mut boundary = policy::load(&config.boundary)?;
+    let sources = policy::Sources::of(config)?;
+    let mut boundary = policy::load_with(&config.boundary, &sources)?;
+    if !sources.signers.is_empty() {
+        policy::Versions::open(&config.state_dir)?.accept(&boundary)?;
+    }
     boundary.audit |= config.enforcement.mode == policy::Mode::Audit;
     Ok(boundary)
+}
+
+/// A signed boundary that is refused is evidence, also where the agent does
+/// not start for it: the next session's first epoch covers the entry.
+fn note_refusal(config: &Config, faults: &Faults) {
+    if config.policy.signers.is_empty() {
+        return;
+    }
+    let bytes = std::fs::read(&config.boundary).unwrap_or_default();
+    let moment = entries::Moment {
+        time_ms: crate::clock::now_ms(),
+        boot_ns: crate::clock::boot_ns(),
+    };
+    let body = merestone_evidence::Body::Boundary {
+        name: config.boundary.display().to_string(),
+        sha256: merestone_evidence::sha256(&bytes),
+        generation: 0,
+        accepted: false,
+        error: Some(report::cut(&faults.to_string())),
+        mode: merestone_evidence::Mode::Enforce,
+        detail: None,
+    };
+    let noted = Ledger::open(&config.state_dir)
+        .and_then(|(ledger, _)| ledger.append(&entries::entry(moment, body)).map(|_| ()));
+    if let Err(error) = noted {
+        tracing::warn!(%error, "the refusal is not in the evidence log");
+    }
 }
 
 async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address) -> Result<()> {
@@ -172,10 +203,20 @@ pub fn gpu_options(config: &Config) -> gpu::Config {
 pub fn tables(compiled: &Compiled) -> bpf::Tables {
     bpf::Tables {
         audit: compiled.audit,
+        deputies: compiled.deputies,
+        selects: compiled
+            .selects
+            .iter()
+            .map(|select| bpf::TableSelect {
+                selector: select.selector.clone(),
+                boundary: select.boundary,
+            })
+            .collect(),
         prefixes: compiled
             .prefixes
             .iter()
             .map(|prefix| bpf::TablePrefix {
+                boundary: prefix.boundary,
                 address: prefix.address,
                 bits: prefix.bits,
                 set: prefix.set,

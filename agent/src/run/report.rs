@@ -67,6 +67,11 @@ pub(super) fn boundary(boundary: &Compiled) -> evidence::Boundary {
     }
 }
 
+/// A text that fits into an entry with room to spare.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(4096).collect()
+}
+
 /// What was lost so far, by reason: by the kernel, and by the agent itself.
 pub(super) fn losses(agent: &Agent) -> Vec<(String, u64)> {
     let lost = agent.parts.kernel.lost().unwrap_or_default();

@@ -193,6 +193,10 @@ pub enum Body {
         /// Enforced or audited.
         #[n(5)]
         mode: Mode,
+        /// Its version, who signed it, the boundaries it selects, and the
+        /// databases it was compiled with, by digest.
+        #[n(6)]
+        detail: Option<String>,
     },
     /// The GPUs were read.
     #[n(6)]

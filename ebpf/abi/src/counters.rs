@@ -55,6 +55,22 @@ pub struct GroupCount {
     pub audited: u64,
 }
 
+/// Packets of a group that a remembered verdict let through at
+/// `cgroup_skb/egress`. They are in no other counter: whoever reads the totals
+/// adds these.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct FastCount {
+    /// TCP packets.
+    pub tcp: u64,
+    /// UDP packets.
+    pub udp: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
 /// Why an event or an entry was lost; the index into the lost array.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(transparent)]

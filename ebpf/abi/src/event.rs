@@ -194,6 +194,44 @@ code! {
     }
 }
 
+code! {
+    /// What was tried on enforcement, for TAMPER.
+    Attempt {
+        /// To detach a link.
+        DETACH = 1,
+        /// To put another program behind a link.
+        REPLACE = 2,
+        /// To get hold of a link by its id.
+        LINK_FD = 3,
+        /// To get hold of a program.
+        PROGRAM_FD = 4,
+        /// To get hold of a map, to write it.
+        MAP_FD = 5,
+        /// To remove or rename a pin, or to put one beside it.
+        UNPIN = 6,
+        /// To open a pin.
+        PIN_OPEN = 7,
+        /// To end or stop the agent by a signal.
+        KILL = 8,
+        /// To debug the agent, or to write its memory.
+        TRACE = 9,
+        /// To unmount what the pins are reached through.
+        UNMOUNT = 10,
+        /// To mount over the pins.
+        MOUNT_OVER = 11,
+        /// To change the agent's resource limits.
+        LIMIT = 12,
+        /// To write the agent's executable.
+        EXECUTABLE = 13,
+        /// The agent ended: found by the kernel, refused by nobody.
+        AGENT_ENDED = 14,
+        /// A map holds something else than the agent wrote.
+        MAP_WRITE = 15,
+        /// The boundary in the kernel is not the one installed.
+        BOUNDARY = 16,
+    }
+}
+
 /// One report. Fields that a kind has no use for are zero.
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
@@ -215,13 +253,16 @@ pub struct Event {
     pub tgid: u32,
     /// Thread id.
     pub pid: u32,
-    /// For FORK the child's tgid; for LEFT the process that moved; for ANSWER
-    /// the address's time to live in seconds.
+    /// For FORK the child's tgid; for LEFT the process that moved; for TAMPER
+    /// the process it was aimed at; for ANSWER the seconds an address lives.
     pub other: u32,
-    /// Device major, for GUARD and CONTROL; for NAME and ANSWER the high half
-    /// of the name's digest, the key of [`crate::maps::ASKED`].
+    /// Device major, for GUARD, CONTROL and refused devices; the level of a
+    /// refused socket option; for TAMPER the [`Attempt`]; for NAME and ANSWER
+    /// the high half of the name's digest, the key of [`crate::maps::ASKED`].
     pub major: u32,
-    /// Device minor, for GUARD and CONTROL; else the low half of that digest.
+    /// Device minor, likewise; the name of a refused socket option; for TAMPER
+    /// the number of the object, inode, mount or signal; the low half of that
+    /// digest.
     pub minor: u32,
     /// The boundary generation it was judged under.
     pub generation: u32,
@@ -243,7 +284,7 @@ pub struct Event {
     pub reason: Reason,
     /// IP protocol number.
     pub protocol: u8,
-    /// Device class, for GUARD and CONTROL.
+    /// Device class, for GUARD, CONTROL and refused devices.
     pub class: crate::DeviceClass,
     /// The task's command name, NUL padded (`TASK_COMM_LEN`).
     pub comm: [u8; 16],

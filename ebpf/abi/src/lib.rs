@@ -18,26 +18,33 @@
 mod boundary;
 mod counters;
 mod event;
+mod grant;
 mod guard;
 pub mod maps;
+mod select;
+mod tamper;
 mod names;
 
 pub use boundary::{
     Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
-    PrefixValue, RULE_ENTRIES, RuleEntry, RuleSet, Settings,
+    PrefixValue, Protocols, RULE_ENTRIES, RuleEntry, RuleSet, Settings,
 };
 pub use counters::{
-    COUNTER_SLOTS, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
+    COUNTER_SLOTS, FastCount, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
     protocol_bucket,
 };
-pub use event::{Event, EventKind, Hook, Reason, Verdict};
+pub use event::{Attempt, Event, EventKind, Hook, Reason, Verdict};
+pub use grant::{GRANT_PORTS, GRANT_PROTOCOLS, Grant, GrantUse, MAX_GRANTS};
 pub use guard::{
-    Armed, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
+    Armed, CachedVerdict, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP,
+    Task, TaskFlags,
 };
+pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
+pub use tamper::{AgentState, Glass, Protected, Stance};
 pub use names::{
     ANSWER_WITHIN_NS, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, MAX_ASKED, MAX_LEARNED,
     MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
-    Pending, Question, Resolver,
+    Pending, Question, Resolver, ResolverPrefix,
 };
 
 /// The version of this contract; the agent refuses pins made under another.

@@ -4,7 +4,8 @@
 
 /// [`crate::Settings`], one element.
 pub const SETTINGS: &str = "SETTINGS";
-/// Longest-prefix match: `Key<Prefix>` to [`crate::PrefixValue`].
+/// By generation slot, a map of its own: longest-prefix match, `Key<Prefix>` to
+/// [`crate::PrefixValue`].
 pub const PREFIXES: &str = "PREFIXES";
 /// Array of [`crate::RuleSet`].
 pub const RULE_SETS: &str = "RULE_SETS";
@@ -18,7 +19,7 @@ pub const TASKS: &str = "TASKS";
 pub const TREE_ROOTS: &str = "TREE_ROOTS";
 /// Socket storage: [`crate::SocketMark`].
 pub const SOCKETS: &str = "SOCKETS";
-/// What is guarded at all, two `u64` masks; see [`crate::Armed`].
+/// What is guarded at all, five `u64`; see [`crate::Armed`].
 pub const ARMED: &str = "ARMED";
 /// Entries of [`TASKS`], two `u64`: added by the kernel, removed by the agent.
 pub const TASK_COUNT: &str = "TASK_COUNT";
@@ -26,13 +27,41 @@ pub const TASK_COUNT: &str = "TASK_COUNT";
 pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU [`crate::GroupCount`] by [`crate::GroupId`].
 pub const GROUP_COUNTS: &str = "GROUP_COUNTS";
+/// [`crate::GroupId`] to its place in [`FAST_COUNTS`] (`u32`).
+pub const FAST_SLOTS: &str = "FAST_SLOTS";
+/// Per-CPU [`crate::FastCount`] by place.
+pub const FAST_COUNTS: &str = "FAST_COUNTS";
+/// Cgroups known not to be guarded: a cache, one `u64` a place.
+pub const CLEAR_CGROUPS: &str = "CLEAR_CGROUPS";
+/// Processes known to have no entry in [`TASKS`]: a cache like the other.
+pub const CLEAR_TASKS: &str = "CLEAR_TASKS";
 /// Per-CPU `u64` by [`crate::LostReason`].
 pub const LOST: &str = "LOST";
 /// The ring buffer of [`crate::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// [`crate::GroupId`], or the id of any selected cgroup, to [`crate::Selected`].
+pub const SELECTED: &str = "SELECTED";
+/// A path or a unit's name ([`crate::SELECTOR_BYTES`]) to the boundary's
+/// number in each slot (`[u16; 2]` and four zero bytes).
+pub const SELECTORS: &str = "SELECTORS";
+/// Array of [`crate::Grant`].
+pub const GRANTS: &str = "GRANTS";
+/// Array of [`crate::GrantUse`], by the grant's place.
+pub const GRANT_USES: &str = "GRANT_USES";
+/// One `u32`, a value of [`crate::Stance`].
+pub const STANCE: &str = "STANCE";
+/// When the agent last showed that it lives: one `u64`, nanoseconds of the
+/// monotonic clock.
+pub const HEARTBEAT: &str = "HEARTBEAT";
+/// [`crate::AgentState`], one element.
+pub const AGENT: &str = "AGENT";
+/// [`crate::Protected`] to one `u32`, always 1.
+pub const PROTECTED: &str = "PROTECTED";
+/// [`crate::Glass`], one element.
+pub const GLASS: &str = "GLASS";
 /// Longest-prefix match: `Key<NamePrefix>` to an index into [`RULE_SETS`].
 pub const NAMES: &str = "NAMES";
-/// Longest-prefix match: `Key<Prefix>` to [`crate::Resolver`] (`u32`).
+/// Longest-prefix match: `Key<ResolverPrefix>` to [`crate::Resolver`] (`u32`).
 pub const RESOLVERS: &str = "RESOLVERS";
 /// [`crate::Question`] to [`crate::Pending`].
 pub const QUESTIONS: &str = "QUESTIONS";
@@ -44,7 +73,7 @@ pub const ASKED: &str = "ASKED";
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 20] = [
+pub const PINNED: [&str; 33] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -58,8 +87,21 @@ pub const PINNED: [&str; 20] = [
     TASK_COUNT,
     COUNTERS,
     GROUP_COUNTS,
+    FAST_SLOTS,
+    FAST_COUNTS,
+    CLEAR_CGROUPS,
+    CLEAR_TASKS,
     LOST,
     EVENTS,
+    SELECTED,
+    SELECTORS,
+    GRANTS,
+    GRANT_USES,
+    STANCE,
+    HEARTBEAT,
+    AGENT,
+    PROTECTED,
+    GLASS,
     NAMES,
     RESOLVERS,
     QUESTIONS,
@@ -69,6 +111,8 @@ pub const PINNED: [&str; 20] = [
 
 /// Guarded cgroups at once.
 pub const MAX_GROUPS: u32 = 4096;
+/// Entries of [`SELECTED`]: groups and selected cgroups.
+pub const MAX_SELECTED: u32 = 16_384;
 /// Guarded processes at once.
 pub const MAX_TASKS: u32 = 65_536;
 /// Entries of [`TASKS`] kept for processes that fork while it is full: the
@@ -80,5 +124,13 @@ pub const MAX_DEVICES: u32 = 1024;
 pub const MAX_TREE_ROOTS: u32 = 64;
 /// Groups, cgroups and trees, that are counted by name.
 pub const MAX_COUNTED: u32 = 8192;
+/// Objects in [`PROTECTED`]: maps, programs, links, pins and mounts.
+pub const MAX_PROTECTED: u32 = 2048;
+/// Groups whose packets a remembered verdict may let through.
+pub const MAX_FAST: u32 = 4096;
+/// Places in [`CLEAR_CGROUPS`]; a power of two.
+pub const CLEAR_CGROUP_PLACES: u32 = 1024;
+/// Places in [`CLEAR_TASKS`]; a power of two.
+pub const CLEAR_TASK_PLACES: u32 = 4096;
 /// Bytes of the ring buffer; a power of two times the page size.
 pub const RING_BYTES: u32 = 4 << 20;

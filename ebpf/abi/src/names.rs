@@ -29,15 +29,27 @@ pub const MAX_ASKED: u32 = 1024;
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct NamePrefix {
-    /// As in [`crate::Prefix`].
+    /// The generation, big endian, modulo 2^16.
     pub generation: [u8; 2],
-    /// As in [`crate::Prefix`].
+    /// The boundary's number, big endian; 0 is the default one.
     pub boundary: [u8; 2],
     /// The name backwards; ends with a zero, or with the dot of a wildcard.
     pub name: [u8; NAME_BYTES],
 }
 
-/// What a resolver's prefix holds; the keys are [`crate::Prefix`].
+/// The data part of a resolver's key: generation and boundary, then the address.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct ResolverPrefix {
+    /// As in [`NamePrefix`].
+    pub generation: [u8; 2],
+    /// As in [`NamePrefix`].
+    pub boundary: [u8; 2],
+    /// The network address.
+    pub address: [u8; 16],
+}
+
+/// What a resolver's prefix holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Resolver;
 
@@ -83,9 +95,9 @@ pub struct Pending {
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct LearnedKey {
-    /// As in [`crate::Prefix`].
+    /// As in [`NamePrefix`].
     pub generation: [u8; 2],
-    /// As in [`crate::Prefix`].
+    /// As in [`NamePrefix`].
     pub boundary: [u8; 2],
     /// 0 to [`LEARNED_SLOTS`]: names that share the address lie side by side.
     pub slot: u32,

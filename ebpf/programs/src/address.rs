@@ -10,6 +10,7 @@ use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::protocols;
 use crate::sockets;
+use crate::verdicts;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -47,15 +48,24 @@ pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn judge(ctx: *mut bpf_sock_addr, hook: Hook, v6: bool) -> i32 {
+    let epoch = guarded::epoch();
     let Some(subject) = guarded::current(guarded::armed()) else {
         return ALLOW;
     };
     let to = destination(ctx, v6);
-    let mut decision = decide::refuse(Reason::NO_ROOM);
     // SAFETY: the context holds the socket.
     let sk = unsafe { (*ctx).__bindgen_anon_1.sk };
+    // A connection is told each time, so only a datagram can pass untold.
+    if (hook == Hook::SENDMSG4 || hook == Hook::SENDMSG6)
+        && let Some(mark) = sockets::storage(sk.cast(), 0)
+        && verdicts::has_allowed(mark, epoch, subject.group, &to)
+    {
+        emit::count(hook, Verdict::ALLOW, to.protocol, subject.group, 0);
+        return ALLOW;
+    }
+    let mut decision = decide::refuse(Reason::NO_ROOM);
     if sockets::mark(sk.cast(), &subject) {
-        decide::decide(&to, subject.boundary, &mut decision);
+        decide::decide_for(&subject, &to, 0, &mut decision);
     } else {
         emit::lost(LostReason::SOCKET_MARK);
     }

@@ -3,9 +3,13 @@
 //! One longest match finds the rule set, one bounded walk finds the entry;
 //! none means denied. An empty map reaches nothing.
 
+use crate::grants;
+use crate::guarded::Subject;
 use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
 use crate::names;
 use crate::protocols;
+use crate::selected;
+use crate::stance;
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
     Event, GENERATION_SLOTS, PREFIX_HEADER_BITS, Prefix, RULE_ENTRIES, Reason, Verdict, protocol,
@@ -83,29 +87,49 @@ pub(crate) fn is_mapped(address: &[u8; 16]) -> bool {
     head(address) == MAPPED
 }
 
-/// Judges a destination. Every hook calls this and nothing else.
+/// Judges what a guarded group sends: by its boundary, and where no rule
+/// decides by its grants. `length` is that of a packet that is about to leave,
+/// which a grant counts; 0 where nothing leaves yet.
+#[inline(always)]
+pub(crate) fn decide_for(
+    subject: &Subject,
+    to: &Destination,
+    length: u32,
+    decision: &mut Decision,
+) {
+    decide(to, selected::boundary(subject), decision);
+    if decision.verdict != Verdict::ALLOW && decision.reason == Reason::NO_RULE {
+        grants::ask(to, subject, length, decision);
+    }
+}
+
+/// Judges a destination by the rules alone. Every verdict comes from here.
 #[inline(never)]
 pub(crate) fn decide(to: &Destination, boundary: u16, decision: &mut Decision) {
+    if stance::denies_all() {
+        *decision = refuse(Reason::AGENT_LOST);
+        return;
+    }
     *decision = refuse(Reason::NO_RULE);
     // A verdict of `refuse` may be AUDIT; what the rules say comes first.
     let refused = decision.verdict;
     judge(&to.address, to, boundary, decision);
     names::judge(to, boundary, decision);
-    if decision.verdict == Verdict::ALLOW
+    if decision.verdict != Verdict::DENY
         && let Some(inner) = embedded(&to.address)
     {
-        let outer_rule = decision.rule;
+        let outer = *decision;
         judge(&inner, to, boundary, decision);
-        if decision.verdict == Verdict::ALLOW {
-            decision.rule = outer_rule;
-        } else {
+        if decision.verdict == Verdict::DENY {
             decision.reason = Reason::EMBEDDED;
+        } else if decision.verdict == Verdict::ALLOW || outer.verdict == Verdict::AUDIT {
+            *decision = outer;
         }
     }
-    if decision.verdict == Verdict::ALLOW {
+    if decision.verdict != Verdict::DENY {
         names::hold(to, boundary, decision);
     }
-    if decision.verdict != Verdict::ALLOW {
+    if decision.verdict == Verdict::DENY {
         decision.verdict = refused;
     }
 }
@@ -146,12 +170,15 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
     let key = Key::new(
         PREFIX_HEADER_BITS + 128,
         Prefix {
-            generation: (decision.generation as u16).to_be_bytes(),
+            reserved: [0; 2],
             boundary: boundary.to_be_bytes(),
             address: *address,
         },
     );
-    let Some(prefix) = PREFIXES.get(key) else {
+    let Some(prefixes) = PREFIXES.get(decision.generation % GENERATION_SLOTS) else {
+        return;
+    };
+    let Some(prefix) = prefixes.get(&key) else {
         return;
     };
     apply(prefix.set, to, decision);
@@ -175,8 +202,8 @@ pub(crate) fn apply(set: u32, to: &Destination, decision: &mut Decision) -> bool
         if is_protocol && entry.port_low <= span.0 && span.1 <= entry.port_high {
             decision.reason = Reason::RULE;
             decision.rule = entry.rule;
-            if entry.action == Verdict::ALLOW.0 {
-                decision.verdict = Verdict::ALLOW;
+            if entry.action == Verdict::ALLOW.0 || entry.action == Verdict::AUDIT.0 {
+                decision.verdict = Verdict(entry.action);
             }
             return true;
         }

@@ -3,12 +3,18 @@
 //! The hook runs inside open(2) (security/device_cgroup.c
 //! `devcgroup_inode_permission`), before the driver, so that the task is
 //! guarded whether or not the open succeeds. access(2) on the node guards as
-//! well. It denies an open only when the guarding could not be recorded, and
-//! sees no mknod(2): a node is nothing until it is opened.
+//! well. It sees no mknod(2): a node is nothing until it is opened.
+//!
+//! It denies an open when the guarding could not be recorded, and to whoever is
+//! guarded the devices that send past every other hook: RDMA, NICs driven from
+//! user space, tunnels. One that was opened before the group was guarded stays
+//! open.
 
+use crate::decide;
 use crate::emit;
 use crate::guarded::{self, Recorded, Subject};
 use crate::maps::{DEVICES, GROUPS};
+use crate::selected;
 use aya_ebpf::bindings::{
     BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE, BPF_DEVCG_DEV_CHAR, BPF_NOEXIST,
 };
@@ -42,6 +48,9 @@ pub(crate) fn device(ctx: DeviceContext) -> i32 {
         return ALLOW;
     };
     let device = Device { major, minor };
+    if class.is_way_out() {
+        return refuse_way_out(&device, class);
+    }
     if class == DeviceClass::CONTROL {
         report(
             EventKind::CONTROL,
@@ -58,7 +67,7 @@ pub(crate) fn device(ctx: DeviceContext) -> i32 {
 }
 
 #[inline(always)]
-fn class_of(major: u32, minor: u32) -> Option<DeviceClass> {
+pub(crate) fn class_of(major: u32, minor: u32) -> Option<DeviceClass> {
     let exact = Device { major, minor };
     // SAFETY: the agent only ever adds devices.
     if let Some(class) = unsafe { DEVICES.get(exact) } {
@@ -70,6 +79,44 @@ fn class_of(major: u32, minor: u32) -> Option<DeviceClass> {
     };
     // SAFETY: as above.
     unsafe { DEVICES.get(whole) }.copied()
+}
+
+/// A way out is refused to the guarded, and nothing to the others.
+#[inline(always)]
+fn refuse_way_out(device: &Device, class: DeviceClass) -> i32 {
+    let Some(subject) = guarded::current(guarded::armed()) else {
+        return ALLOW;
+    };
+    match refuse(Hook::DEVICE, &subject, device, class) {
+        Verdict::DENY => REFUSE,
+        _ => ALLOW,
+    }
+}
+
+/// Counts and reports the refusal of a device.
+#[inline(never)]
+pub(crate) fn refuse(
+    hook: Hook,
+    subject: &Subject,
+    device: &Device,
+    class: DeviceClass,
+) -> Verdict {
+    let decision = decide::refuse(if class == DeviceClass::DIRECT {
+        Reason::RDMA
+    } else {
+        Reason::TUNNEL
+    });
+    emit::count(hook, decision.verdict, 0, subject.group, 0);
+    emit::send(EventKind::FLOW, hook, subject, |event| {
+        emit::describe_current(event);
+        event.major = device.major;
+        event.minor = device.minor;
+        event.class = class;
+        event.verdict = decision.verdict;
+        event.reason = decision.reason;
+        event.generation = decision.generation;
+    });
+    decision.verdict
 }
 
 #[inline(always)]
@@ -115,6 +162,11 @@ fn guard_tree(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
             return REFUSE;
         }
     }
+    if !selected::choose(subject.group) {
+        guarded::forget(tgid);
+        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        return REFUSE;
+    }
     emit::count_group_anew(subject.group);
     report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
     ALLOW
@@ -156,9 +208,19 @@ fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
         }
         // Another thread was first; it reports.
         guarded::record(tgid, &task_entry(&subject, 0));
+        guarded::changed();
         return ALLOW;
     }
+    // After the group's own entry: the agent, which keeps these up to date,
+    // looks through the groups.
+    if !selected::choose(own) {
+        GROUPS.remove(own).ok();
+        emit::lost(LostReason::GROUPS_FULL);
+        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        return REFUSE;
+    }
     guarded::record(tgid, &task_entry(&subject, 0));
+    guarded::changed();
     emit::count_group_anew(own);
     report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
     ALLOW

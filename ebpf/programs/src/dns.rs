@@ -15,6 +15,7 @@ use crate::guarded::Subject;
 use crate::maps::{ASKED, LEARNED, NAMES, PREFIXES, QUESTIONS, SETTINGS};
 use crate::names;
 use crate::packet::{IPV4, IPV6, load};
+use crate::selected;
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
@@ -24,7 +25,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use core::arch::asm;
 use core::ffi::c_void;
 use merestone_abi::{
-    ANSWER_WITHIN_NS, EventKind, Hook, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, LostReason,
+    ANSWER_WITHIN_NS, EventKind, GENERATION_SLOTS, Hook, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, LostReason,
     MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix, PREFIX_HEADER_BITS, Pending, Prefix,
     Question, Reason, Resolver, Verdict, protocol,
 };
@@ -93,7 +94,7 @@ pub(crate) fn judge(
     source: u16,
     decision: &mut Decision,
 ) {
-    if decision.verdict == Verdict::ALLOW
+    if decision.verdict != Verdict::DENY
         && to.protocol == protocol::UDP
         && (to.port == PORT || source == PORT)
         && names::in_force()
@@ -105,7 +106,8 @@ pub(crate) fn judge(
 #[inline(never)]
 fn question(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: &mut Decision) {
     let generation = decision.generation;
-    let Some(kind) = names::resolver(&to.address, subject.boundary, generation) else {
+    let boundary = selected::boundary(subject);
+    let Some(kind) = names::resolver(&to.address, boundary, generation) else {
         return;
     };
     let mut reason = Reason::NAME_FORM;
@@ -115,11 +117,11 @@ fn question(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: 
             None => reason = Reason::NO_ROOM,
             Some(desk) => {
                 let asker = Asker {
-                    owner: owner(subject.boundary, generation),
+                    owner: owner(boundary, generation),
                     resolver: to.address,
                     group: subject.group,
                     tgid: subject.tgid,
-                    boundary: u32::from(subject.boundary),
+                    boundary: u32::from(boundary),
                     trusted: u32::from(kind == Resolver::TRUSTED),
                 };
                 reason = ask(skb, desk, &asker, (u64::from(at) << 32) | u64::from(length));
@@ -528,14 +530,14 @@ fn is_known(address: &Address, boundary: u16, generation: u32) -> bool {
     let key = Key::new(
         PREFIX_HEADER_BITS + 128,
         Prefix {
-            generation: (generation as u16).to_be_bytes(),
+            reserved: [0; 2],
             boundary: boundary.to_be_bytes(),
             address: address.bytes,
         },
     );
-    PREFIXES
-        .get(key)
-        .is_some_and(|prefix| decide::allows_some(prefix.set))
+    let prefixes = PREFIXES.get(generation % GENERATION_SLOTS);
+    let prefix = prefixes.and_then(|prefixes| prefixes.get(&key));
+    prefix.is_some_and(|prefix| decide::allows_some(prefix.set))
 }
 
 #[inline(always)]

@@ -36,6 +36,8 @@ offsets! {
     ROOT_HIERARCHY,
     /// `kernfs_node.id`
     KN_ID,
+    /// `kernfs_node.name`
+    KN_NAME,
     /// `socket.sk`
     SOCKET_SK,
     /// `msghdr.msg_name`
@@ -52,6 +54,54 @@ offsets! {
     SKC_V6_DADDR,
     /// `sock.sk_protocol`
     SK_PROTOCOL,
+    /// `task_struct.mm`
+    TASK_MM,
+    /// `task_struct.files`
+    TASK_FILES,
+    /// `task_struct.ptrace`
+    TASK_PTRACE,
+    /// `task_struct.real_parent`
+    TASK_REAL_PARENT,
+    /// `mm_struct.exe_file`
+    MM_EXE_FILE,
+    /// `files_struct.fdt`
+    FILES_FDT,
+    /// `fdtable.fd`
+    FDT_FD,
+    /// `file.f_inode`
+    FILE_INODE,
+    /// `file.private_data`
+    FILE_PRIVATE,
+    /// `inode.i_ino`
+    INODE_INO,
+    /// `inode.i_sb`
+    INODE_SB,
+    /// `super_block.s_dev`
+    SB_DEV,
+    /// `dentry.d_inode`
+    DENTRY_INODE,
+    /// `path.mnt`
+    PATH_MNT,
+    /// `path.dentry`
+    PATH_DENTRY,
+    /// `vfsmount.mnt_sb`
+    VFSMOUNT_SB,
+    /// `mount.mnt`
+    MOUNT_MNT,
+    /// `mount.mnt_id`
+    MOUNT_ID,
+    /// `mount.mnt_group_id`
+    MOUNT_GROUP,
+    /// `linux_binprm.file`
+    BPRM_FILE,
+    /// `bpf_map.id`
+    MAP_ID,
+    /// `bpf_prog.aux`
+    PROG_AUX,
+    /// `bpf_prog_aux.id`
+    AUX_ID,
+    /// `bpf_link.id`
+    LINK_ID,
 }
 
 /// Reads a field through a pointer whose type the verifier knows.

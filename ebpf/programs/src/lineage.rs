@@ -11,6 +11,7 @@ use crate::layout::{
     TASK_SIGNAL, TASK_TGID, field,
 };
 use crate::maps::TASKS;
+use crate::stance;
 use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_send_signal};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -60,7 +61,7 @@ pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn inherit(subject: &Subject, flags: u32, child_tgid: u32, child_pid: u32) {
     guarded::forget(child_tgid);
-    let recorded = guarded::record(child_tgid, &entry(subject, subject.tgid, flags));
+    let recorded = guarded::record_newborn(child_tgid, &entry(subject, subject.tgid, flags));
     let held_by_cgroup = flags & (TaskFlags::TREE | TaskFlags::LEFT) == 0;
     if !matches!(recorded, Recorded::Yes) && !held_by_cgroup {
         // SAFETY: the helper signals the current process: the one that forks.
@@ -111,21 +112,19 @@ pub(crate) fn exec(_ctx: BtfTracePointContext) -> i32 {
 /// `sched_process_exit(task)`, once for each thread.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
-    if guarded::armed() == 0 {
-        return 0;
-    }
     let task: *const u8 = ctx.arg(0);
     // SAFETY: a task_struct.
     let tgid: u32 = unsafe { field(task, &TASK_TGID) };
+    if stance::is_agent(tgid) && is_last_thread(task) {
+        stance::agent_ended();
+    }
+    if guarded::armed() == 0 {
+        return 0;
+    }
     let Some(slot) = TASKS.get_ptr_mut(tgid) else {
         return 0;
     };
-    // SAFETY: as above.
-    let signal: *const u8 = unsafe { field(task, &TASK_SIGNAL) };
-    // SAFETY: a signal_struct; `live` is an atomic_t, which is an int. It was
-    // decremented before this tracepoint (kernel/exit.c `do_exit`).
-    let live: i32 = unsafe { field(signal, &SIGNAL_LIVE) };
-    if live > 0 {
+    if !is_last_thread(task) {
         return 0;
     }
     // SAFETY: `slot` is a map value.
@@ -148,6 +147,17 @@ pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
         emit::describe_current,
     );
     0
+}
+
+/// Whether an exiting thread is the last of its process.
+#[inline(always)]
+fn is_last_thread(task: *const u8) -> bool {
+    // SAFETY: a task_struct.
+    let signal: *const u8 = unsafe { field(task, &TASK_SIGNAL) };
+    // SAFETY: a signal_struct; `live` is an atomic_t, which is an int. It was
+    // decremented before this tracepoint (kernel/exit.c `do_exit`).
+    let live: i32 = unsafe { field(signal, &SIGNAL_LIVE) };
+    live <= 0
 }
 
 /// `cgroup_attach_task(dst_cgrp, path, task, threadgroup)`, after the move.

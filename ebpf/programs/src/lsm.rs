@@ -152,7 +152,7 @@ fn judge(hook: Hook, subject: &Subject, socket: *const u8, name: u64, length: u3
         to.port = 0;
     }
     let mut decision = decide::refuse(Reason::NO_RULE);
-    decide::decide(&to, subject.boundary, &mut decision);
+    decide::decide_for(&subject, &to, 0, &mut decision);
     emit::count(hook, decision.verdict, to.protocol, subject.group, 0);
     if decision.verdict == Verdict::ALLOW {
         return 0;

@@ -21,6 +21,8 @@
 #[cfg(target_arch = "bpf")]
 mod address;
 #[cfg(target_arch = "bpf")]
+mod clear;
+#[cfg(target_arch = "bpf")]
 mod create;
 #[cfg(target_arch = "bpf")]
 mod decide;
@@ -33,6 +35,8 @@ mod egress;
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod grants;
+#[cfg(target_arch = "bpf")]
 mod guarded;
 #[cfg(target_arch = "bpf")]
 mod ingress;
@@ -41,17 +45,28 @@ mod layout;
 #[cfg(target_arch = "bpf")]
 mod lineage;
 #[cfg(target_arch = "bpf")]
+mod link;
+#[cfg(target_arch = "bpf")]
 mod lsm;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod options;
 mod names;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod protocols;
 #[cfg(target_arch = "bpf")]
+mod selected;
+#[cfg(target_arch = "bpf")]
 mod sockets;
+#[cfg(target_arch = "bpf")]
+mod stance;
+#[cfg(target_arch = "bpf")]
+mod tamper;
+#[cfg(target_arch = "bpf")]
+mod verdicts;
 
 /// The kernel offers some helpers (`bpf_probe_read_kernel`, `bpf_send_signal`)
 /// only to programs whose licence is compatible with its own.

@@ -9,7 +9,7 @@ use crate::maps::{LEARNED, RESOLVERS, SETTINGS};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
-    GENERATION_SLOTS, LEARNED_SLOTS, LearnedKey, PREFIX_HEADER_BITS, Prefix, Reason, Resolver,
+    GENERATION_SLOTS, LEARNED_SLOTS, LearnedKey, PREFIX_HEADER_BITS, Reason, Resolver, ResolverPrefix,
     Verdict, protocol,
 };
 use merestone_dns::{PORT, SECURE_PORT};
@@ -30,7 +30,7 @@ pub(crate) fn in_force() -> bool {
 pub(crate) fn resolver(address: &[u8; 16], boundary: u16, generation: u32) -> Option<u32> {
     let key = Key::new(
         PREFIX_HEADER_BITS + 128,
-        Prefix {
+        ResolverPrefix {
             generation: (generation as u16).to_be_bytes(),
             boundary: boundary.to_be_bytes(),
             address: *address,
