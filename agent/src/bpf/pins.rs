@@ -92,13 +92,6 @@ impl Pins {
         &self.directory
     }
 
-    /// The descriptor of a map.
-    pub(super) fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        let path = self.directory.join(name);
-        let kept = self.kept.iter().find(|kept| kept.path == path)?;
-        Some(kept.object.as_fd())
-    }
-
     /// Where the bpf file system they are on is mounted.
     pub(super) fn mount_point(&self) -> &Path {
         &self.mount_point

@@ -12,6 +12,7 @@
 use crate::clear;
 use crate::decide::{self, Decision, Destination};
 use crate::deputy;
+use crate::dns;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::packet;
@@ -98,7 +99,10 @@ fn judge(skb: *mut __sk_buff, epoch: u32) -> i32 {
     let length = unsafe { (&raw const (*skb).len).read_volatile() };
     let mut decision = decide::refuse(Reason::UNPARSABLE);
     match packet::parse(skb, &mut to) {
-        Ok(()) => decide::decide_for(&subject, &to, length, &mut decision),
+        Ok(source) => {
+            decide::decide_for(&subject, &to, length, &mut decision);
+            dns::judge(skb, &subject, &to, source, &mut decision);
+        }
         Err(reason) => decision.reason = reason,
     }
     if decision.verdict == Verdict::ALLOW {
