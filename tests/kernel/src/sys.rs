@@ -319,6 +319,12 @@ pub fn control(fd: BorrowedFd<'_>, request: u64, buffer: &mut [u8]) -> io::Resul
     check(unsafe { libc::ioctl(raw, request, buffer.as_mut_ptr()) }).map(drop)
 }
 
+/// The number of a network interface in this namespace.
+pub fn interface(name: &str) -> io::Result<u32> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    Ok(rustix::net::netdevice::name_to_index(socket, name)?)
+}
+
 /// Has SIGINT, SIGTERM and SIGHUP write a byte to `pipe`, and nothing else.
 pub fn forward_signals(pipe: OwnedFd) -> io::Result<()> {
     static PIPE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
