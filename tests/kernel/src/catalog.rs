@@ -175,6 +175,7 @@ pub const VECTORS: &[Vector] = &[
     v("tcp-connect-v4", "cannot connect a stream", "B26", false, tcp::connect).by(CONNECT),
     v("tcp-connect-v6", "cannot connect a stream", "B26", true, tcp::connect).by(CONNECT),
     v("tcp-connect-mapped", "cannot connect to ::ffff:a.b.c.d", "B20", false, tcp::connect_mapped).by(CONNECT),
+    v("tcp-rewritten", "cannot have another program send its connect elsewhere", "B39", false, made::load_balanced).held().in_trees(Tree::Outside),
     v("tcp-fastopen-v4", "cannot connect by MSG_FASTOPEN", "B01", false, tcp::fastopen).by(FAST_OPEN),
     v("tcp-fastopen-v6", "cannot connect by MSG_FASTOPEN", "B01", true, tcp::fastopen).by(FAST_OPEN),
     v("tcp-fastopen-connect-v4", "cannot put the SYN off to the first write", "B01", false, tcp::fastopen_connect).by(FAST_OPEN),

@@ -156,6 +156,22 @@ pub fn rewritten(probe: &Probe, _v6: bool) -> io::Result<()> {
     by_detour(probe, &lines, &[&undo])
 }
 
+/// Another program on the cgroup turns a connect to the allowed host into one
+/// to the denied host.
+pub fn load_balanced(probe: &Probe, _v6: bool) -> io::Result<()> {
+    let cgroup = File::open(&probe.job.cgroup)?;
+    let program = sys::load_connect_rewriter(probe.job.denied4)?;
+    sys::connect_program(cgroup.as_fd(), &program, true)?;
+    probe.open_gpu()?;
+    let allowed = wire::sockaddr(SocketAddr::new(job::allowed(false), PORT));
+    probe.attempt("connect", || {
+        let socket = super::tcp::stream(false, 0)?;
+        sys::connect(&socket, &allowed)?;
+        sys::send(&socket, probe.marker(), 0, &[])
+    });
+    sys::connect_program(cgroup.as_fd(), &program, false)
+}
+
 /// A network namespace whose only way out is a tunnel device that an unguarded
 /// process outside reads, as slirp and pasta do.
 pub fn helper_outside(probe: &Probe, v6: bool) -> io::Result<()> {
