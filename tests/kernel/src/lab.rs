@@ -289,6 +289,15 @@ pub fn denied(phase: Phase, number: u8) -> (Ipv4Addr, Ipv6Addr) {
     (Ipv4Addr::new(a, b, c, number), v6)
 }
 
+/// A destination inside the boundary to which only the soak sends.
+pub fn soaked(v6: bool) -> IpAddr {
+    if v6 {
+        Ipv6Addr::new(0xfd00, 0x6d65, 0, 9, 0, 0, 0, 9).into()
+    } else {
+        Ipv4Addr::new(198, 18, 9, 9).into()
+    }
+}
+
 /// The multicast group that stands for a denied address: joining it makes the
 /// kernel say its name on the link.
 pub fn group(denied: IpAddr) -> IpAddr {

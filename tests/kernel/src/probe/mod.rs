@@ -86,6 +86,7 @@ impl Probe {
             "streamer" => return repeat::streamer(self),
             "flood" => return repeat::flood(self),
             "shell" => return repeat::shell(self),
+            "soaker" => return repeat::soaker(self),
             _ => {}
         }
         let vector =
