@@ -41,6 +41,9 @@ pub struct Options {
     pub limits: Limits,
     /// What becomes of guarded groups when the agent is gone.
     pub on_loss: OnLoss,
+    /// How long the agent may be silent before it counts as gone; of no effect
+    /// with [`OnLoss::Hold`].
+    pub patience: Duration,
     /// Whether to keep root from taking enforcement away, where BPF LSM loads.
     pub tamper: bool,
 }
@@ -58,6 +61,7 @@ impl Options {
             release_after: reap::RELEASE_AFTER,
             limits: Limits::default(),
             on_loss: OnLoss::default(),
+            patience: standing::PATIENCE,
             tamper: false,
         }
     }
@@ -178,7 +182,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut ebpf = host.load_object(Some(pins), &options.limits)?;
     let mut maps = Maps::open(pins)?;
     host::require_host_pids(options)?;
-    standing::take_over(&mut maps, pins, options.on_loss)?;
+    standing::take_over(&mut maps, options)?;
     let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;

@@ -20,7 +20,9 @@ pub struct Key {
     port: u16,
     rule: u16,
     family: u16,
-    codes: [u8; 4],
+    /// For TAMPER what was tried, on which object.
+    object: [u32; 3],
+    codes: [u8; 5],
 }
 
 impl From<&Event> for Key {
@@ -32,7 +34,9 @@ impl From<&Event> for Key {
             port: event.port,
             rule: event.rule,
             family: event.family,
+            object: [event.major, event.minor, event.other],
             codes: [
+                event.kind.0,
                 event.hook.0,
                 event.verdict.0,
                 event.reason.0,
@@ -58,7 +62,7 @@ pub struct Fold {
 impl Fold {
     /// Takes an event; what it returns is to be told now, with its count.
     pub fn push(&mut self, event: Event) -> Vec<(Event, u64)> {
-        if event.kind != EventKind::FLOW {
+        if !matches!(event.kind, EventKind::FLOW | EventKind::TAMPER) {
             return vec![(event, 1)];
         }
         let mut out = Vec::new();
