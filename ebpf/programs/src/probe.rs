@@ -22,6 +22,7 @@ pub(crate) fn parse_probe(ctx: SkBuffContext) -> i32 {
         port: 0,
         protocol: 0,
         fragment: false,
+        reserved: 0,
     };
     let reason = match packet::parse(skb, &mut to) {
         Ok(()) => 0,

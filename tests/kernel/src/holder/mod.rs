@@ -343,6 +343,11 @@ impl Holder {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Whether it says its counters: `hold` does not.
+    pub fn counts(&self) -> bool {
+        matches!(self.flavour, Flavour::Agent(_))
+    }
+
     /// `merestone drill`: none where this agent has no such command.
     pub fn drill(&self) -> Result<Option<bool>> {
         match &self.flavour {

@@ -15,6 +15,7 @@ mod case;
 mod child;
 pub(crate) mod endurance;
 mod report;
+mod soak;
 mod verdict;
 
 use crate::catalog::{Tree, VECTORS, Vector};
@@ -139,6 +140,12 @@ fn run(vectors: &[&'static Vector], trials: &[&endurance::Trial]) -> Result<bool
     let begin = std::time::Instant::now();
     cleanup::on_signals()?;
     let mut suite = Suite::new()?;
+    let minutes = number("MERESTONE_SOAK_MINUTES", 0);
+    if minutes > 0 {
+        let flavour = Flavour::find()?.context("no agent to test; set MERESTONE_BIN")?;
+        suite.hold(flavour)?;
+        return soak::run(&mut suite, minutes);
+    }
     let mut report = Report::new(vectors);
     if !quick() {
         suite.all(&mut report, vectors, Phase::Teeth);
