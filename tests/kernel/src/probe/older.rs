@@ -19,6 +19,7 @@ const MSG_ZEROCOPY: i32 = 0x0400_0000;
 // include/uapi/linux/tcp.h
 const TCP_REPAIR: i32 = 19;
 const TCP_REPAIR_OFF_NO_WP: i32 = -1;
+const TCP_REPAIR_WINDOW: i32 = 29;
 const TCP_ULP: i32 = 31;
 // include/uapi/linux/tls.h
 const SOL_TLS: i32 = 282;
@@ -104,6 +105,9 @@ pub fn repaired(probe: &Probe, v6: bool) -> io::Result<()> {
         sys::set_number(&socket, libc::SOL_TCP, TCP_REPAIR, 1)?;
         sys::bind(&socket, &own)?;
         sys::connect(&socket, &target)?;
+        // struct tcp_repair_window: the peer's window must be decreed as well.
+        let window = [0_u32, 0xffff, 0xffff, 0xffff, 0].map(u32::to_ne_bytes);
+        sys::set_option(&socket, libc::SOL_TCP, TCP_REPAIR_WINDOW, &window.concat())?;
         sys::set_number(&socket, libc::SOL_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)?;
         sys::send(&socket, probe.marker(), 0, &[])?;
         hold(socket);
