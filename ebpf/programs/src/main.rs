@@ -62,6 +62,8 @@ mod options;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod probe;
+#[cfg(target_arch = "bpf")]
 mod protocols;
 #[cfg(target_arch = "bpf")]
 mod selected;
