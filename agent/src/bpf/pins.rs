@@ -10,7 +10,7 @@ use super::{Finding, KernelError, host, sys};
 use merestone_abi::{Attempt, Event, maps};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
