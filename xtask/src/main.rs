@@ -15,6 +15,7 @@ use crate::{
 
 mod bpffs;
 mod build;
+mod bypasses;
 mod demo;
 mod ebpf_toolchain;
 mod fuzz;
@@ -23,6 +24,7 @@ mod programs;
 mod progress;
 mod setup;
 mod shell;
+mod soak;
 mod sudo;
 mod swtpm;
 mod tally;
@@ -84,6 +86,10 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Write docs/bypasses.md from what runs of the egress suite have shown
+    Bypasses(bypasses::Arguments),
+    /// Guarded senders at full rate while the agent is killed and reloaded
+    Soak(soak::Arguments),
     /// Fuzz the parsers of foreign bytes (needs a nightly compiler and cargo-fuzz)
     Fuzz(fuzz::Arguments),
     /// Run the VM suite, or one command, on Debian's kernels in QEMU
@@ -148,6 +154,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage)?,
         Task::Test { no_vm, yes } => return Ok(test::all(Consent::new(yes), no_vm)),
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
+        Task::Bypasses(arguments) => bypasses::run(&arguments)?,
+        Task::Soak(arguments) => soak::run(&arguments)?,
         Task::Fuzz(arguments) => fuzz::run(&arguments)?,
         Task::Vm(arguments) => return run_vm(arguments),
     }

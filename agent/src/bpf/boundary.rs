@@ -1,23 +1,30 @@
 //! Puts a boundary into the kernel as one whole.
 //!
-//! The next generation is written beside the live one; one array write makes
-//! it live; the old one is deleted when no program can still be in it. No
-//! packet is judged by a mixture. A crash in between leaves the old generation
-//! live and rubbish beside it, which the next start sweeps away.
+//! Each generation has a trie of its own, filled before any program can see it
+//! and put into its slot whole; one array write makes it live; the old one is
+//! let go when no program can still be in it. Taking a million prefixes back is
+//! then the kernel's work, in its own time. No packet is judged by a mixture. A
+//! crash in between leaves the old generation live, and at most a trie in the
+//! other slot, which the next install takes out first.
 
 use super::KernelError;
-use super::maps::{Maps, failed, is_absent};
+use super::maps::{Maps, failed};
+use super::names::{self, TableName, TableResolver};
 use super::protocols;
+use super::scan;
 use super::selects::{self, TableSelect};
+use super::sys;
 use super::wire::Wire;
-use aya::maps::lpm_trie::Key;
 use merestone_abi::{
-    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue,
-    RuleSet, Settings, maps,
+    GENERATION_SLOTS, MAX_NAMES, MAX_PREFIXES, MAX_RESOLVERS, MAX_RULE_SETS, PREFIX_HEADER_BITS,
+    Prefix, PrefixValue, RuleSet, Settings, maps,
 };
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
+use zerocopy::IntoBytes as _;
 
 /// A boundary as the kernel takes it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -32,6 +39,10 @@ pub struct Tables {
     pub deputies: u8,
     /// Which groups other boundaries than the default one judge.
     pub selects: Vec<TableSelect>,
+    /// Names; none twice in one boundary.
+    pub names: Vec<TableName>,
+    /// Boundaries that have names, and the resolvers they trust.
+    pub resolvers: Vec<TableResolver>,
 }
 
 /// One prefix.
@@ -50,6 +61,8 @@ pub struct TablePrefix {
 /// Longer than a program can be held up between reading the generation and
 /// looking a prefix up in it; one that is held up longer finds none: denied.
 const GRACE: Duration = Duration::from_millis(100);
+/// Prefixes handed to the kernel at once.
+const BATCH: usize = 4096;
 
 /// Writes `tables` as the next generation and makes it live.
 pub(super) fn install(
@@ -60,15 +73,21 @@ pub(super) fn install(
     check(tables)?;
     let live = settings(maps)?;
     let next = following(live.generation);
-    // What an install that was cut short has left.
-    sweep(maps, live.generation)?;
     let slot = next % GENERATION_SLOTS;
-    write(maps, tables, next, slot * MAX_RULE_SETS)?;
+    // When this returns no program is in that slot any more, so that its rule
+    // sets can be written (kernel/bpf/syscall.c `maybe_wait_bpf_programs`).
+    vacate(maps, slot)?;
+    write(maps, tables, slot)?;
     selects::write(maps, hierarchy, &tables.selects, slot)?;
     let audit = with(live.audit, slot, u8::from(tables.audit));
     let deputies = with(live.deputies, slot, tables.deputies);
     let selects = with(live.selects, slot, u8::from(!tables.selects.is_empty()));
     let protocols = with(live.protocols, slot, protocols::allowed(&tables.sets));
+    // Last, because what is learned until the switch is learned for the old one.
+    names::sweep(maps, live.generation)?;
+    names::write(maps, tables, next)?;
+    names::carry_over(maps, live.generation, next)?;
+    let names = with(live.names, slot, u8::from(!tables.resolvers.is_empty()));
     // The mode goes first: its slot is not live, so that the second write
     // changes the generation and nothing else.
     for generation in [live.generation, next] {
@@ -76,7 +95,7 @@ pub(super) fn install(
             generation,
             audit,
             deputies,
-            names: live.names,
+            names,
             selects,
             protocols,
             reserved: [0; 2],
@@ -87,9 +106,14 @@ pub(super) fn install(
     }
     if live.generation != 0 {
         thread::sleep(GRACE);
-        sweep(maps, next)?;
-        // Groups and cgroups that came while the first walk was under way.
+        vacate(maps, live.generation % GENERATION_SLOTS)?;
+        // Groups and cgroups that came while the first walk was under way; what
+        // sockets remember of them was judged by another number.
         selects::catch_up(maps, hierarchy, &tables.selects, slot)?;
+        if !tables.selects.is_empty() {
+            scan::changed(maps)?;
+        }
+        names::sweep(maps, next)?;
     }
     Ok(next)
 }
@@ -111,24 +135,21 @@ pub(super) fn settings(maps: &Maps) -> Result<Settings, KernelError> {
     Ok(settings)
 }
 
-/// The generation after `live`: never 0, in 16 bits, and in the other slot.
+/// The generation after `live`: never 0, and in the other slot.
 fn following(live: u32) -> u32 {
-    let next = live.wrapping_add(1);
-    if next > u32::from(u16::MAX) {
-        GENERATION_SLOTS + next % GENERATION_SLOTS
-    } else {
-        next
-    }
+    live.checked_add(1).unwrap_or(GENERATION_SLOTS)
 }
 
 fn check(tables: &Tables) -> Result<(), KernelError> {
     let limits = [
-        (
-            "prefixes",
-            tables.prefixes.len(),
-            MAX_PREFIXES / GENERATION_SLOTS,
-        ),
+        ("prefixes", tables.prefixes.len(), MAX_PREFIXES),
         ("rule sets", tables.sets.len(), MAX_RULE_SETS),
+        ("names", tables.names.len(), MAX_NAMES / GENERATION_SLOTS),
+        (
+            "resolvers",
+            tables.resolvers.len(),
+            MAX_RESOLVERS / GENERATION_SLOTS,
+        ),
     ];
     for (what, got, limit) in limits {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -139,61 +160,64 @@ fn check(tables: &Tables) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn write(maps: &mut Maps, tables: &Tables, generation: u32, base: u32) -> Result<(), KernelError> {
+fn write(maps: &mut Maps, tables: &Tables, slot: u32) -> Result<(), KernelError> {
+    let base = slot * MAX_RULE_SETS;
     for (set, index) in tables.sets.iter().zip(base..) {
         maps.rule_sets
             .set(index, Wire(*set), 0)
             .map_err(|error| failed(maps::RULE_SETS, &error))?;
     }
-    for prefix in &tables.prefixes {
-        let value = PrefixValue {
-            set: base + prefix.set,
-        };
-        maps.prefixes
-            .insert(&key(prefix, generation), Wire(value), 0)
-            .map_err(|error| failed(maps::PREFIXES, &error))?;
+    let trie = sys::create_trie(KEY_SIZE, VALUE_SIZE, MAX_PREFIXES).map_err(refused)?;
+    for batch in tables.prefixes.chunks(BATCH) {
+        fill(&trie, batch, base).map_err(refused)?;
     }
+    sys::put_inner(maps.prefixes.fd(), slot, &trie).map_err(refused)?;
+    maps.trie = Some(trie);
     Ok(())
 }
 
-fn key(prefix: &TablePrefix, generation: u32) -> Key<Wire<Prefix>> {
-    let data = self::prefix(prefix, generation);
-    Key::new(PREFIX_HEADER_BITS + u32::from(prefix.bits), Wire(data))
-}
+/// The key as the kernel has it, `struct bpf_lpm_trie_key_u8`: a length in
+/// bits, then the data.
+pub(super) const KEY_SIZE: u32 = 4 + size_of::<Prefix>() as u32;
+const VALUE_SIZE: u32 = size_of::<PrefixValue>() as u32;
 
-/// The data part of a prefix's key.
-pub(super) fn prefix(prefix: &TablePrefix, generation: u32) -> Prefix {
-    Prefix {
-        generation: generation_bytes(generation),
+/// A prefix's key.
+pub(super) fn key(prefix: &TablePrefix) -> [u8; KEY_SIZE as usize] {
+    let data = Prefix {
+        reserved: [0; 2],
         boundary: prefix.boundary.to_be_bytes(),
         address: prefix.address,
-    }
+    };
+    let mut key = [0; KEY_SIZE as usize];
+    let (bits, rest) = key.split_at_mut(4);
+    bits.copy_from_slice(&(PREFIX_HEADER_BITS + u32::from(prefix.bits)).to_ne_bytes());
+    rest.copy_from_slice(data.as_bytes());
+    key
 }
 
-pub(super) fn generation_bytes(generation: u32) -> [u8; 2] {
-    let [_, _, high, low] = generation.to_be_bytes();
-    [high, low]
+/// Adds prefixes, all at once.
+fn fill(trie: impl AsFd, batch: &[TablePrefix], base: u32) -> io::Result<()> {
+    let mut keys = Vec::with_capacity(batch.len() * KEY_SIZE as usize);
+    let mut values = Vec::with_capacity(batch.len() * VALUE_SIZE as usize);
+    for prefix in batch {
+        keys.extend_from_slice(&key(prefix));
+        let set = base + prefix.set;
+        values.extend_from_slice(PrefixValue { set }.as_bytes());
+    }
+    let sizes = (KEY_SIZE as usize, VALUE_SIZE as usize);
+    sys::update_all(trie, (&keys, sizes.0), (&values, sizes.1))
 }
 
-/// Deletes every prefix that is not of generation `live`.
-fn sweep(maps: &mut Maps, live: u32) -> Result<(), KernelError> {
-    let live = generation_bytes(live);
-    let mut stale = Vec::new();
-    for key in maps.prefixes.keys() {
-        let key = key.map_err(|error| failed(maps::PREFIXES, &error))?;
-        let Wire(data) = key.data();
-        if data.generation != live {
-            stale.push(key);
-        }
+/// Takes a generation's trie out of its slot. No program uses it afterwards.
+fn vacate(maps: &mut Maps, slot: u32) -> Result<(), KernelError> {
+    sys::take_inner(maps.prefixes.fd(), slot).map_err(refused)
+}
+
+fn refused(error: io::Error) -> KernelError {
+    KernelError::Map {
+        name: maps::PREFIXES,
+        detail: error.to_string(),
     }
-    for key in stale {
-        if let Err(error) = maps.prefixes.remove(&key)
-            && !is_absent(&error)
-        {
-            return Err(failed(maps::PREFIXES, &error));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -202,10 +226,10 @@ mod tests {
 
     #[test]
     fn a_generation_follows_in_the_other_slot_and_is_never_zero() {
-        for live in [0, 1, 2, 65_534, 65_535] {
+        for live in [0, 1, 2, 65_535, u32::MAX - 1, u32::MAX] {
             let next = following(live);
             assert_ne!(next % 2, live % 2, "after {live}");
-            assert!(next > 0 && next <= 65_535, "after {live}: {next}");
+            assert!(next > 0, "after {live}: {next}");
         }
     }
 

@@ -5,8 +5,10 @@ use super::maps::{Maps, failed};
 use super::reap::keys;
 use super::wire::Wire;
 use merestone_abi::{
-    GroupCount, GroupId, Hook, LostReason, PROTOCOL_BUCKETS, Verdict, counter_slot, maps,
+    FastCount, GroupCount, GroupId, Hook, LostReason, PROTOCOL_BUCKETS, Verdict, counter_slot,
+    maps, protocol,
 };
+use std::collections::BTreeMap;
 
 /// How often one hook came to one verdict about one protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,21 +28,34 @@ const IN_BUCKET: [u8; PROTOCOL_BUCKETS.len()] = [0, 1, 6, 17, 58, 132, 255, 2];
 
 /// All counters that are not zero.
 pub(super) fn counters(maps: &Maps) -> Result<Vec<Counter>, KernelError> {
+    let fast = fast(maps)?;
+    let passed = |number| {
+        fast.iter()
+            .map(|(_, count)| match number {
+                protocol::TCP => count.tcp,
+                protocol::UDP => count.udp,
+                _ => 0,
+            })
+            .sum::<u64>()
+    };
     let mut found = Vec::new();
     for (hook, _) in Hook::NAMES {
         for (verdict, _) in Verdict::NAMES {
-            for (number, protocol) in IN_BUCKET.into_iter().zip(PROTOCOL_BUCKETS) {
+            for (number, bucket) in IN_BUCKET.into_iter().zip(PROTOCOL_BUCKETS) {
                 let slot = counter_slot(*hook, *verdict, number);
                 let values = maps
                     .counters
                     .get(&slot, 0)
                     .map_err(|error| failed(maps::COUNTERS, &error))?;
-                let count: u64 = values.iter().sum();
+                let mut count: u64 = values.iter().sum();
+                if *hook == Hook::EGRESS && *verdict == Verdict::ALLOW {
+                    count += passed(number);
+                }
                 if count > 0 {
                     found.push(Counter {
                         hook: *hook,
                         verdict: *verdict,
-                        protocol,
+                        protocol: bucket,
                         count,
                     });
                 }
@@ -75,12 +90,12 @@ pub(super) fn lost_events(maps: &Maps) -> Result<u64, KernelError> {
 /// What each group sent and was refused.
 pub(super) fn by_group(maps: &Maps) -> Result<Vec<(GroupId, GroupCount)>, KernelError> {
     let groups: Vec<GroupId> = keys(maps::GROUP_COUNTS, maps.group_counts.keys())?;
-    let mut found = Vec::new();
+    let mut found = BTreeMap::<GroupId, GroupCount>::new();
     for group in groups {
         let Ok(values) = maps.group_counts.get(&group, 0) else {
             continue;
         };
-        let mut sum = GroupCount::default();
+        let sum = found.entry(group).or_default();
         for Wire(value) in values.iter() {
             let GroupCount {
                 allowed,
@@ -92,6 +107,33 @@ pub(super) fn by_group(maps: &Maps) -> Result<Vec<(GroupId, GroupCount)>, Kernel
             sum.allowed_bytes += allowed_bytes;
             sum.denied += denied;
             sum.audited += audited;
+        }
+    }
+    for (group, FastCount { tcp, udp, bytes }) in fast(maps)? {
+        let sum = found.entry(group).or_default();
+        sum.allowed += tcp + udp;
+        sum.allowed_bytes += bytes;
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// What passed by a remembered verdict, which no other counter holds.
+fn fast(maps: &Maps) -> Result<Vec<(GroupId, FastCount)>, KernelError> {
+    let groups: Vec<GroupId> = keys(maps::FAST_SLOTS, maps.fast_slots.keys())?;
+    let mut found = Vec::new();
+    for group in groups {
+        let Ok(slot) = maps.fast_slots.get(&group, 0) else {
+            continue;
+        };
+        let values = maps
+            .fast_counts
+            .get(&slot, 0)
+            .map_err(|error| failed(maps::FAST_COUNTS, &error))?;
+        let mut sum = FastCount::default();
+        for Wire(FastCount { tcp, udp, bytes }) in values.iter() {
+            sum.tcp += tcp;
+            sum.udp += udp;
+            sum.bytes += bytes;
         }
         found.push((group, sum));
     }

@@ -36,13 +36,15 @@ pub(super) fn tiers(hooks: &[Hook]) -> Vec<Tier> {
 }
 
 /// Ways out that no hook of this build sees, whatever the kernel gives.
-const NEVER: [&str; 6] = [
+const NEVER: [&str; 8] = [
     "RDMA and GPUDirect over /dev/infiniband",
     "processes outside the group that are asked over loopback or a Unix socket (deputies)",
     "names resolved by a local stub resolver on loopback",
     "kernel-owned sockets (network file systems, tunnels), and tun devices of root's own",
     "GPU file descriptors passed to a process outside the group",
     "files and memory shared with processes outside the group",
+    "packets that root in the group has the kernel wrap, copy or readdress below IP (tunnels, XFRM, tc)",
+    "the addresses in the kernel's own reports of multicast joins (IGMP, MLD)",
 ];
 
 /// What only the tamper tier refuses; elsewhere the watch finds it afterwards.

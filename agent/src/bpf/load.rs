@@ -37,6 +37,9 @@ pub struct Options {
     pub tree_roots: Vec<PathBuf>,
     /// How long a group must have been empty before it is let go.
     pub release_after: Duration,
+    /// Whether a guarded process is killed for a socket of a forbidden family
+    /// where BPF LSM cannot refuse it.
+    pub kill_families: bool,
     /// Map sizes.
     pub limits: Limits,
     /// What becomes of guarded groups when the agent is gone.
@@ -59,6 +62,7 @@ impl Options {
             devices: Vec::new(),
             tree_roots: vec![PathBuf::from("user.slice")],
             release_after: reap::RELEASE_AFTER,
+            kill_families: false,
             limits: Limits::default(),
             on_loss: OnLoss::default(),
             patience: standing::PATIENCE,
@@ -176,6 +180,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let links = pins.join("links");
     host::pin_dir(&links)?;
     same_abi(pins)?;
+    let is_first = !pins.join(merestone_abi::maps::ABI).exists();
 
     let host = Host::read()?;
     let mut ebpf = host.load_object(Some(pins), &options.limits)?;
@@ -183,12 +188,17 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     host::require_host_pids(options)?;
     standing::take_over(&mut maps, options)?;
     let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
+    hooks::leave_out(&mut hooks, options.kill_families);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
 
     let device_rules = fill_devices(&mut maps, &options.devices)?;
-    fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
+    let roots_changed = fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
     boundary::install(&mut maps, &hierarchy, tables)?;
+    // A scan may have been cut short.
+    if (roots_changed && !is_first) || scan::is_armed(&maps)? {
+        scan::changed(&mut maps)?;
+    }
     let mut network = None;
     for (kind, hook) in HOOKS.iter().zip(&mut hooks) {
         if hook.refused.is_some() {
@@ -238,10 +248,11 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
 
 /// A descriptor of each attached program, to attach it again with.
 fn attached(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<pins::Attached>, KernelError> {
+    // The link program has a pin for each link, which `links` looks after.
     let attached = HOOKS
         .iter()
         .zip(hooks)
-        .filter(|(_, hook)| hook.refused.is_none());
+        .filter(|(kind, hook)| hook.refused.is_none() && kind.tier != TierKind::Link);
     attached
         .map(|(kind, _)| {
             let refused = |detail: String| KernelError::Refused {
@@ -391,16 +402,19 @@ fn device_rules(extra: &[DeviceRule]) -> Result<Vec<DeviceRule>, KernelError> {
     Ok(rules)
 }
 
+/// True where others were there before.
 fn fill_tree_roots(
     maps: &mut Maps,
     hierarchy: &Path,
     roots: &[PathBuf],
-) -> Result<(), KernelError> {
+) -> Result<bool, KernelError> {
     let wanted: Vec<u64> = roots
         .iter()
         .filter_map(|root| cgroups::id(&hierarchy.join(root)))
         .collect();
     let before = reap::keys(merestone_abi::maps::TREE_ROOTS, maps.tree_roots.keys())?;
+    let is_same =
+        before.iter().all(|id| wanted.contains(id)) && wanted.iter().all(|id| before.contains(id));
     for id in before.iter().filter(|id| !wanted.contains(id)) {
         maps.tree_roots
             .remove(id)
@@ -411,14 +425,14 @@ fn fill_tree_roots(
             .insert(id, 1, 0)
             .map_err(|error| failed(merestone_abi::maps::TREE_ROOTS, &error))?;
     }
-    Ok(())
+    Ok(!is_same)
 }
 
 fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Vec<Program> {
     let attached = HOOKS
         .iter()
         .zip(hooks)
-        .filter(|(_, hook)| hook.refused.is_none());
+        .filter(|(kind, hook)| hook.refused.is_none() && kind.tier != TierKind::Link);
     attached
         .filter_map(|(kind, hook)| {
             let info = ebpf.program(kind.program)?.info().ok()?;

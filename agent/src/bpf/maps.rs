@@ -6,15 +6,20 @@ use super::wire::Wire;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    AgentState, Device, DeviceClass, Glass, Grant, GrantUse, Group, GroupCount, Prefix,
-    PrefixValue, Protected, RuleSet, SELECTOR_BYTES, Selected, Settings, SocketMark, Task, maps,
+    AgentState, Device, DeviceClass, FastCount, Glass, Grant, GrantUse, Group, GroupCount, Learned,
+    LearnedKey, NAME_BYTES, NamePrefix, Protected, ResolverPrefix, RuleSet, SELECTOR_BYTES,
+    Selected, Settings, SocketMark, Task, maps,
 };
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Every map the agent reads or writes, but the ring buffer.
 pub(super) struct Maps {
     pub(super) settings: Array<MapData, Wire<Settings>>,
-    pub(super) prefixes: LpmTrie<MapData, Wire<Prefix>, Wire<PrefixValue>>,
+    /// An array of tries, written by `sys`.
+    pub(super) prefixes: MapData,
+    /// The trie of the generation that this agent installed.
+    pub(super) trie: Option<OwnedFd>,
     pub(super) rule_sets: Array<MapData, Wire<RuleSet>>,
     pub(super) devices: HashMap<MapData, Wire<Device>, Wire<DeviceClass>>,
     pub(super) groups: HashMap<MapData, u64, Wire<Group>>,
@@ -25,6 +30,8 @@ pub(super) struct Maps {
     pub(super) task_count: Array<MapData, u64>,
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) group_counts: PerCpuHashMap<MapData, u64, Wire<GroupCount>>,
+    pub(super) fast_slots: HashMap<MapData, u64, u32>,
+    pub(super) fast_counts: PerCpuArray<MapData, Wire<FastCount>>,
     pub(super) lost: PerCpuArray<MapData, u64>,
     pub(super) selected: HashMap<MapData, u64, Wire<Selected>>,
     pub(super) selectors: HashMap<MapData, [u8; SELECTOR_BYTES], [u16; 4]>,
@@ -35,6 +42,10 @@ pub(super) struct Maps {
     pub(super) agent: Array<MapData, Wire<AgentState>>,
     pub(super) protected: HashMap<MapData, Wire<Protected>, u32>,
     pub(super) glass: Array<MapData, Wire<Glass>>,
+    pub(super) names: LpmTrie<MapData, Wire<NamePrefix>, u32>,
+    pub(super) resolvers: LpmTrie<MapData, Wire<ResolverPrefix>, u32>,
+    pub(super) learned: HashMap<MapData, Wire<LearnedKey>, Wire<Learned>>,
+    pub(super) asked: HashMap<MapData, u64, [u8; NAME_BYTES]>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -48,7 +59,8 @@ impl Maps {
     pub(super) fn open(pins: &Path) -> Result<Self, KernelError> {
         Ok(Self {
             settings: open(pins, maps::SETTINGS)?,
-            prefixes: open(pins, maps::PREFIXES)?,
+            prefixes: open_data(pins, maps::PREFIXES)?,
+            trie: None,
             rule_sets: open(pins, maps::RULE_SETS)?,
             devices: open(pins, maps::DEVICES)?,
             groups: open(pins, maps::GROUPS)?,
@@ -59,6 +71,8 @@ impl Maps {
             task_count: open(pins, maps::TASK_COUNT)?,
             counters: open(pins, maps::COUNTERS)?,
             group_counts: open(pins, maps::GROUP_COUNTS)?,
+            fast_slots: open(pins, maps::FAST_SLOTS)?,
+            fast_counts: open(pins, maps::FAST_COUNTS)?,
             lost: open(pins, maps::LOST)?,
             selected: open(pins, maps::SELECTED)?,
             selectors: open(pins, maps::SELECTORS)?,
@@ -69,8 +83,17 @@ impl Maps {
             agent: open(pins, maps::AGENT)?,
             protected: open(pins, maps::PROTECTED)?,
             glass: open(pins, maps::GLASS)?,
+            names: open(pins, maps::NAMES)?,
+            resolvers: open(pins, maps::RESOLVERS)?,
+            learned: open(pins, maps::LEARNED)?,
+            asked: open(pins, maps::ASKED)?,
         })
     }
+}
+
+/// Opens one pinned map that aya has no type for.
+fn open_data(pins: &Path, name: &'static str) -> Result<MapData, KernelError> {
+    MapData::from_pin(pins.join(name)).map_err(|error| failed(name, &error))
 }
 
 /// Opens one pinned map as a type.

@@ -23,6 +23,7 @@ mod links;
 mod load;
 mod log;
 mod maps;
+mod names;
 mod object;
 mod pins;
 mod protocols;
@@ -44,6 +45,7 @@ pub use events::EventStream;
 pub use hooks::Hook;
 pub use left::Left;
 pub use load::{Limits, Options, Preflight, Program, probe, unload};
+pub use names::{LearnedAddress, TableName, TableResolver};
 pub use object::{object, object_sha256};
 pub use reap::RELEASE_AFTER;
 pub use selects::TableSelect;
@@ -155,6 +157,22 @@ impl Kernel {
         Ok(ids.into_iter().filter_map(entry).collect())
     }
 
+    /// The addresses that names have now, expired ones left out.
+    pub fn learned(&self) -> Result<Vec<LearnedAddress>, KernelError> {
+        names::learned(&self.maps)
+    }
+
+    /// The name that an event speaks of: the one asked for, the one answered
+    /// for, or the one that a destination was learned by.
+    pub fn name_of(&self, event: &Event) -> Option<String> {
+        names::name_of(&self.maps, event)
+    }
+
+    /// To be called every few seconds: forgets addresses whose time is over.
+    pub fn expire_names(&mut self) -> Result<(), KernelError> {
+        names::expire(&mut self.maps)
+    }
+
     /// To be called with every event: a new group's members get their entries.
     pub fn follow(&mut self, event: &Event) -> Result<(), KernelError> {
         if event.kind == EventKind::GUARD {
@@ -199,9 +217,7 @@ impl Kernel {
         }
         self.check_attached();
         found.extend(self.shadow.look(&mut self.maps)?);
-        if let Some(prefixes) = self.pins.map(merestone_abi::maps::PREFIXES)
-            && self.shadow.boundary_differs(prefixes, &self.maps)?
-        {
+        if self.shadow.boundary_differs(&self.maps)? {
             found.push(Finding {
                 attempt: Attempt::BOUNDARY,
                 target: "prefixes or rule sets of the live generation".to_owned(),

@@ -10,7 +10,7 @@ use super::{Finding, KernelError, host, sys};
 use merestone_abi::{Attempt, Event, maps};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -90,13 +90,6 @@ impl Pins {
     /// The directory of the pins.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
-    }
-
-    /// The descriptor of a map.
-    pub(super) fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        let path = self.directory.join(name);
-        let kept = self.kept.iter().find(|kept| kept.path == path)?;
-        Some(kept.object.as_fd())
     }
 
     /// Where the bpf file system they are on is mounted.

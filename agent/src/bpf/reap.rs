@@ -115,7 +115,8 @@ pub(super) fn release(maps: &mut Maps, group: GroupId) -> Result<(), KernelError
     {
         return Err(failed(maps::GROUPS, &error));
     }
-    Ok(())
+    // Sockets that remember its verdict ask again.
+    scan::changed(maps)
 }
 
 /// The keys of a map that changes meanwhile, each once.

@@ -126,6 +126,7 @@ fn guard(
         record(maps, pid, group, 0, 0)?;
         is_new
     };
+    changed(maps)?;
     follow(maps, root, group, pid)?;
     Ok(is_new.then(|| Event {
         boot_ns: since_boot_ns,
@@ -280,8 +281,7 @@ fn mark_sockets(maps: &mut Maps, pid: u32, group: GroupId) {
         let mark = SocketMark {
             group,
             owner: pid,
-            boundary: 0,
-            reserved: 0,
+            ..SocketMark::default()
         };
         if let Err(error) = maps.sockets.insert(&socket, Wire(mark), 0) {
             tracing::debug!(pid, fd = number, %error, "could not mark a socket");
@@ -310,6 +310,7 @@ fn record(
     )?;
     if is_new {
         count_removed(maps, -1)?;
+        changed(maps)?;
     }
     Ok(is_new)
 }
@@ -332,6 +333,24 @@ pub(super) fn count_removed(maps: &mut Maps, removed: i64) -> Result<(), KernelE
     maps.task_count
         .set(Armed::AGENT, before.wrapping_add_signed(removed), 0)
         .map_err(error)
+}
+
+/// Ends every "not guarded" that the programs remember. To be called after who
+/// is guarded has changed, and at the start, for a change that was cut short.
+pub(super) fn changed(maps: &mut Maps) -> Result<(), KernelError> {
+    let error = |error: MapError| failed(maps::ARMED, &error);
+    let before = maps.armed.get(&Armed::AGENT_EPOCH, 0).map_err(error)?;
+    maps.armed
+        .set(Armed::AGENT_EPOCH, before.wrapping_add(1), 0)
+        .map_err(error)
+}
+
+/// Whether anything was ever guarded under these maps.
+pub(super) fn is_armed(maps: &Maps) -> Result<bool, KernelError> {
+    let error = |error: MapError| failed(maps::ARMED, &error);
+    let kernel = maps.armed.get(&Armed::KERNEL, 0).map_err(error)?;
+    let agent = maps.armed.get(&Armed::AGENT, 0).map_err(error)?;
+    Ok(kernel | agent != 0)
 }
 
 fn arm(maps: &mut Maps, mask: u64) -> Result<(), KernelError> {

@@ -131,6 +131,7 @@ pub(super) fn protect(
     for (folder, kind) in [
         (directory.to_owned(), Protected::MAP),
         (directory.join("links"), Protected::LINK),
+        (directory.join("net"), Protected::LINK),
     ] {
         wanted.extend(inode(&folder).map(|ino| (Protected::FOLDER, ino)));
         wanted.extend(inode(&folder).map(|ino| (Protected::COVER, ino)));

@@ -6,20 +6,18 @@
 //! small one. The key is this process's alone, so that no change can be made
 //! whose hashes cancel out.
 
-use super::boundary::{self, TablePrefix, Tables};
+use super::boundary::{self, Tables};
 use super::maps::{Maps, failed};
 use super::wire::Wire;
 use super::{KernelError, sys};
-use merestone_abi::{
-    GENERATION_SLOTS, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue, RuleSet, maps,
-};
+use merestone_abi::{GENERATION_SLOTS, MAX_RULE_SETS, PrefixValue, RuleSet, maps};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::os::fd::BorrowedFd;
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use zerocopy::IntoBytes as _;
 
 /// A key of the trie: the length in bits, then the data.
-const KEY: usize = 4 + size_of::<Prefix>();
+const KEY: usize = boundary::KEY_SIZE as usize;
 
 /// Prefixes looked at in one step.
 const PREFIXES_A_STEP: usize = 2048;
@@ -51,7 +49,7 @@ impl Expected {
         let base = expected.base();
         for prefix in &tables.prefixes {
             expected.prefixes += 1;
-            let hash = expected.prefix(&key(prefix, generation), base.wrapping_add(prefix.set));
+            let hash = expected.prefix(&boundary::key(prefix), base.wrapping_add(prefix.set));
             expected.sum = expected.sum.wrapping_add(hash);
         }
         for (index, set) in (0_u32..).zip(&tables.sets) {
@@ -75,15 +73,6 @@ impl Expected {
     }
 }
 
-fn key(prefix: &TablePrefix, generation: u32) -> [u8; KEY] {
-    let data = boundary::prefix(prefix, generation);
-    let mut key = [0; KEY];
-    let (bits, rest) = key.split_at_mut(4);
-    bits.copy_from_slice(&(PREFIX_HEADER_BITS + u32::from(prefix.bits)).to_ne_bytes());
-    rest.copy_from_slice(data.as_bytes());
-    key
-}
-
 /// A walk over what the kernel holds.
 #[derive(Debug, Default)]
 pub(super) struct Pass {
@@ -95,19 +84,24 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// Goes on; `true` where a walk that has come to its end does not add up.
-    pub(super) fn step(
-        &mut self,
-        prefixes: BorrowedFd<'_>,
-        maps: &Maps,
-        expected: &Expected,
-    ) -> Result<bool, KernelError> {
-        let prefixes_differ =
-            self.prefixes(prefixes, expected)
-                .map_err(|source| KernelError::Map {
-                    name: maps::PREFIXES,
-                    detail: source.to_string(),
-                })?;
+    /// Goes on; `true` where a walk that has come to its end does not add up,
+    /// or where another trie is in the live slot than the one that was filled.
+    pub(super) fn step(&mut self, maps: &Maps, expected: &Expected) -> Result<bool, KernelError> {
+        let failed = |source: io::Error| KernelError::Map {
+            name: maps::PREFIXES,
+            detail: source.to_string(),
+        };
+        let Some(trie) = &maps.trie else {
+            return Ok(true);
+        };
+        let slot = (expected.generation % GENERATION_SLOTS).to_ne_bytes();
+        let live: Option<[u8; 4]> =
+            sys::lookup(maps.prefixes.fd().as_fd(), &slot).map_err(failed)?;
+        let own = sys::map_id(trie.as_fd()).map_err(failed)?;
+        if live.map(u32::from_ne_bytes) != Some(own) {
+            return Ok(true);
+        }
+        let prefixes_differ = self.prefixes(trie.as_fd(), expected).map_err(failed)?;
         let sets_differ = self.sets(maps, expected)?;
         Ok(prefixes_differ || sets_differ)
     }
@@ -120,12 +114,6 @@ impl Pass {
                 return Ok(differs);
             };
             self.last = Some(key);
-            // One of another generation is being written, or swept away.
-            let (_bits, data) = key.split_at(4);
-            let live = boundary::generation_bytes(expected.generation);
-            if !Prefix::ref_from_bytes(data).is_ok_and(|data| data.generation == live) {
-                continue;
-            }
             let value: Option<[u8; size_of::<PrefixValue>()]> = sys::lookup(trie, &key)?;
             if let Some(set) = value {
                 let hash = expected.prefix(&key, u32::from_ne_bytes(set));

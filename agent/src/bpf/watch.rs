@@ -8,13 +8,12 @@ use super::maps::{Maps, failed};
 use super::standing::{self, OnLoss};
 use super::tally::{Expected, Pass};
 use super::wire::Wire;
-use super::{DeviceRule, KernelError, Tables, boundary, reap};
+use super::{DeviceRule, KernelError, Tables, boundary, reap, scan};
 use merestone_abi::{
     AgentState, Armed, Attempt, Device, Glass, Grant, Group, GroupId, MAX_GRANTS, SELECTOR_BYTES,
     Settings, Stance, maps,
 };
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
 
 /// Something that was not as the agent left it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -124,12 +123,8 @@ impl Shadow {
 
     /// Goes on with the walk over the boundary; `true` where it differs from
     /// what was installed, so that it is to be installed again.
-    pub(super) fn boundary_differs(
-        &mut self,
-        prefixes: BorrowedFd<'_>,
-        maps: &Maps,
-    ) -> Result<bool, KernelError> {
-        let differs = self.pass.step(prefixes, maps, &self.expected)?;
+    pub(super) fn boundary_differs(&mut self, maps: &Maps) -> Result<bool, KernelError> {
+        let differs = self.pass.step(maps, &self.expected)?;
         if differs {
             self.pass = Pass::default();
         }
@@ -189,7 +184,8 @@ impl Shadow {
             let done = maps
                 .tree_roots
                 .remove(&id)
-                .map_err(|error| failed(maps::TREE_ROOTS, &error));
+                .map_err(|error| failed(maps::TREE_ROOTS, &error))
+                .and_then(|()| scan::changed(maps));
             let target = format!("{}: cgroup {id}", maps::TREE_ROOTS);
             found.push(fixed(Attempt::MAP_WRITE, target, done));
         }
@@ -247,6 +243,8 @@ impl Shadow {
                 .groups
                 .insert(id, Wire(*group), 0)
                 .map_err(|error| failed(maps::GROUPS, &error));
+            // Sockets may remember that nobody guarded was behind them.
+            let done = done.and_then(|()| scan::changed(maps));
             let target = format!("{}: group {id}", maps::GROUPS);
             found.push(fixed(Attempt::MAP_WRITE, target, done));
         }

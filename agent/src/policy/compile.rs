@@ -22,9 +22,7 @@ use super::network::{MAPPED_BITS, Network};
 use super::select::{self, Selector};
 use super::{Action, Boundary, LAST_RULE, LOOPBACK_RULE, Mode, Rule};
 use crate::config::fault::{Faults, Origin};
-use merestone_abi::{
-    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, MAX_SELECTORS, RULE_ENTRIES, RuleEntry, RuleSet,
-};
+use merestone_abi::{MAX_PREFIXES, MAX_RULE_SETS, MAX_SELECTORS, RULE_ENTRIES, RuleEntry, RuleSet};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -223,7 +221,7 @@ impl Whole {
         let limits = [
             (
                 self.prefixes.len(),
-                (MAX_PREFIXES / GENERATION_SLOTS) as usize,
+                MAX_PREFIXES as usize,
                 "networks",
                 "join neighbouring networks",
             ),

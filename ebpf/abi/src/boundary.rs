@@ -9,8 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bits of [`Prefix`] before the address: always matched in full.
 pub const PREFIX_HEADER_BITS: u32 = 32;
-/// Prefixes the trie has room for, over both live generations.
-pub const MAX_PREFIXES: u32 = 2 * 1_048_576;
+/// Prefixes a generation's trie has room for.
+pub const MAX_PREFIXES: u32 = 1_048_576;
 /// Rule sets a generation may have.
 pub const MAX_RULE_SETS: u32 = 2048;
 /// Generations that can be in the maps at once: the live one and the next.
@@ -18,16 +18,16 @@ pub const GENERATION_SLOTS: u32 = 2;
 /// Entries in a rule set.
 pub const RULE_ENTRIES: usize = 32;
 
-/// The data part of an LPM key: generation and boundary, then the address.
+/// The data part of an LPM key: the boundary, then the address.
 ///
-/// Because the generation is part of the key, a reload writes the next
-/// generation beside the live one and then switches [`Settings::generation`]:
-/// no packet sees half a policy.
+/// Each generation has a trie of its own: a reload fills the next generation's
+/// beside the live one and then switches [`Settings::generation`]: no packet
+/// sees half a policy.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct Prefix {
-    /// The generation, big endian, modulo 2^16.
-    pub generation: [u8; 2],
+    /// Always zero.
+    pub reserved: [u8; 2],
     /// The boundary's number, big endian; 0 is the default boundary.
     pub boundary: [u8; 2],
     /// The network address.

@@ -55,6 +55,22 @@ pub struct GroupCount {
     pub audited: u64,
 }
 
+/// Packets of a group that a remembered verdict let through at
+/// `cgroup_skb/egress`. They are in no other counter: whoever reads the totals
+/// adds these.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct FastCount {
+    /// TCP packets.
+    pub tcp: u64,
+    /// UDP packets.
+    pub udp: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
 /// Why an event or an entry was lost; the index into the lost array.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(transparent)]
@@ -71,6 +87,8 @@ impl LostReason {
     pub const COUNTS_FULL: Self = Self(3);
     /// A socket could not be marked; the packet was refused.
     pub const SOCKET_MARK: Self = Self(4);
+    /// An answer's address had no room and was not learned.
+    pub const NAMES_FULL: Self = Self(5);
     /// Names for users, by index.
     pub const NAMES: [&'static str; LOST_SLOTS as usize] = [
         "ring_full",
@@ -78,8 +96,9 @@ impl LostReason {
         "tasks_full",
         "counts_full",
         "socket_mark",
+        "names_full",
     ];
 }
 
 /// Slots of the lost array.
-pub const LOST_SLOTS: u32 = 5;
+pub const LOST_SLOTS: u32 = 6;

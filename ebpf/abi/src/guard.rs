@@ -124,6 +124,47 @@ pub struct Task {
     pub ended_boot_s: u32,
 }
 
+/// The last verdict on a socket's packets, so that the next one like it costs a
+/// comparison.
+///
+/// It holds while [`Self::epoch`] and [`Self::generation`] are the live ones:
+/// who is guarded, and by what, is then as it was. Whoever writes makes
+/// [`Self::sequence`] odd first and even again after; whoever reads looks at it
+/// before and after, so that no mixture of two verdicts is ever taken for one.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct CachedVerdict {
+    /// Odd while it is written.
+    pub sequence: u64,
+    /// The group it was judged as.
+    pub group: GroupId,
+    /// Destination address.
+    pub address: [u8; 16],
+    /// The sum of [`Armed::KERNEL_EPOCH`] and [`Armed::AGENT_EPOCH`].
+    pub epoch: u32,
+    /// The boundary generation.
+    pub generation: u32,
+    /// Destination port, in network order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`Self::NONE`], [`Self::ALLOW`] or [`Self::UNGUARDED`].
+    pub verdict: u8,
+    /// Where its packets are counted, in [`crate::maps::FAST_COUNTS`].
+    pub counted: u32,
+}
+
+impl CachedVerdict {
+    /// Nothing is known.
+    pub const NONE: u8 = 0;
+    /// A rule lets packets to this destination through.
+    pub const ALLOW: u8 = 1;
+    /// Nobody guarded is behind the socket, whatever the destination.
+    pub const UNGUARDED: u8 = 2;
+}
+
 /// What a socket remembers of the processes that made or used it.
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
@@ -138,16 +179,36 @@ pub struct SocketMark {
     pub boundary: u16,
     /// Always zero.
     pub reserved: u16,
+    /// What was decided last.
+    pub cached: CachedVerdict,
+}
+
+/// What a socket remembers of the last peer it asked on this host.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Asked {
+    /// Of a datagram to a local address.
+    pub address: [u8; 16],
+    /// Which peer of a Unix datagram socket: a number, nothing to follow.
+    pub peer: u64,
+    /// The port at `address`.
+    pub port: u16,
+    /// Always zero.
+    pub reserved: [u8; 6],
 }
 
 /// The deepest cgroup level whose children are found by their ancestor.
 pub const MAX_LEVEL: u32 = 15;
 
-/// Bits of the two masks in the map [`crate::maps::ARMED`].
+/// The map [`crate::maps::ARMED`]: two masks, two epochs, and a count.
 ///
-/// Bit 0: something is guarded. Bit `n`: a cgroup at level `n` is. They are
-/// only ever set, because a socket that was marked can outlive whatever marked
-/// it. Two elements, so that neither side overwrites the other's bits.
+/// Of a mask, bit 0: something is guarded. Bit `n`: a cgroup at level `n` is.
+/// They are only ever set, because a socket that was marked can outlive
+/// whatever marked it. An epoch grows after each change of who is guarded, so
+/// that "not guarded" may be remembered as long as the sum of the two stays.
+/// Two elements each, so that neither side overwrites the other's.
 #[derive(Clone, Copy, Debug)]
 pub struct Armed;
 
@@ -156,6 +217,14 @@ impl Armed {
     pub const KERNEL: u32 = 0;
     /// The element that the agent sets.
     pub const AGENT: u32 = 1;
+    /// The element that the programs add to when somebody became guarded.
+    pub const KERNEL_EPOCH: u32 = 2;
+    /// The element that the agent adds to.
+    pub const AGENT_EPOCH: u32 = 3;
+    /// How many places of [`crate::maps::FAST_COUNTS`] are given out.
+    pub const COUNTED: u32 = 4;
+    /// Elements of the map.
+    pub const ELEMENTS: u32 = 5;
     /// Set when anything is guarded.
     pub const ANY: u64 = 1;
     /// Set when a cgroup at `level` is guarded.
@@ -168,5 +237,7 @@ impl Armed {
 const _: () = {
     assert!(size_of::<Group>() == 24);
     assert!(size_of::<Task>() == 32);
-    assert!(size_of::<SocketMark>() == 16);
+    assert!(size_of::<Asked>() == 32);
+    assert!(size_of::<CachedVerdict>() == 48);
+    assert!(size_of::<SocketMark>() == 64);
 };

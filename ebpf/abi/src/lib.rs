@@ -21,6 +21,7 @@ mod event;
 mod grant;
 mod guard;
 pub mod maps;
+mod names;
 mod select;
 mod tamper;
 
@@ -29,13 +30,19 @@ pub use boundary::{
     PrefixValue, Protocols, RULE_ENTRIES, RuleEntry, RuleSet, Settings,
 };
 pub use counters::{
-    COUNTER_SLOTS, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
+    COUNTER_SLOTS, FastCount, GroupCount, LOST_SLOTS, LostReason, PROTOCOL_BUCKETS, counter_slot,
     protocol_bucket,
 };
 pub use event::{Attempt, Event, EventKind, Hook, Reason, Verdict};
 pub use grant::{GRANT_PORTS, GRANT_PROTOCOLS, Grant, GrantUse, MAX_GRANTS};
 pub use guard::{
-    Armed, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP, Task, TaskFlags,
+    Armed, Asked, CachedVerdict, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark,
+    TREE_GROUP, Task, TaskFlags,
+};
+pub use names::{
+    ANSWER_WITHIN_NS, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, MAX_ASKED, MAX_LEARNED,
+    MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
+    Pending, Question, Resolver, ResolverPrefix,
 };
 pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};

@@ -4,7 +4,8 @@
 
 /// [`crate::Settings`], one element.
 pub const SETTINGS: &str = "SETTINGS";
-/// Longest-prefix match: `Key<Prefix>` to [`crate::PrefixValue`].
+/// By generation slot, a map of its own: longest-prefix match, `Key<Prefix>` to
+/// [`crate::PrefixValue`].
 pub const PREFIXES: &str = "PREFIXES";
 /// Array of [`crate::RuleSet`].
 pub const RULE_SETS: &str = "RULE_SETS";
@@ -18,7 +19,7 @@ pub const TASKS: &str = "TASKS";
 pub const TREE_ROOTS: &str = "TREE_ROOTS";
 /// Socket storage: [`crate::SocketMark`].
 pub const SOCKETS: &str = "SOCKETS";
-/// What is guarded at all, two `u64` masks; see [`crate::Armed`].
+/// What is guarded at all, five `u64`; see [`crate::Armed`].
 pub const ARMED: &str = "ARMED";
 /// Entries of [`TASKS`], two `u64`: added by the kernel, removed by the agent.
 pub const TASK_COUNT: &str = "TASK_COUNT";
@@ -26,6 +27,14 @@ pub const TASK_COUNT: &str = "TASK_COUNT";
 pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU [`crate::GroupCount`] by [`crate::GroupId`].
 pub const GROUP_COUNTS: &str = "GROUP_COUNTS";
+/// [`crate::GroupId`] to its place in [`FAST_COUNTS`] (`u32`).
+pub const FAST_SLOTS: &str = "FAST_SLOTS";
+/// Per-CPU [`crate::FastCount`] by place.
+pub const FAST_COUNTS: &str = "FAST_COUNTS";
+/// Cgroups known not to be guarded: a cache, one `u64` a place.
+pub const CLEAR_CGROUPS: &str = "CLEAR_CGROUPS";
+/// Processes known to have no entry in [`TASKS`]: a cache like the other.
+pub const CLEAR_TASKS: &str = "CLEAR_TASKS";
 /// Per-CPU `u64` by [`crate::LostReason`].
 pub const LOST: &str = "LOST";
 /// The ring buffer of [`crate::Event`].
@@ -50,11 +59,21 @@ pub const AGENT: &str = "AGENT";
 pub const PROTECTED: &str = "PROTECTED";
 /// [`crate::Glass`], one element.
 pub const GLASS: &str = "GLASS";
+/// Longest-prefix match: `Key<NamePrefix>` to an index into [`RULE_SETS`].
+pub const NAMES: &str = "NAMES";
+/// Longest-prefix match: `Key<ResolverPrefix>` to [`crate::Resolver`] (`u32`).
+pub const RESOLVERS: &str = "RESOLVERS";
+/// [`crate::Question`] to [`crate::Pending`].
+pub const QUESTIONS: &str = "QUESTIONS";
+/// [`crate::LearnedKey`] to [`crate::Learned`].
+pub const LEARNED: &str = "LEARNED";
+/// Digest (`u64`) of a name that was asked for to the name backwards.
+pub const ASKED: &str = "ASKED";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 24] = [
+pub const PINNED: [&str; 33] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -68,6 +87,10 @@ pub const PINNED: [&str; 24] = [
     TASK_COUNT,
     COUNTERS,
     GROUP_COUNTS,
+    FAST_SLOTS,
+    FAST_COUNTS,
+    CLEAR_CGROUPS,
+    CLEAR_TASKS,
     LOST,
     EVENTS,
     SELECTED,
@@ -79,6 +102,11 @@ pub const PINNED: [&str; 24] = [
     AGENT,
     PROTECTED,
     GLASS,
+    NAMES,
+    RESOLVERS,
+    QUESTIONS,
+    LEARNED,
+    ASKED,
 ];
 
 /// Guarded cgroups at once.
@@ -98,5 +126,11 @@ pub const MAX_TREE_ROOTS: u32 = 64;
 pub const MAX_COUNTED: u32 = 8192;
 /// Objects in [`PROTECTED`]: maps, programs, links, pins and mounts.
 pub const MAX_PROTECTED: u32 = 2048;
+/// Groups whose packets a remembered verdict may let through.
+pub const MAX_FAST: u32 = 4096;
+/// Places in [`CLEAR_CGROUPS`]; a power of two.
+pub const CLEAR_CGROUP_PLACES: u32 = 1024;
+/// Places in [`CLEAR_TASKS`]; a power of two.
+pub const CLEAR_TASK_PLACES: u32 = 4096;
 /// Bytes of the ring buffer; a power of two times the page size.
 pub const RING_BYTES: u32 = 4 << 20;

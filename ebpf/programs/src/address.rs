@@ -6,10 +6,12 @@
 //! `cgroup_skb/egress` does.
 
 use crate::decide::{self, Decision, Destination};
+use crate::deputy;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::protocols;
 use crate::sockets;
+use crate::verdicts;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -47,15 +49,31 @@ pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn judge(ctx: *mut bpf_sock_addr, hook: Hook, v6: bool) -> i32 {
+    let epoch = guarded::epoch();
     let Some(subject) = guarded::current(guarded::armed()) else {
         return ALLOW;
     };
     let to = destination(ctx, v6);
-    let mut decision = decide::refuse(Reason::NO_ROOM);
     // SAFETY: the context holds the socket.
     let sk = unsafe { (*ctx).__bindgen_anon_1.sk };
+    // A connection is told each time, so only a datagram can pass untold.
+    if (hook == Hook::SENDMSG4 || hook == Hook::SENDMSG6)
+        && let Some(mark) = sockets::storage(sk.cast(), 0)
+        && verdicts::has_allowed(mark, epoch, subject.group, &to)
+    {
+        emit::count(hook, Verdict::ALLOW, to.protocol, subject.group, 0);
+        return ALLOW;
+    }
+    let mut decision = decide::refuse(Reason::NO_ROOM);
     if sockets::mark(sk.cast(), &subject) {
         decide::decide_for(&subject, &to, 0, &mut decision);
+        let connects = hook == Hook::CONNECT4 || hook == Hook::CONNECT6;
+        if connects
+            && decision.verdict == Verdict::ALLOW
+            && deputy::refuses_connect(ctx, &subject, &to)
+        {
+            decision = decide::refuse(Reason::DEPUTY);
+        }
     } else {
         emit::lost(LostReason::SOCKET_MARK);
     }
@@ -116,6 +134,7 @@ fn destination(ctx: *mut bpf_sock_addr, v6: bool) -> Destination {
         },
         protocol,
         fragment: false,
+        reserved: 0,
     }
 }
 

@@ -12,7 +12,9 @@ use crate::guarded::Subject;
 use crate::maps::{GRANT_USES, GRANTS};
 use crate::protocols;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::generated::bpf_loop;
 use core::arch::asm;
+use core::ffi::c_void;
 use merestone_abi::{
     EventKind, GRANT_PORTS, GRANT_PROTOCOLS, Grant, GrantUse, Hook, MAX_GRANTS, Reason, Verdict,
 };
@@ -21,39 +23,74 @@ use merestone_abi::{
 /// packet is refused: TCP sends it again, and nothing was sent uncounted.
 const TRIES: u32 = 16;
 
-/// Looks for a grant after the rules have found nothing.
+/// What one look at the grants has at hand.
+struct Search<'a> {
+    to: &'a Destination,
+    subject: &'a Subject,
+    decision: &'a mut Decision,
+    now_ns: u64,
+    length: u32,
+}
+
+/// Looks for a grant after the rules have found nothing. By `bpf_loop` (Linux
+/// 5.17): the verifier walks one look and not one for each place, on top of
+/// everything that can come before.
 #[inline(never)]
 pub(crate) fn ask(to: &Destination, subject: &Subject, length: u32, decision: &mut Decision) {
     if subject.group == 0 {
         return;
     }
-    let mut now_ns = 0;
-    for place in 0..MAX_GRANTS {
-        let Some(grant) = GRANTS.get(place) else {
-            return;
-        };
-        if grant.group != subject.group || !matches(grant, to) {
-            continue;
-        }
-        if now_ns == 0 {
-            // SAFETY: the helper takes no arguments and cannot fail.
-            now_ns = unsafe { bpf_ktime_get_boot_ns() };
-        }
-        if now_ns < grant.from_boot_ns {
-            continue;
-        }
-        // The number by which events name a grant: its place, from 1.
-        decision.rule = place as u16 + 1;
-        if now_ns < grant.until_boot_ns && spend(grant, place, u64::from(length)) {
-            decision.verdict = Verdict::ALLOW;
-            decision.reason = Reason::GRANT;
-            return;
-        }
-        decision.reason = Reason::GRANT_SPENT;
-        if length != 0 && now_ns < grant.until_boot_ns && is_first_refusal(place) {
-            tell(to, subject, length, place);
-        }
+    let mut search = Search {
+        to,
+        subject,
+        decision,
+        now_ns: 0,
+        length,
+    };
+    let look: extern "C" fn(u32, *mut c_void) -> i64 = look;
+    // SAFETY: `look` gets `search`, which outlives the call.
+    unsafe {
+        bpf_loop(MAX_GRANTS, look as *mut c_void, (&raw mut search).cast(), 0);
     }
+}
+
+/// Looks at one place; 1 ends the search.
+extern "C" fn look(place: u32, search: *mut c_void) -> i64 {
+    // SAFETY: `ask` passes its own.
+    let search = unsafe { &mut *search.cast::<Search<'_>>() };
+    let Search {
+        to,
+        subject,
+        length,
+        ..
+    } = *search;
+    let Some(grant) = GRANTS.get(place) else {
+        return 1;
+    };
+    if grant.group != subject.group || !matches(grant, to) {
+        return 0;
+    }
+    if search.now_ns == 0 {
+        // SAFETY: the helper takes no arguments and cannot fail.
+        search.now_ns = unsafe { bpf_ktime_get_boot_ns() };
+    }
+    let now_ns = search.now_ns;
+    if now_ns < grant.from_boot_ns {
+        return 0;
+    }
+    let decision = &mut *search.decision;
+    // The number by which events name a grant: its place, from 1.
+    decision.rule = place as u16 + 1;
+    if now_ns < grant.until_boot_ns && spend(grant, place, u64::from(length)) {
+        decision.verdict = Verdict::ALLOW;
+        decision.reason = Reason::GRANT;
+        return 1;
+    }
+    decision.reason = Reason::GRANT_SPENT;
+    if length != 0 && now_ns < grant.until_boot_ns && is_first_refusal(place) {
+        tell(to, subject, length, place);
+    }
+    0
 }
 
 #[inline(always)]

@@ -2,8 +2,11 @@
 //! device hook's "guard this one".
 //!
 //! A task is guarded by its own entry, by its cgroup, or by a cgroup above it.
-//! A host on which nothing was ever guarded pays one array read a packet.
+//! A host on which nothing was ever guarded pays one array read a packet; on
+//! any other, "not guarded" is remembered for each cgroup and each process
+//! until somebody becomes guarded (`clear`).
 
+use crate::clear;
 use crate::emit;
 use crate::maps::{ARMED, GROUPS, TASK_COUNT, TASKS, TREE_ROOTS};
 use aya_ebpf::Global;
@@ -61,6 +64,24 @@ pub(crate) fn arm(mask: u64) {
     }
 }
 
+/// Grows after each change of who is guarded; 0 while nobody ever was. An
+/// answer may be remembered under the epoch that was read before it was asked
+/// for, with a barrier in between.
+#[inline(always)]
+pub(crate) fn epoch() -> u32 {
+    let kernel = ARMED.get(Armed::KERNEL_EPOCH).copied().unwrap_or(0);
+    let agent = ARMED.get(Armed::AGENT_EPOCH).copied().unwrap_or(0);
+    (kernel + agent) as u32
+}
+
+/// Ends every remembered "not guarded". To be called after the change.
+#[inline(always)]
+pub(crate) fn changed() {
+    if let Some(slot) = ARMED.get_ptr_mut(Armed::KERNEL_EPOCH) {
+        emit::fetch_add(slot, 1); // and a barrier: the change is seen before it
+    }
+}
+
 /// The calling thread's group id.
 #[inline(always)]
 pub(crate) fn current_tgid() -> u32 {
@@ -98,6 +119,20 @@ pub(crate) fn group_above(
     own: u64,
     ancestor: impl Fn(i32) -> u64,
 ) -> Option<(GroupId, u16)> {
+    let epoch = epoch();
+    if clear::has_cgroup(own, epoch) {
+        return None;
+    }
+    emit::fence();
+    let found = search_above(mask, own, &ancestor);
+    if found.is_none() {
+        clear::remember_cgroup(own, epoch, is_tree_root(ancestor(1)));
+    }
+    found
+}
+
+#[inline(always)]
+fn search_above(mask: u64, own: u64, ancestor: &impl Fn(i32) -> u64) -> Option<(GroupId, u16)> {
     if let Some(found) = group(own) {
         return Some((own, found.boundary));
     }
@@ -135,8 +170,13 @@ pub(crate) fn current(mask: u64) -> Option<Subject> {
         return None;
     }
     let tgid = current_tgid();
-    if let Some(task) = task(tgid) {
-        return Some(Subject::of_task(task, tgid));
+    let epoch = epoch();
+    if !clear::has_task(tgid, epoch) {
+        emit::fence();
+        if let Some(task) = task(tgid) {
+            return Some(Subject::of_task(task, tgid));
+        }
+        clear::remember_task(tgid, epoch);
     }
     let (group, boundary) = current_group(mask)?;
     Some(Subject {
@@ -150,9 +190,19 @@ pub(crate) fn current(mask: u64) -> Option<Subject> {
 /// root, or below a cgroup of login sessions.
 #[inline(always)]
 pub(crate) fn in_tree_cgroup() -> bool {
-    // SAFETY: the helper checks the level itself; 0 means there is no ancestor
-    // at level 1, so that the task is in the root.
-    let level_1 = unsafe { bpf_get_current_ancestor_cgroup_id(1) };
+    // SAFETY: the helper takes no arguments and cannot fail.
+    let own = unsafe { bpf_get_current_cgroup_id() };
+    match clear::is_tree_cgroup(own, epoch()) {
+        Some(known) => known,
+        // SAFETY: the helper checks the level itself.
+        None => is_tree_root(unsafe { bpf_get_current_ancestor_cgroup_id(1) }),
+    }
+}
+
+/// Whether a cgroup's ancestor at level 1 says that the cgroup is never guarded
+/// whole; 0 means there is none, so that the cgroup is the root.
+#[inline(always)]
+fn is_tree_root(level_1: u64) -> bool {
     // SAFETY: entries are written once, before the programs are attached.
     level_1 == 0 || unsafe { TREE_ROOTS.get(level_1) }.is_some()
 }
@@ -183,6 +233,25 @@ pub(crate) enum Recorded {
 /// its process has ended.
 #[inline(always)]
 pub(crate) fn record(tgid: u32, entry: &Task) -> Recorded {
+    if task(tgid).is_some() {
+        return Recorded::Yes;
+    }
+    let recorded = record_newborn(tgid, entry);
+    changed();
+    recorded
+}
+
+/// Records a process that has not run yet: nothing can be remembered of it but
+/// what another of the same id has left.
+#[inline(always)]
+pub(crate) fn record_newborn(tgid: u32, entry: &Task) -> Recorded {
+    let recorded = enter(tgid, entry);
+    clear::forget_task(tgid);
+    recorded
+}
+
+#[inline(always)]
+fn enter(tgid: u32, entry: &Task) -> Recorded {
     if task(tgid).is_some() {
         return Recorded::Yes;
     }

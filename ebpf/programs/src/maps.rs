@@ -5,23 +5,31 @@
 //! memory at the wrong moment; only the prefixes and socket marks allocate.
 
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{ArrayOfMaps, LpmTrie};
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::maps::lpm_trie::LpmTrie as PlainTrie;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use merestone_abi::{
-    AgentState, COUNTER_SLOTS, Device, DeviceClass, GENERATION_SLOTS, Glass, Grant, GrantUse,
-    Group, GroupCount, GroupId, LOST_SLOTS, MAX_GRANTS, MAX_PREFIXES, MAX_RULE_SETS, MAX_SELECTORS,
-    Prefix, PrefixValue, Protected, RuleSet, SELECTOR_BYTES, Selected, Settings, SocketMark, Task,
-    maps,
+    AgentState, Armed, COUNTER_SLOTS, Device, DeviceClass, FastCount, GENERATION_SLOTS, Glass,
+    Grant, GrantUse, Group, GroupCount, GroupId, LOST_SLOTS, MAX_GRANTS, MAX_PREFIXES,
+    MAX_RULE_SETS, MAX_SELECTORS, Prefix, PrefixValue, Protected, RuleSet, SELECTOR_BYTES,
+    Selected, Settings, SocketMark, Task, maps,
+};
+use merestone_abi::{
+    Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS,
+    NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix,
 };
 
 #[map]
 pub(crate) static ABI: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
-#[map]
-pub(crate) static PREFIXES: LpmTrie<Prefix, PrefixValue> =
-    LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
+/// By generation slot; a slot may be empty.
+#[btf_map]
+pub(crate) static PREFIXES: ArrayOfMaps<
+    LpmTrie<Prefix, PrefixValue, { MAX_PREFIXES as usize }>,
+    { GENERATION_SLOTS as usize },
+> = ArrayOfMaps::new();
 #[map]
 pub(crate) static RULE_SETS: Array<RuleSet> =
     Array::with_max_entries(GENERATION_SLOTS * MAX_RULE_SETS, 0);
@@ -37,7 +45,7 @@ pub(crate) static TASKS: HashMap<u32, Task> =
 pub(crate) static TREE_ROOTS: HashMap<u64, u32> =
     HashMap::with_max_entries(maps::MAX_TREE_ROOTS, 0);
 #[map]
-pub(crate) static ARMED: Array<u64> = Array::with_max_entries(2, 0);
+pub(crate) static ARMED: Array<u64> = Array::with_max_entries(Armed::ELEMENTS, 0);
 #[map]
 pub(crate) static TASK_COUNT: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
@@ -45,6 +53,15 @@ pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COU
 #[map]
 pub(crate) static GROUP_COUNTS: PerCpuHashMap<GroupId, GroupCount> =
     PerCpuHashMap::with_max_entries(maps::MAX_COUNTED, 0);
+#[map]
+pub(crate) static FAST_SLOTS: HashMap<GroupId, u32> = HashMap::with_max_entries(maps::MAX_FAST, 0);
+#[map]
+pub(crate) static FAST_COUNTS: PerCpuArray<FastCount> =
+    PerCpuArray::with_max_entries(maps::MAX_FAST, 0);
+#[map]
+pub(crate) static CLEAR_CGROUPS: Array<u64> = Array::with_max_entries(maps::CLEAR_CGROUP_PLACES, 0);
+#[map]
+pub(crate) static CLEAR_TASKS: Array<u64> = Array::with_max_entries(maps::CLEAR_TASK_PLACES, 0);
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
 #[map]
@@ -60,6 +77,22 @@ pub(crate) static PROTECTED: HashMap<Protected, u32> =
 pub(crate) static GLASS: Array<Glass> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(maps::RING_BYTES, 0);
+#[map]
+pub(crate) static NAMES: PlainTrie<NamePrefix, u32> =
+    PlainTrie::with_max_entries(MAX_NAMES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static RESOLVERS: PlainTrie<ResolverPrefix, u32> =
+    PlainTrie::with_max_entries(MAX_RESOLVERS, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static QUESTIONS: LruHashMap<Question, Pending> =
+    LruHashMap::with_max_entries(MAX_QUESTIONS, 0);
+// Not preallocated: nine megabytes that few boundaries need.
+#[map]
+pub(crate) static LEARNED: HashMap<LearnedKey, Learned> =
+    HashMap::with_max_entries(MAX_LEARNED, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ASKED: LruHashMap<u64, [u8; NAME_BYTES]> =
+    LruHashMap::with_max_entries(MAX_ASKED, 0);
 
 #[map]
 pub(crate) static SELECTED: HashMap<GroupId, Selected> =

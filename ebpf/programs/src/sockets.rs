@@ -2,7 +2,8 @@
 //!
 //! A mark names the process that made the socket, where that process might
 //! become guarded by its tree, or the group that judges it. A mark with a
-//! group is final: whoever holds the socket later, it stays judged.
+//! group is final: whoever holds the socket later, it stays judged. The last
+//! verdict lies in the mark too (`verdicts`).
 
 use crate::guarded::{self, Subject};
 use crate::maps::SOCKETS;
@@ -12,8 +13,10 @@ use core::ffi::c_void;
 use core::ptr;
 use merestone_abi::SocketMark;
 
+/// The mark of a socket; with [`BPF_SK_STORAGE_GET_F_CREATE`] made where there
+/// is none. Only full sockets have one (net/core/bpf_sk_storage.c).
 #[inline(always)]
-fn storage(sk: *mut c_void, flags: u32) -> Option<&'static mut SocketMark> {
+pub(crate) fn storage(sk: *mut c_void, flags: u32) -> Option<&'static mut SocketMark> {
     if sk.is_null() {
         return None;
     }

@@ -4,10 +4,14 @@
 //! It judges nothing. Whether a marker got out is the sniffer's to say, and
 //! what that means is the suite's.
 
+pub mod deputy;
 pub mod families;
 pub mod headers;
 pub mod icmp;
 pub mod lineage;
+pub mod made;
+pub mod older;
+pub mod options;
 pub mod passing;
 pub mod repeat;
 pub mod ring;
@@ -82,6 +86,7 @@ impl Probe {
             "streamer" => return repeat::streamer(self),
             "flood" => return repeat::flood(self),
             "shell" => return repeat::shell(self),
+            "soaker" => return repeat::soaker(self),
             _ => {}
         }
         let vector =
