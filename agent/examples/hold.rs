@@ -11,8 +11,8 @@
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use merestone_abi::{Deputies, 
-    Attempt, Event, Glass, LOOPBACK_RULE, RULE_ENTRIES, RuleEntry, RuleSet, Verdict,
+use merestone_abi::{
+    Attempt, Deputies, Event, Glass, LOOPBACK_RULE, RULE_ENTRIES, RuleEntry, RuleSet, Verdict,
 };
 use merestone_agent::bpf::{
     EventStream, Hook, Kernel, Left, OnLoss, Options, TablePrefix, Tables, Tier, probe, unload,

@@ -32,6 +32,22 @@ pub enum Request {
     },
     /// Read the boundary again and swap it in.
     Reload {},
+    /// Let an operator past the protection, by a signed token.
+    OpenGlass {
+        /// The signed message, in hex.
+        token: String,
+    },
+    /// The same because root asks, where no signer is named.
+    OpenGlassUnsigned {
+        /// Why.
+        reason: String,
+        /// For how long.
+        seconds: u64,
+        /// For what.
+        actions: Vec<String>,
+    },
+    /// Close protection again.
+    CloseGlass {},
     /// Put a signed grant into force.
     GrantApply {
         /// The signed file, hexadecimal.
@@ -54,6 +70,9 @@ impl Request {
         match self {
             Self::Reload {}
             | Self::Seal {}
+            | Self::OpenGlass { .. }
+            | Self::OpenGlassUnsigned { .. }
+            | Self::CloseGlass {}
             | Self::GrantApply { .. }
             | Self::GrantRevoke { .. } => true,
             Self::Status {} | Self::Guarded {} | Self::GrantList {} | Self::Flows { .. } => false,
@@ -172,6 +191,54 @@ pub struct EvidenceInfo {
     pub software_tpm: bool,
 }
 
+/// Attempts on enforcement, alike.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TamperCount {
+    /// What was tried, e.g. `unpin`.
+    pub attempt: String,
+    /// Whether it was refused; false: it was found afterwards, or let through.
+    pub refused: bool,
+    /// How often, since the agent started.
+    pub count: u64,
+}
+
+/// A break-glass that is open.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BreakGlassInfo {
+    /// SHA-256 of the token, in hex; zeroes where root asked without one.
+    pub token: String,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// Until when, milliseconds since the Unix epoch.
+    pub until_ms: u64,
+    /// For what.
+    pub actions: Vec<String>,
+}
+
+impl BreakGlassInfo {
+    /// In a line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let left = self.until_ms.saturating_sub(crate::clock::now_ms()) / 1000;
+        format!(
+            "OPEN for {left} s more, for {}: {}",
+            self.actions.join(", "),
+            self.reason
+        )
+    }
+}
+
+/// How enforcement itself is kept.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TamperInfo {
+    /// `hold` or `deny-all`.
+    pub on_agent_loss: String,
+    /// Attempts since the agent started.
+    pub attempts: Vec<TamperCount>,
+    /// What is open for an operator.
+    pub break_glass: Option<BreakGlassInfo>,
+}
+
 /// All that `merestone status` shows.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Status {
@@ -203,6 +270,9 @@ pub struct Status {
     pub counters: Vec<CounterInfo>,
     /// Lost events and entries by reason.
     pub lost: Vec<(String, u64)>,
+    /// Attempts on enforcement itself.
+    #[serde(default)]
+    pub tamper: TamperInfo,
     /// The GPU monitor's state.
     pub gpu: String,
     /// What that state means, and what to do.

@@ -21,4 +21,5 @@ pub mod run;
 pub mod seal;
 pub mod serve;
 pub mod signed;
+pub mod tamper;
 pub mod workload;

@@ -271,7 +271,12 @@ fn give(channel: &UnixStream, file: &OwnedFd) -> io::Result<()> {
     let mut control = SendAncillaryBuffer::new(&mut room);
     let files = [file.as_fd()];
     assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
-    rustix::net::sendmsg(channel, &[IoSlice::new(b"!")], &mut control, SendFlags::empty())?;
+    rustix::net::sendmsg(
+        channel,
+        &[IoSlice::new(b"!")],
+        &mut control,
+        SendFlags::empty(),
+    )?;
     Ok(())
 }
 
@@ -285,7 +290,12 @@ fn obey(order: &str, home: &Path) -> io::Result<()> {
         "send" => UdpSocket::bind("127.0.0.1:0")?
             .send_to(b"x", "198.18.77.7:9")
             .map(drop),
-        "mark" => option(libc::AF_INET, libc::SOL_SOCKET, libc::SO_MARK, &7_u32.to_ne_bytes()),
+        "mark" => option(
+            libc::AF_INET,
+            libc::SOL_SOCKET,
+            libc::SO_MARK,
+            &7_u32.to_ne_bytes(),
+        ),
         // Longer than a page: the kernel reads four bytes of it.
         "long" => {
             let mut value = vec![0; 3 * 4096];
@@ -389,7 +399,10 @@ fn options_past_the_packet_hooks_are_refused_to_the_guarded_alone_b11_b12_b22_b2
     let refused = events(&mut stream);
     let (flow, deny) = (EventKind::FLOW, Verdict::DENY);
     let option = Reason::SOCKET_OPTION;
-    assert!(has(&refused, flow, Hook::SETSOCKOPT, deny, option), "{refused:?}");
+    assert!(
+        has(&refused, flow, Hook::SETSOCKOPT, deny, option),
+        "{refused:?}"
+    );
     let xdp = stage.run("free", "xdp");
     if xdp == "xdp=ok" {
         assert_eq!(stage.run("held", "gpu xdp"), "gpu=ENXIO xdp=EPERM");
@@ -415,7 +428,10 @@ fn rdma_and_tunnel_nodes_are_refused_to_the_guarded_alone_b13_b44() {
     let refused = events(&mut stream);
     for reason in [Reason::RDMA, Reason::TUNNEL] {
         let (flow, deny) = (EventKind::FLOW, Verdict::DENY);
-        assert!(has(&refused, flow, Hook::DEVICE, deny, reason), "{refused:?}");
+        assert!(
+            has(&refused, flow, Hook::DEVICE, deny, reason),
+            "{refused:?}"
+        );
     }
 }
 
@@ -430,10 +446,16 @@ fn a_socket_that_no_rule_names_is_refused_at_birth_b07_b09() {
     };
     assert_eq!(stage.run("free", "raw icmp"), "raw=ok icmp=ok");
     let told = stage.run("held", "gpu raw rawudp icmp tcp udp");
-    assert_eq!(told, "gpu=ENXIO raw=EPERM rawudp=EPERM icmp=EPERM tcp=ok udp=ok");
+    assert_eq!(
+        told,
+        "gpu=ENXIO raw=EPERM rawudp=EPERM icmp=EPERM tcp=ok udp=ok"
+    );
     let refused = events(&mut stream);
     let (flow, deny) = (EventKind::FLOW, Verdict::DENY);
-    assert!(has(&refused, flow, Hook::SOCK_CREATE, deny, Reason::FAMILY), "{refused:?}");
+    assert!(
+        has(&refused, flow, Hook::SOCK_CREATE, deny, Reason::FAMILY),
+        "{refused:?}"
+    );
     kernel.install(&tables(protocol::ICMP, 0)).unwrap();
     assert_eq!(stage.run("held", "raw icmp"), "raw=EPERM icmp=ok");
     kernel.install(&tables(protocol::ANY, 0)).unwrap();
@@ -452,8 +474,16 @@ fn a_listener_outside_the_group_is_told_of_and_refused_where_asked_b50() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = |at: std::net::SocketAddr| at.port().to_string();
-    fs::write(stage.home.join("port"), port(listener.local_addr().unwrap())).unwrap();
-    fs::write(stage.home.join("udp"), port(datagrams.local_addr().unwrap())).unwrap();
+    fs::write(
+        stage.home.join("port"),
+        port(listener.local_addr().unwrap()),
+    )
+    .unwrap();
+    fs::write(
+        stage.home.join("udp"),
+        port(datagrams.local_addr().unwrap()),
+    )
+    .unwrap();
     let told = stage.run("held", "gpu ask askudp own");
     assert_eq!(told, "gpu=ENXIO ask=ok askudp=ok own=ok");
     let seen = events(&mut stream);
@@ -468,9 +498,14 @@ fn a_listener_outside_the_group_is_told_of_and_refused_where_asked_b50() {
         (protocol::TCP, Verdict::ALLOW, tcp),
         (protocol::UDP, Verdict::ALLOW, udp),
     ];
-    assert_eq!(deputies, expected, "once a connection, and the group's own never");
+    assert_eq!(
+        deputies, expected,
+        "once a connection, and the group's own never"
+    );
 
-    kernel.install(&tables(protocol::ANY, Deputies::DENY_LOOPBACK)).unwrap();
+    kernel
+        .install(&tables(protocol::ANY, Deputies::DENY_LOOPBACK))
+        .unwrap();
     assert_eq!(stage.run("free", "ask askudp"), "ask=ok askudp=ok");
     let told = stage.run("held", "ask askudp own");
     assert_eq!(told, "ask=EPERM askudp=EPERM own=ok");
@@ -501,11 +536,19 @@ fn without_lsm_a_forbidden_family_is_killed_before_it_sends_b14_b18() {
     }
     assert_eq!(stage.run("free", "tcp"), "tcp=ok");
     let output = stage.output("held", "gpu tcp vsock tcp");
-    assert_eq!(output.status.signal(), Some(libc::SIGKILL), "{}", said(&output));
+    assert_eq!(
+        output.status.signal(),
+        Some(libc::SIGKILL),
+        "{}",
+        said(&output)
+    );
     assert_eq!(said(&output), "gpu=ENXIO tcp=ok");
     let seen = events(&mut stream);
     let (flow, deny) = (EventKind::FLOW, Verdict::DENY);
-    assert!(has(&seen, flow, Hook::SYS_ENTER, deny, Reason::FAMILY), "{seen:?}");
+    assert!(
+        has(&seen, flow, Hook::SYS_ENTER, deny, Reason::FAMILY),
+        "{seen:?}"
+    );
 }
 
 /// Whether the LSM tier is there; a word where it is not.
@@ -542,7 +585,9 @@ fn a_unix_socket_outside_the_group_is_told_of_and_refused_where_asked_b49() {
     let own = std::process::id();
     assert_eq!(deputies, [(Hook::LSM_UNIX_CONNECT, Verdict::ALLOW, own)]);
 
-    kernel.install(&tables(protocol::ANY, Deputies::DENY_UNIX)).unwrap();
+    kernel
+        .install(&tables(protocol::ANY, Deputies::DENY_UNIX))
+        .unwrap();
     assert_eq!(stage.run("free", "unix"), "unix=ok");
     assert_eq!(stage.run("held", "unix ownunix"), "unix=EPERM ownunix=ok");
 }
@@ -568,7 +613,10 @@ fn whoever_is_handed_a_gpu_is_guarded_from_then_on_b31() {
         let (channel, _) = giver.accept().unwrap();
         give(&channel, &file).unwrap();
     });
-    assert_eq!(stage.run("held", "send take send"), "send=ok take=ok send=EPERM");
+    assert_eq!(
+        stage.run("held", "send take send"),
+        "send=ok take=ok send=EPERM"
+    );
     giving.join().unwrap();
     let seen = events(&mut stream);
     assert!(
@@ -604,5 +652,8 @@ fn a_connection_to_outside_cannot_be_handed_to_the_guarded_b30() {
     giving.join().unwrap();
     let seen = events(&mut stream);
     let (flow, deny) = (EventKind::FLOW, Verdict::DENY);
-    assert!(has(&seen, flow, Hook::LSM_RECEIVE, deny, Reason::NO_RULE), "{seen:?}");
+    assert!(
+        has(&seen, flow, Hook::LSM_RECEIVE, deny, Reason::NO_RULE),
+        "{seen:?}"
+    );
 }

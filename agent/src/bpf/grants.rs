@@ -60,6 +60,8 @@ impl Kernel {
         self.maps
             .grants
             .set(place, Wire(*grant), 0)
-            .map_err(|error| failed(maps::GRANTS, &error))
+            .map_err(|error| failed(maps::GRANTS, &error))?;
+        self.shadow.granted(place, *grant);
+        Ok(())
     }
 }

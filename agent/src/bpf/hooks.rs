@@ -389,13 +389,26 @@ pub(super) fn load(
         Program::Lsm(program) => program.load(target, btf),
         other => return Err(format!("unexpected program type {:?}", other.prog_type())),
     };
-    loaded.map_err(|error| explain(hook, &error))
+    loaded.map_err(|error| explain(hook, &error))?;
+    // The kernel's limit is a million; what is near it here may be past it on
+    // another kernel.
+    if let Some(walked) = program
+        .info()
+        .ok()
+        .and_then(|info| info.verified_instruction_count())
+    {
+        tracing::debug!(hook = hook.shown, walked, "verified");
+    }
+    Ok(())
 }
 
 /// Gives up the hook that kills where nobody asked for it, and where the tier
 /// that refuses instead is there.
 pub(super) fn leave_out(hooks: &mut [Hook], kill_families: bool) {
-    let mut refusing = HOOKS.iter().zip(hooks.iter()).filter(|(kind, _)| kind.tier == TierKind::Lsm);
+    let mut refusing = HOOKS
+        .iter()
+        .zip(hooks.iter())
+        .filter(|(kind, _)| kind.tier == TierKind::Lsm);
     let why = if !kill_families {
         "not asked for: [enforcement] kill_families"
     } else if refusing.all(|(_, hook)| hook.refused.is_none()) {

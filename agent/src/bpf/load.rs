@@ -44,6 +44,9 @@ pub struct Options {
     pub limits: Limits,
     /// What becomes of guarded groups when the agent is gone.
     pub on_loss: OnLoss,
+    /// How long the agent may be silent before it counts as gone; of no effect
+    /// with [`OnLoss::Hold`].
+    pub patience: Duration,
     /// Whether to keep root from taking enforcement away, where BPF LSM loads.
     pub tamper: bool,
 }
@@ -62,6 +65,7 @@ impl Options {
             kill_families: false,
             limits: Limits::default(),
             on_loss: OnLoss::default(),
+            patience: standing::PATIENCE,
             tamper: false,
         }
     }
@@ -182,7 +186,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut ebpf = host.load_object(Some(pins), &options.limits)?;
     let mut maps = Maps::open(pins)?;
     host::require_host_pids(options)?;
-    standing::take_over(&mut maps, pins, options.on_loss)?;
+    standing::take_over(&mut maps, options)?;
     let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
     hooks::leave_out(&mut hooks, options.kill_families);
     require(&options.require, &hooks)?;

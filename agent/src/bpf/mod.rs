@@ -209,6 +209,11 @@ impl Kernel {
         Ok(found)
     }
 
+    /// What an attempt was aimed at, in words.
+    pub fn target_of(&self, attempt: Attempt, event: &Event) -> String {
+        self.pins.target_of(attempt, event)
+    }
+
     /// What was there before this start.
     pub fn left(&self) -> &Left {
         &self.left

@@ -7,7 +7,7 @@
 
 use super::hooks::HookKind;
 use super::{Finding, KernelError, host, sys};
-use merestone_abi::{Attempt, maps};
+use merestone_abi::{Attempt, Event, maps};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -20,6 +20,8 @@ struct Kept {
     path: PathBuf,
     shown: String,
     object: OwnedFd,
+    /// The kernel's number of the map or link.
+    id: u32,
     /// Inode number of the pin.
     ino: u64,
     link: Option<Link>,
@@ -102,6 +104,34 @@ impl Pins {
         &self.mount_point
     }
 
+    /// What an attempt was aimed at, in words.
+    pub(super) fn target_of(&self, attempt: Attempt, event: &Event) -> String {
+        let number = u64::from(event.minor);
+        let found = self.kept.iter().find(|kept| match attempt {
+            Attempt::MAP_FD => kept.link.is_none() && u64::from(kept.id) == number,
+            Attempt::PROGRAM_FD => {
+                let link = kept.link.as_ref();
+                link.is_some_and(|link| u64::from(link.program_id) == number)
+            }
+            Attempt::DETACH | Attempt::REPLACE | Attempt::LINK_FD => {
+                kept.link.is_some() && u64::from(kept.id) == number
+            }
+            // The kernel sends the low half of the inode number.
+            Attempt::PIN_OPEN => kept.ino & 0xffff_ffff == number,
+            _ => false,
+        });
+        match (found, attempt) {
+            (Some(kept), _) => kept.shown.clone(),
+            (None, Attempt::KILL) => format!("the agent, with signal {number}"),
+            (None, Attempt::TRACE | Attempt::LIMIT) => format!("process {}", event.other),
+            (None, Attempt::EXECUTABLE) => "the agent's executable".to_owned(),
+            (None, Attempt::UNPIN | Attempt::UNMOUNT | Attempt::MOUNT_OVER) => {
+                self.directory.display().to_string()
+            }
+            (None, _) => format!("object {number}"),
+        }
+    }
+
     /// Whether a hook runs its program now. `Err` is the reason.
     pub(super) fn runs(&self, program: &str) -> Result<(), String> {
         let of_hook = |kept: &&Kept| {
@@ -157,10 +187,16 @@ impl Kept {
         };
         let object = sys::get(&path).map_err(failed)?;
         let ino = fs::symlink_metadata(&path).map_err(failed)?.ino();
+        let id = match &link {
+            Some(_) => sys::link_info(object.as_fd()).map(|info| info.id),
+            None => sys::map_id(object.as_fd()),
+        };
+        let id = id.map_err(failed)?;
         Ok(Self {
             path,
             shown,
             object,
+            id,
             ino,
             link,
         })
@@ -223,6 +259,7 @@ impl Kept {
         })?;
         let anew = sys::link_cgroup(link.program.as_fd(), cgroup, attach_type)?;
         // The pin holds the link that does nothing any more.
+        self.id = sys::link_info(anew.as_fd())?.id;
         self.object = anew;
         self.pin_again()
     }

@@ -7,7 +7,7 @@
 use super::maps::{Maps, failed};
 use super::pins::Pins;
 use super::wire::Wire;
-use super::{KernelError, Program, host, sys};
+use super::{KernelError, Options, Program, host, sys};
 use merestone_abi::{AgentState, Glass, Protected, Stance, maps};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
@@ -77,25 +77,34 @@ pub(super) fn living_stance(on_loss: OnLoss) -> u32 {
 
 /// Takes the place of an agent that has ended, before anything is changed: from
 /// here on this process's end is noticed. What was protected stays so.
-pub(super) fn take_over(
-    maps: &mut Maps,
-    pins: &Path,
-    on_loss: OnLoss,
-) -> Result<AgentState, KernelError> {
+pub(super) fn take_over(maps: &mut Maps, options: &Options) -> Result<(), KernelError> {
     let before = state(maps)?;
     let claim = AgentState {
-        patience_ns: u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX),
+        patience_ns: u64::try_from(options.patience.as_nanos()).unwrap_or(u64::MAX),
         exe_ino: 0,
         exe_dev: 0,
-        pin_dev: host::kernel_dev(pins)?,
+        pin_dev: host::kernel_dev(&options.pin_dir)?,
         tgid: std::process::id(),
-        deny_on_loss: u32::from(on_loss == OnLoss::DenyAll),
+        deny_on_loss: u32::from(options.on_loss == OnLoss::DenyAll),
         armed: before.armed,
         reserved: 0,
     };
     write(maps, claim)?;
     beat(maps)?;
-    Ok(before)
+    // Before the new boundary is there: under any stance but HOLD no verdict
+    // is remembered, and those of the boundary before end with it. What denies
+    // everything goes on doing so until all is attached.
+    let stance = maps.stance.get(&0, 0).unwrap_or(Stance::HOLD);
+    if stance == Stance::HOLD {
+        set_stance(maps, living_stance(options.on_loss))?;
+    }
+    Ok(())
+}
+
+fn set_stance(maps: &mut Maps, stance: u32) -> Result<(), KernelError> {
+    maps.stance
+        .set(0, stance, 0)
+        .map_err(|error| failed(maps::STANCE, &error))
 }
 
 /// What holds from now on: the agent is there, and all is attached.
@@ -104,9 +113,7 @@ pub(super) fn settle(maps: &mut Maps, on_loss: OnLoss, protects: bool) -> Result
     let mut now = state(maps)?;
     now.armed = u32::from(protects);
     write(maps, now)?;
-    maps.stance
-        .set(0, living_stance(on_loss), 0)
-        .map_err(|error| failed(maps::STANCE, &error))
+    set_stance(maps, living_stance(on_loss))
 }
 
 /// Writes down everything that is protected, and nothing else. To be called
@@ -208,6 +215,14 @@ pub struct Guard {
     pub is_armed: bool,
     /// A break-glass is open.
     pub glass: Glass,
+}
+
+impl Guard {
+    /// Whether a break-glass is open for an action at a moment since boot.
+    #[must_use]
+    pub fn lets_through(&self, action: u32, boot_ns: u64) -> bool {
+        self.glass.actions & action != 0 && boot_ns < self.glass.until_boot_ns
+    }
 }
 
 /// Looks at the pins in a directory; none where there is nothing to protect.

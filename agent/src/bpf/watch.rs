@@ -10,7 +10,8 @@ use super::tally::{Expected, Pass};
 use super::wire::Wire;
 use super::{DeviceRule, KernelError, Tables, boundary, reap, scan};
 use merestone_abi::{
-    AgentState, Armed, Attempt, Device, Glass, Group, GroupId, Settings, Stance, maps,
+    AgentState, Armed, Attempt, Device, Glass, Grant, Group, GroupId, MAX_GRANTS, SELECTOR_BYTES,
+    Settings, Stance, maps,
 };
 use std::collections::BTreeMap;
 
@@ -32,6 +33,8 @@ pub(super) struct Shadow {
     expected: Expected,
     pass: Pass,
     devices: BTreeMap<(u32, u32), u8>,
+    grants: BTreeMap<u32, Grant>,
+    selectors: BTreeMap<[u8; SELECTOR_BYTES], [u16; 4]>,
     tree_roots: Vec<u64>,
     groups: BTreeMap<GroupId, Group>,
     armed: u64,
@@ -57,6 +60,8 @@ impl Shadow {
             expected: Expected::of(tables, settings.generation),
             pass: Pass::default(),
             devices: BTreeMap::new(),
+            grants: grants(maps)?,
+            selectors: selectors(maps)?,
             tree_roots: reap::keys(maps::TREE_ROOTS, maps.tree_roots.keys())?,
             groups: BTreeMap::new(),
             armed: 0,
@@ -74,7 +79,13 @@ impl Shadow {
         self.settings = boundary::settings(maps)?;
         self.expected = Expected::of(tables, self.settings.generation);
         self.pass = Pass::default();
+        self.selectors = selectors(maps)?;
         Ok(())
+    }
+
+    /// A grant was written, or taken away with the default.
+    pub(super) fn granted(&mut self, place: u32, grant: Grant) {
+        self.grants.insert(place, grant);
     }
 
     /// Devices were written.
@@ -103,6 +114,8 @@ impl Shadow {
         self.look_at_settings(maps, &mut found)?;
         self.look_at_devices(maps, &mut found);
         self.look_at_tree_roots(maps, &mut found)?;
+        self.look_at_grants(maps, &mut found)?;
+        self.look_at_selectors(maps, &mut found)?;
         self.look_at_groups(maps, &mut found)?;
         self.look_at_standing(maps, &mut found)?;
         Ok(found)
@@ -176,6 +189,43 @@ impl Shadow {
             let target = format!("{}: cgroup {id}", maps::TREE_ROOTS);
             found.push(fixed(Attempt::MAP_WRITE, target, done));
         }
+        Ok(())
+    }
+
+    fn look_at_grants(&self, maps: &mut Maps, found: &mut Vec<Finding>) -> Result<(), KernelError> {
+        for (place, now) in grants(maps)? {
+            let expected = self.grants.get(&place).copied().unwrap_or_default();
+            if now == expected {
+                continue;
+            }
+            let done = maps
+                .grants
+                .set(place, Wire(expected), 0)
+                .map_err(|error| failed(maps::GRANTS, &error));
+            let target = format!("{}: place {place}", maps::GRANTS);
+            found.push(fixed(Attempt::MAP_WRITE, target, done));
+        }
+        Ok(())
+    }
+
+    fn look_at_selectors(
+        &self,
+        maps: &mut Maps,
+        found: &mut Vec<Finding>,
+    ) -> Result<(), KernelError> {
+        let now = selectors(maps)?;
+        if now == self.selectors {
+            return Ok(());
+        }
+        let mut done = Ok(());
+        for key in now.keys().filter(|key| !self.selectors.contains_key(*key)) {
+            done = done.and(maps.selectors.remove(key));
+        }
+        for (key, value) in &self.selectors {
+            done = done.and(maps.selectors.insert(key, value, 0));
+        }
+        let done = done.map_err(|error| failed(maps::SELECTORS, &error));
+        found.push(fixed(Attempt::MAP_WRITE, maps::SELECTORS, done));
         Ok(())
     }
 
@@ -253,6 +303,21 @@ fn groups(maps: &Maps) -> Result<BTreeMap<GroupId, Group>, KernelError> {
     let ids: Vec<GroupId> = reap::keys(maps::GROUPS, maps.groups.keys())?;
     let entry = |id| Some((id, maps.groups.get(&id, 0).ok()?.0));
     Ok(ids.into_iter().filter_map(entry).collect())
+}
+
+fn grants(maps: &Maps) -> Result<BTreeMap<u32, Grant>, KernelError> {
+    let read = |place| {
+        let found = maps.grants.get(&place, 0);
+        let Wire(grant) = found.map_err(|error| failed(maps::GRANTS, &error))?;
+        Ok((place, grant))
+    };
+    (0..MAX_GRANTS).map(read).collect()
+}
+
+fn selectors(maps: &Maps) -> Result<BTreeMap<[u8; SELECTOR_BYTES], [u16; 4]>, KernelError> {
+    let keys: Vec<[u8; SELECTOR_BYTES]> = reap::keys(maps::SELECTORS, maps.selectors.keys())?;
+    let entry = |key| Some((key, maps.selectors.get(&key, 0).ok()?));
+    Ok(keys.into_iter().filter_map(entry).collect())
 }
 
 fn armed(maps: &Maps) -> u64 {

@@ -5,6 +5,7 @@
 //! into text on stderr and a number. It decides nothing about traffic.
 
 mod ask;
+mod break_glass;
 mod check;
 mod enroll;
 mod exit;
@@ -129,6 +130,9 @@ enum Command {
     /// Sign boundaries, grants and break-glass tokens with an authority's key
     #[command(subcommand, arg_required_else_help = true)]
     Sign(sign::Command),
+    /// Let an operator past the protection, for a time and on the record
+    #[command(subcommand, arg_required_else_help = true)]
+    BreakGlass(break_glass::Command),
     /// Remove every program and map: guarded groups are no longer held
     Unload(unload::Args),
     /// Print completions for a shell
@@ -181,6 +185,7 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Enroll(command) => enroll::execute(&globals, command),
         Command::Grant(command) => grant::execute(&globals, command),
         Command::Sign(command) => sign::execute(command),
+        Command::BreakGlass(command) => break_glass::execute(&globals, command),
         Command::Unload(args) => unload::execute(&globals, &args),
         Command::Completions { shell } => man::completions(shell, Cli::command()),
         Command::Man { dir } => man::pages(dir.as_deref(), Cli::command()),

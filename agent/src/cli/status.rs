@@ -92,6 +92,18 @@ fn enforcement(out: &mut Lines, status: &Status) {
     if let Some(error) = &status.reload_error {
         out.line("reload", &format!("REFUSED: {error}"));
     }
+    if let Some(open) = &status.tamper.break_glass {
+        out.line("break-glass", &open.line());
+    }
+    for count in &status.tamper.attempts {
+        let outcome = if count.refused {
+            "refused"
+        } else {
+            "found or let through"
+        };
+        let times = count.count;
+        out.line("tamper", &format!("{} ×{times} {outcome}", count.attempt));
+    }
     let guarded = format!("{} groups, {} processes", status.groups, status.processes);
     out.line("guarded", &guarded);
 }

@@ -34,7 +34,7 @@ pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// Tiers an operator can insist on; the first tier is always required.
-pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill"];
+pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "tamper"];
 
 /// The whole configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,6 +67,8 @@ pub struct Config {
     pub site: Site,
     /// Where events go.
     pub events: Events,
+    /// Who may let an operator in.
+    pub break_glass: BreakGlass,
     /// Lines worth logging at start, such as variables that set nothing.
     pub notes: Vec<String>,
 }
@@ -98,9 +100,48 @@ pub struct Enforcement {
     pub require: Vec<String>,
     /// Cgroup subtrees where only the process tree is guarded.
     pub login_scopes: Vec<String>,
+    /// What becomes of guarded groups when the agent is gone.
+    pub on_agent_loss: OnAgentLoss,
+    /// Whether to keep root from taking enforcement away, where that loads.
+    pub tamper: bool,
     /// Whether a guarded process is killed for a socket of a forbidden family
     /// where BPF LSM cannot refuse it.
     pub kill_families: bool,
+}
+
+/// What becomes of guarded groups when the agent is gone.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnAgentLoss {
+    /// The boundary goes on deciding.
+    #[default]
+    Hold,
+    /// Everything is refused until an agent is back.
+    DenyAll,
+}
+
+impl OnAgentLoss {
+    /// The word in the file.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::DenyAll => "deny-all",
+        }
+    }
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        let all = [Self::Hold, Self::DenyAll];
+        let found = all.into_iter().find(|one| one.word() == word);
+        found.ok_or_else(|| "write \"hold\" or \"deny-all\"".to_owned())
+    }
+}
+
+/// `[break_glass]`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BreakGlass {
+    /// Keys whose tokens let an operator in: `ed25519:<base64>`, or the path
+    /// of a PEM public key.
+    pub signers: Vec<String>,
 }
 
 /// `[gpu]`.
@@ -228,6 +269,12 @@ impl Config {
                 login_scopes: reader
                     .list("enforcement.login_scopes", read::scope)
                     .unwrap_or_else(|| vec!["/user.slice".to_owned()]),
+                on_agent_loss: reader.parsed(
+                    "enforcement.on_agent_loss",
+                    OnAgentLoss::Hold,
+                    OnAgentLoss::from_word,
+                ),
+                tamper: reader.boolean("enforcement.tamper", true),
                 kill_families: reader.boolean("enforcement.kill_families", false),
             },
             gpu: gpu(reader),
@@ -252,6 +299,11 @@ impl Config {
                 facility: reader.text("site.facility").map(|(text, _)| text),
             },
             events: events(reader),
+            break_glass: BreakGlass {
+                signers: reader
+                    .list("break_glass.signers", glass_signer)
+                    .unwrap_or_default(),
+            },
             notes: std::mem::take(&mut reader.layers.notes),
         }
     }
@@ -358,6 +410,13 @@ fn events(reader: &mut Reader) -> Events {
     Events {
         jsonl: reader.path("events.jsonl"),
     }
+}
+
+fn glass_signer(text: &str) -> Result<String, String> {
+    if text.starts_with("ed25519:") || Path::new(text).is_absolute() {
+        return Ok(text.to_owned());
+    }
+    Err("a key: \"ed25519:<base64>\", or the absolute path of a PEM public key".to_owned())
 }
 
 fn requirable(text: &str) -> Result<String, String> {

@@ -69,6 +69,8 @@ pub(super) const KEYS: &[Key] = &[
     key("enforcement.pin_dir", Kind::Text),
     key("enforcement.require", Kind::List),
     key("enforcement.login_scopes", Kind::List),
+    key("enforcement.on_agent_loss", Kind::Text),
+    key("enforcement.tamper", Kind::Boolean),
     key("enforcement.kill_families", Kind::Boolean),
     key("gpu.nvml_library", Kind::Text),
     key("gpu.interval", Kind::Text),
@@ -89,6 +91,7 @@ pub(super) const KEYS: &[Key] = &[
     key("events.format", Kind::Text),
     later("events.syslog", Kind::Text, "events to syslog"),
     later("events.webhook", Kind::Text, "events to a webhook"),
+    key("break_glass.signers", Kind::List),
 ];
 
 /// The tables, for telling an unknown table from an unknown key.

@@ -166,7 +166,9 @@ fn the_heartbeat_is_never_shorter_than_the_epoch() {
 fn only_a_known_tier_can_be_required() {
     let config = parse("[enforcement]\nrequire = [\"lsm\"]\n").unwrap();
     assert_eq!(config.enforcement.require, ["lsm"]);
-    assert!(refused("[enforcement]\nrequire = [\"ipv9\"]\n").contains("a tier out of: lineage, lsm"));
+    assert!(
+        refused("[enforcement]\nrequire = [\"ipv9\"]\n").contains("a tier out of: lineage, lsm")
+    );
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub struct Key {
     rule: u16,
     family: u16,
     codes: [u8; 5],
-    /// A device or a socket option, and whoever else is concerned.
+    /// A device or a socket option; for TAMPER what was tried, on which object.
     what: [u32; 3],
 }
 
@@ -35,11 +35,11 @@ impl From<&Event> for Key {
             rule: event.rule,
             family: event.family,
             codes: [
+                event.kind.0,
                 event.hook.0,
                 event.verdict.0,
                 event.reason.0,
                 event.protocol,
-                event.kind.0,
             ],
             what: [event.major, event.minor, event.other],
         }
@@ -62,7 +62,10 @@ pub struct Fold {
 impl Fold {
     /// Takes an event; what it returns is to be told now, with its count.
     pub fn push(&mut self, event: Event) -> Vec<(Event, u64)> {
-        if !matches!(event.kind, EventKind::FLOW | EventKind::DEPUTY) {
+        if !matches!(
+            event.kind,
+            EventKind::FLOW | EventKind::TAMPER | EventKind::DEPUTY
+        ) {
             return vec![(event, 1)];
         }
         let mut out = Vec::new();

@@ -77,6 +77,12 @@ pub struct FlowEvent {
     /// The rule that decided, by its number in the boundary file.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rule: Option<u16>,
+    /// What was tried on enforcement itself, for kind `tamper`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attempt: Option<String>,
+    /// What that was aimed at.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target: Option<String>,
     /// The boundary it was judged by.
     pub boundary: BoundaryInfo,
     /// How many decisions this line stands for.
@@ -145,6 +151,8 @@ impl FlowEvent {
             destination,
             family: family_only.then_some(event.family),
             rule: (event.rule != 0).then_some(event.rule),
+            attempt: None,
+            target: None,
             boundary: names.boundary,
             count,
         }
@@ -152,7 +160,7 @@ impl FlowEvent {
 
     /// Whether it tells of something refused, or that would have been.
     pub fn is_denied(&self) -> bool {
-        matches!(self.verdict.as_deref(), Some("deny" | "audit"))
+        self.attempt.is_some() || matches!(self.verdict.as_deref(), Some("deny" | "audit"))
     }
 
     /// The one line an operator reads: who, what, where to, why.
@@ -181,7 +189,10 @@ impl FlowEvent {
                 }
             }
             (None, Some(family)) => format!(" → socket family {family}"),
-            (None, None) => String::new(),
+            (None, None) => match (&self.attempt, &self.target) {
+                (Some(attempt), Some(target)) => format!(" → {attempt} of {target}"),
+                _ => String::new(),
+            },
         };
         let why = match (self.rule, self.reason.as_deref()) {
             (Some(rule), _) => format!(", rule {rule}"),

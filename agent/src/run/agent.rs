@@ -19,6 +19,7 @@ use crate::ledger::Ledger;
 use crate::policy::{self, Compiled};
 use crate::seal::{self, EpochSealed, SealError, Sealer};
 use crate::serve::Call;
+use crate::tamper::Watch;
 use anyhow::{Context as _, Result};
 use merestone_abi::{Event, EventKind, GroupId};
 use merestone_evidence::{Body, Cause, Digest};
@@ -49,6 +50,7 @@ pub(super) struct Parts {
     pub(super) metrics: seal::Metrics,
     pub(super) gpu: gpu::Monitor,
     pub(super) store: Store,
+    pub(super) watch: Watch,
 }
 
 /// The agent while it runs.
@@ -111,6 +113,7 @@ impl Agent {
         agent.log(Body::AgentStart {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
+        agent.begin_watch();
         agent.log_boundary(None);
         agent.log_all(Ok(found));
         Ok(agent)
@@ -234,6 +237,9 @@ impl Agent {
     }
 
     fn tell(&mut self, event: &Event, process: ProcessInfo, count: u64) {
+        if event.kind == EventKind::TAMPER {
+            return self.tell_tamper(event, process, count);
+        }
         if let Some(body) = entries::from_event(event, &process, count) {
             self.log(body);
         }
@@ -253,6 +259,7 @@ impl Agent {
     }
 
     fn tick(&mut self) {
+        self.watch();
         let now_ns = clock::boot_ns();
         for (event, count) in self.fold.tick(now_ns) {
             let process = self.attributor.process(&event);
@@ -414,6 +421,9 @@ impl Agent {
                 groups: report::guarded(self),
             },
             Request::Reload {} => self.reload(),
+            Request::OpenGlass { .. }
+            | Request::OpenGlassUnsigned { .. }
+            | Request::CloseGlass {} => self.break_glass(request),
             Request::GrantApply { message } => self.grant(message),
             Request::GrantList {} => Reply::Grants {
                 grants: self.grants.list(),
@@ -474,6 +484,7 @@ impl Agent {
         let installed = tokio::task::block_in_place(|| self.parts.kernel.install(&tables));
         self.generation = installed.map_err(|error| error.to_string())?;
         self.parts.boundary = boundary;
+        self.boundary_is_in_force();
         Ok(())
     }
 
@@ -488,6 +499,7 @@ impl Agent {
         self.log(Body::AgentStop {
             cause: cause.to_owned(),
         });
+        self.parts.watch.end();
         self.log_losses();
         if let Some(sealing) = self.sealing.take() {
             // What it gives was told already or is told by the next session.

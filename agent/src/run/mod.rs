@@ -10,12 +10,13 @@ mod attribute;
 mod entries;
 mod jsonl;
 mod report;
+mod tamper;
 
 pub use entries::class_name;
 pub use report::tiers;
 
 use crate::bpf;
-use crate::config::{Config, Faults};
+use crate::config::{Config, Faults, OnAgentLoss};
 use crate::flow::Store;
 use crate::gpu;
 use crate::ledger::{Ledger, LedgerError};
@@ -23,6 +24,7 @@ use crate::policy::{self, Compiled};
 use crate::privilege;
 use crate::seal::{self, SealCore, SealOptions, Sealer};
 use crate::serve;
+use crate::tamper::Watch;
 use agent::{Agent, Parts};
 use anyhow::{Context as _, Result};
 use merestone_tpm::{Address, Deadline, EsysTpm};
@@ -114,6 +116,8 @@ async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address
             }
         });
     }
+    // Whom it lets in is to be known before there is anything to protect.
+    let watch = Watch::open(&config)?;
     let (kernel, events) = bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
     let gpu = gpu::Monitor::start(gpu_options(&config))?;
     let store = Store::default();
@@ -127,6 +131,7 @@ async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address
         metrics,
         gpu,
         store,
+        watch,
     };
     let mut agent = Agent::begin(parts, root.to_owned()).await?;
     // Absent a service manager there is nobody to tell.
@@ -170,6 +175,11 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
     let mut options = bpf::Options::new(config.enforcement.pin_dir.clone());
     root.clone_into(&mut options.cgroup_root);
     options.require.clone_from(&config.enforcement.require);
+    options.tamper = config.enforcement.tamper;
+    options.on_loss = match config.enforcement.on_agent_loss {
+        OnAgentLoss::Hold => bpf::OnLoss::Hold,
+        OnAgentLoss::DenyAll => bpf::OnLoss::DenyAll,
+    };
     options.kill_families = config.enforcement.kill_families;
     options.devices = config
         .gpu

@@ -281,6 +281,7 @@ pub(super) fn status(agent: &Agent) -> Status {
             })
             .collect(),
         lost: losses(agent),
+        tamper: agent.parts.watch.info(),
         gpu: gpu.state.name().to_owned(),
         gpu_detail: gpu.sentence(),
         gpus: gpu

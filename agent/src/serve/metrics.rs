@@ -25,6 +25,7 @@ pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
     state(&registry, readings.status)?;
     coverage(&registry, readings.status)?;
     decisions(&registry, readings.status)?;
+    tamper(&registry, readings.status)?;
     evidence(&registry, readings)?;
     for metric in &readings.gpu {
         gpu_metric(&registry, metric)?;
@@ -132,6 +133,28 @@ fn decisions(registry: &Registry, status: &Status) -> Result<(), prometheus::Err
         )?;
     }
     Ok(())
+}
+
+fn tamper(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    for count in &status.tamper.attempts {
+        counter(
+            registry,
+            "merestone_tamper_attempts_total",
+            "Attempts on enforcement itself; not refused: found afterwards, or let through.",
+            &[
+                ("attempt", &count.attempt),
+                ("refused", if count.refused { "true" } else { "false" }),
+            ],
+            count.count,
+        )?;
+    }
+    gauge(
+        registry,
+        "merestone_break_glass_open",
+        "1 while an operator is let past the protection.",
+        &[],
+        i64::from(status.tamper.break_glass.is_some()),
+    )
 }
 
 fn gpu_metric(registry: &Registry, metric: &gpu::Metric) -> Result<(), prometheus::Error> {

@@ -35,8 +35,8 @@ pub use counters::{
 pub use event::{Attempt, Event, EventKind, Hook, Reason, Verdict};
 pub use grant::{GRANT_PORTS, GRANT_PROTOCOLS, Grant, GrantUse, MAX_GRANTS};
 pub use guard::{
-    Armed, Asked, CachedVerdict, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP,
-    Task, TaskFlags,
+    Armed, Asked, CachedVerdict, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark,
+    TREE_GROUP, Task, TaskFlags,
 };
 pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};

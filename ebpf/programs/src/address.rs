@@ -134,6 +134,7 @@ fn destination(ctx: *mut bpf_sock_addr, v6: bool) -> Destination {
         },
         protocol,
         fragment: false,
+        reserved: 0,
     }
 }
 

@@ -26,10 +26,14 @@ pub(crate) struct Destination {
     pub(crate) protocol: u8,
     /// A non-first fragment: it has no ports, whatever its protocol.
     pub(crate) fragment: bool,
+    /// Always zero; named, because all of it must be written before another
+    /// function that the verifier walks by itself may read it.
+    pub(crate) reserved: u32,
 }
 
 /// What was decided, and by what.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Decision {
     pub(crate) verdict: Verdict,
     pub(crate) reason: Reason,
@@ -101,8 +105,30 @@ pub(crate) fn decide_for(
 }
 
 /// Judges a destination by the rules alone. Every verdict comes from here.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn decide(to: &Destination, boundary: u16, decision: &mut Decision) {
+    merestone_decide(to, u32::from(boundary), decision);
+}
+
+/// [`decide`] as a function with a type of its own (BTF, global linkage): the
+/// verifier walks it once, for any arguments, and not again for each way in
+/// which a caller can come to it (kernel/bpf/verifier.c `do_check_subprogs`).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn merestone_decide(
+    to: *const Destination,
+    boundary: u32,
+    decision: *mut Decision,
+) -> i32 {
+    // SAFETY: the callers pass references; the verifier wants the null checks.
+    if let (Some(to), Some(decision)) = (unsafe { to.as_ref() }, unsafe { decision.as_mut() }) {
+        by_rules(to, boundary as u16, decision);
+    }
+    0
+}
+
+#[inline(always)]
+fn by_rules(to: &Destination, boundary: u16, decision: &mut Decision) {
     if stance::denies_all() {
         *decision = refuse(Reason::AGENT_LOST);
         return;

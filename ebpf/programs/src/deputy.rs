@@ -17,11 +17,11 @@ use aya_ebpf::bindings::{
     __sk_buff, BPF_F_CURRENT_NETNS, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type,
     bpf_sock, bpf_sock_addr, bpf_sock_tuple,
 };
-use aya_ebpf::macros::btf_map;
 use aya_ebpf::helpers::generated::{
     bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_lookup_tcp,
     bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
 };
+use aya_ebpf::macros::btf_map;
 use core::ffi::c_void;
 use core::mem;
 use core::ptr;

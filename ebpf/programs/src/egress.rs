@@ -17,7 +17,7 @@ use crate::guarded::{self, Subject};
 use crate::packet;
 use crate::sockets;
 use crate::verdicts::{self, Remembered};
-use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE};
+use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::{
     bpf_get_listener_sock, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
@@ -44,14 +44,20 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     }
     // SAFETY: the context is valid.
     let sk = unsafe { (*skb).__bindgen_anon_2.sk };
-    if sk.is_null() {
-        return judge(skb, epoch);
+    if !sk.is_null() && is_remembered(skb, sk, epoch) {
+        return PASS;
     }
+    judge(skb, epoch)
+}
+
+/// Whether what is remembered lets the packet pass.
+#[inline(never)]
+fn is_remembered(skb: *mut __sk_buff, sk: *mut bpf_sock, epoch: u32) -> bool {
     match sockets::storage(sk.cast(), 0) {
         Some(mark) => match verdicts::recall(skb, mark, epoch) {
-            Remembered::Unguarded => return PASS,
-            Remembered::Allowed(slot) if count_fast(skb, mark, slot) => return PASS,
-            _ => {}
+            Remembered::Unguarded => true,
+            Remembered::Allowed(slot) => count_fast(skb, mark, slot),
+            Remembered::Nothing => false,
         },
         None => {
             // SAFETY: `sk` is the packet's socket, of whatever kind; volatile,
@@ -59,12 +65,9 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
             let state = unsafe { (&raw const (*sk).state).read_volatile() };
             // SAFETY: the context is valid; the helper finds the socket's cgroup.
             let own = unsafe { bpf_skb_cgroup_id(skb) };
-            if state != NEW_SYN_RECV && clear::has_cgroup(own, epoch) {
-                return PASS;
-            }
+            state != NEW_SYN_RECV && clear::has_cgroup(own, epoch)
         }
     }
-    judge(skb, epoch)
 }
 
 #[inline(always)]
@@ -89,6 +92,7 @@ fn judge(skb: *mut __sk_buff, epoch: u32) -> i32 {
         port: 0,
         protocol: 0,
         fragment: false,
+        reserved: 0,
     };
     // SAFETY: the context is valid.
     let length = unsafe { (&raw const (*skb).len).read_volatile() };

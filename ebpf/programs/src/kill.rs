@@ -58,8 +58,8 @@ fn call(id: i64) -> Option<Call> {
         41 | 53 => Call::Make, // socket, socketpair
         // write, writev, sendfile, connect, sendto, sendmsg, sendmmsg
         1 | 20 | 40 | 42 | 44 | 46 | 307 => Call::Use,
-        275 => Call::UseThird,    // splice
-        425 | 426 => Call::Any,   // io_uring_setup, io_uring_enter
+        275 => Call::UseThird,  // splice
+        425 | 426 => Call::Any, // io_uring_setup, io_uring_enter
         _ => return None,
     })
 }

@@ -126,6 +126,7 @@ fn refuse(skb: *mut __sk_buff, subject: &Subject, family: u32) -> i32 {
         port: 0,
         protocol: 0,
         fragment: false,
+        reserved: 0,
     };
     let mut decision = decide::refuse(Reason::FAMILY);
     if !look(skb, &mut to) {

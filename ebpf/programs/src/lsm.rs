@@ -146,6 +146,7 @@ pub(crate) fn judge(
             sk_protocol as u8
         },
         fragment: false,
+        reserved: 0,
     };
     let known = if name != 0 && length >= 2 {
         named(&mut to, family, name, length)

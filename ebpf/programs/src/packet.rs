@@ -51,6 +51,29 @@ fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Result<T, Reason> {
 /// Where a packet goes. `to` keeps what could be read when it is refused.
 #[inline(always)]
 pub(crate) fn parse(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
+    match merestone_parse(skb, to) {
+        0 => Ok(()),
+        reason => Err(Reason(reason as u8)),
+    }
+}
+
+/// [`parse`] for the verifier to walk once; see `decide::merestone_decide`. 0,
+/// or the reason why not.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn merestone_parse(skb: *mut __sk_buff, to: *mut Destination) -> u32 {
+    // SAFETY: the caller passes a reference; the verifier wants the check.
+    let Some(to) = (unsafe { to.as_mut() }) else {
+        return u32::from(Reason::UNPARSABLE.0);
+    };
+    match by_ethertype(skb, to) {
+        Ok(()) => 0,
+        Err(reason) => u32::from(reason.0),
+    }
+}
+
+#[inline(always)]
+fn by_ethertype(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
     // SAFETY: the context is valid.
     let ethertype = unsafe { (&raw const (*skb).protocol).read_volatile() };
     // What leaves as IPv4 is read as IPv4: with IP_HDRINCL the version in the

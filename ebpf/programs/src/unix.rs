@@ -10,9 +10,7 @@ use crate::decide::Decision;
 use crate::deputy::{self, ASKED, is_in_group};
 use crate::emit;
 use crate::guarded::{self, Subject};
-use crate::layout::{
-    PID_NUMBERS, SK_PEER_PID, SKC_FAMILY, SOCKET_SK, UNIX_PEER, UPID_NR, field,
-};
+use crate::layout::{PID_NUMBERS, SK_PEER_PID, SKC_FAMILY, SOCKET_SK, UNIX_PEER, UPID_NR, field};
 use crate::sockets;
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
@@ -117,7 +115,13 @@ fn judge(hook: Hook, subject: &Subject, other: *const u8) -> i32 {
         return 0;
     }
     let decision = deputy::verdict(Deputies::DENY_UNIX);
-    report(hook, subject, listener(other), deputy::cgroup_of(other), &decision)
+    report(
+        hook,
+        subject,
+        listener(other),
+        deputy::cgroup_of(other),
+        &decision,
+    )
 }
 
 #[inline(always)]

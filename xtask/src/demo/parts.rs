@@ -189,6 +189,7 @@ listen = ""
 
 [enforcement]
 pin_dir = "/sys/fs/bpf/merestone-demo"
+tamper = false
 
 [tpm]
 tcti = "swtpm:host=127.0.0.1,port={port}"

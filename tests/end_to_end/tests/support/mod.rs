@@ -147,6 +147,7 @@ socket = "{folder}/api.sock"
 listen = "{metrics}"
 [enforcement]
 pin_dir = "/sys/fs/bpf/{name}"
+tamper = false
 [tpm]
 tcti = "{tcti}"
 [evidence]

@@ -1,0 +1,177 @@
+//! What root tries: each attack by name, and what the kernel answered.
+
+use crate::stage::PINS;
+use crate::sys;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+// include/uapi/linux/bpf.h, enum bpf_cmd
+const MAP_UPDATE_ELEM: i32 = 2;
+const MAP_DELETE_ELEM: i32 = 3;
+const PROG_LOAD: i32 = 5;
+const OBJ_GET: i32 = 7;
+pub(super) const PROG_GET_FD_BY_ID: i32 = 13;
+pub(super) const MAP_GET_FD_BY_ID: i32 = 14;
+const OBJ_GET_INFO_BY_FD: i32 = 15;
+const LINK_UPDATE: i32 = 29;
+pub(super) const LINK_GET_FD_BY_ID: i32 = 30;
+const LINK_DETACH: i32 = 34;
+const PROG_TYPE_CGROUP_SKB: u32 = 8;
+const CGROUP_INET_EGRESS: u32 = 1;
+
+/// The name of an error, short.
+pub(super) fn errno(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "EPERM".to_owned(),
+        Some(libc::EACCES) => "EACCES".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Carries out `what`, an attack and perhaps a number.
+pub(super) fn obey(what: &str) -> String {
+    let mut words = what.split(' ');
+    let attack = words.next().unwrap();
+    let number: u32 = words.next().map_or(0, |word| word.parse().unwrap());
+    let pins = PathBuf::from(std::env::var(PINS).unwrap());
+    match try_it(attack, number, &pins) {
+        Ok(_) => "done".to_owned(),
+        Err(error) => errno(&error),
+    }
+}
+
+fn try_it(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
+    let egress = pins.join("links/egress");
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    match attack {
+        "detach" => sys::bpf(LINK_DETACH, &mut [get(&egress)?]),
+        "replace" => sys::bpf(LINK_UPDATE, &mut [get(&egress)?, permissive()?, 0, 0]),
+        "link-by-id" => {
+            let link = sys::bpf(LINK_GET_FD_BY_ID, &mut [number])?;
+            sys::bpf(LINK_DETACH, &mut [descriptor(link)?])
+        }
+        "any-by-id" => any_by_id(number),
+        "program-by-id" => sys::bpf(PROG_GET_FD_BY_ID, &mut [number]),
+        "map-by-id" => {
+            let map = sys::bpf(MAP_GET_FD_BY_ID, &mut [number, 0, 0])?;
+            disarm(descriptor(map)?)
+        }
+        "settings" => write(get(&pins.join("SETTINGS"))?, &[0; 4], &[0xff; 16]),
+        "prefixes" => {
+            // Everything is inside, under the first generation.
+            let mut key = [0; 24];
+            key[0] = 32;
+            key[5] = 1;
+            write(get(&pins.join("PREFIXES"))?, &key, &2048_u32.to_ne_bytes())
+        }
+        "groups" => forget_first(get(&pins.join("GROUPS"))?),
+        "armed" => disarm(get(&pins.join("ARMED"))?),
+        "stance" => write(get(&pins.join("STANCE"))?, &[0; 4], &1_u32.to_ne_bytes()),
+        "unpin" => fs::remove_file(&egress).map(|()| 0),
+        "unpin-all" => fs::remove_dir_all(pins).map(|()| 0),
+        "move-pins" => fs::rename(pins, pins.with_file_name("elsewhere")).map(|()| 0),
+        "put-pin" => fs::create_dir(pins.join("another")).map(|()| 0),
+        "kill" => sys::kill(number, libc::SIGKILL),
+        "stop" => sys::kill(number, libc::SIGSTOP),
+        "term" => sys::kill(number, libc::SIGTERM),
+        "usr1" => sys::kill(number, libc::SIGUSR1),
+        "trace" => sys::attach(number),
+        "memory" => fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{number}/mem"))
+            .map(|file| i64::from(file.as_raw_fd())),
+        "write-memory" => sys::write_memory(number),
+        "take-descriptor" => sys::take_descriptor(number),
+        "limit" => sys::limit_processor_time(number),
+        "unmount" => sys::unmount(&path(mount_of(pins)), 0),
+        "unmount-lazily" => sys::unmount(&path(mount_of(pins)), libc::MNT_DETACH),
+        "mount-over" => sys::mount("tmpfs", &path(mount_of(pins)), 0),
+        "mount-over-pins" => sys::mount("tmpfs", &path(pins), 0),
+        "executable" => fs::OpenOptions::new()
+            .write(true)
+            .open(std::env::var("MERESTONE_TAMPER_EXE").unwrap_or_default())
+            .map(|_| 0),
+        other => panic!("{other}"),
+    }
+}
+
+/// Tries every small id of a kind of object, until one is refused.
+fn any_by_id(command: u32) -> io::Result<i64> {
+    let command = i32::try_from(command).map_err(io::Error::other)?;
+    for id in 1..4096 {
+        match sys::bpf(command, &mut [id, 0, 0]) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(0)
+}
+
+fn mount_of(pins: &Path) -> &Path {
+    pins.parent().unwrap()
+}
+
+fn descriptor(number: i64) -> io::Result<u32> {
+    u32::try_from(number).map_err(io::Error::other)
+}
+
+/// Opens a pin.
+fn get(path: &Path) -> io::Result<u32> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let [low, high] = sys::halves(path.as_ptr());
+    descriptor(sys::bpf(OBJ_GET, &mut [low, high, 0, 0])?)
+}
+
+fn write(map: u32, key: &[u8], value: &[u8]) -> io::Result<i64> {
+    let [key_low, key_high] = sys::halves(key.as_ptr());
+    let [value_low, value_high] = sys::halves(value.as_ptr());
+    let mut attr = [map, 0, key_low, key_high, value_low, value_high, 0, 0];
+    sys::bpf(MAP_UPDATE_ELEM, &mut attr)
+}
+
+/// Says that nothing is guarded.
+fn disarm(map: u32) -> io::Result<i64> {
+    write(map, &[0; 4], &[0; 8])?;
+    write(map, &1_u32.to_ne_bytes(), &[0; 8])
+}
+
+fn forget_first(map: u32) -> io::Result<i64> {
+    const MAP_GET_NEXT_KEY: i32 = 4;
+    let mut key = [0_u8; 8];
+    let [low, high] = sys::halves(key.as_mut_ptr());
+    sys::bpf(MAP_GET_NEXT_KEY, &mut [map, 0, 0, 0, low, high])?;
+    sys::bpf(MAP_DELETE_ELEM, &mut [map, 0, low, high])
+}
+
+/// Loads a program that lets everything pass: `r0 = 1; exit`.
+fn permissive() -> io::Result<u32> {
+    let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
+    let [code_low, code_high] = sys::halves(instructions.as_ptr());
+    let licence = c"GPL";
+    let [licence_low, licence_high] = sys::halves(licence.as_ptr());
+    let mut attr = [0_u32; 18];
+    attr[0] = PROG_TYPE_CGROUP_SKB;
+    attr[1] = 2;
+    (attr[2], attr[3]) = (code_low, code_high);
+    (attr[4], attr[5]) = (licence_low, licence_high);
+    attr[17] = CGROUP_INET_EGRESS;
+    descriptor(sys::bpf(PROG_LOAD, &mut attr)?)
+}
+
+/// The ids of the egress link, its program, and the map ARMED.
+pub(super) fn ids(pins: &Path) -> (u32, u32, u32) {
+    let info = |path: &Path| {
+        let mut info = [0_u32; 8];
+        let [low, high] = sys::halves(info.as_mut_ptr());
+        let fd = get(path).unwrap();
+        sys::bpf(OBJ_GET_INFO_BY_FD, &mut [fd, 32, low, high]).unwrap();
+        // Written through the pointer, which the compiler cannot see.
+        std::hint::black_box(info)
+    };
+    let link = info(&pins.join("links/egress"));
+    let map = info(&pins.join("ARMED"));
+    (link[1], link[2], map[1])
+}

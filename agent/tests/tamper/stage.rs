@@ -1,0 +1,143 @@
+//! A place of a test's own: mounts, pins, a cgroup, a GPU node, and the copy
+//! of this executable that attacks.
+
+use crate::{agent::Agent, sys};
+use merestone_agent::bpf::{object, probe};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a process of this executable is to do, and where.
+pub(super) const ROLE: &str = "MERESTONE_TAMPER_ROLE";
+pub(super) const PINS: &str = "MERESTONE_TAMPER_PINS";
+pub(super) const CGROUP: &str = "MERESTONE_TAMPER_CGROUP";
+pub(super) const NODE: &str = "MERESTONE_TAMPER_NODE";
+pub(super) const WHAT: &str = "MERESTONE_TAMPER_WHAT";
+
+const NVIDIA: u32 = 195;
+
+/// A test's place.
+pub(super) struct Stage {
+    folder: PathBuf,
+    pub(super) bpffs: PathBuf,
+    pub(super) pins: PathBuf,
+    pub(super) cgroup: PathBuf,
+    node: PathBuf,
+    pub(super) copy: PathBuf,
+    /// Whether the tamper tier loads here.
+    pub(super) has_lsm: bool,
+}
+
+impl Stage {
+    /// None, and a word on why, where the test cannot run.
+    pub(super) fn set(name: &str) -> Option<Self> {
+        let found = match object().and_then(|_| probe(Path::new(""))) {
+            Ok(found) => found,
+            Err(error) => {
+                println!("SKIPPED: {name}: {error}");
+                return None;
+            }
+        };
+        let tiers = found.tiers();
+        let has_lsm = tiers
+            .iter()
+            .any(|tier| tier.name == "tamper" && tier.active);
+        let name = format!("merestone-tamper-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(&name);
+        let stage = Self {
+            bpffs: folder.join("bpf"),
+            pins: folder.join("bpf/merestone"),
+            cgroup: found.cgroup_root.join(&name),
+            node: folder.join("gpu"),
+            copy: folder.join("attacker"),
+            folder,
+            has_lsm,
+        };
+        stage.clear();
+        fs::create_dir_all(&stage.bpffs).unwrap();
+        fs::create_dir_all(stage.cgroup.join("server")).unwrap();
+        sys::own_mounts().unwrap();
+        // The folder is a mount of its own so that the copy can be run.
+        sys::mount("bpf", &stage.bpffs.to_string_lossy(), 0).unwrap();
+        fs::copy(std::env::current_exe().unwrap(), &stage.copy).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &stage.node,
+            rustix::fs::FileType::CharacterDevice,
+            rustix::fs::Mode::RUSR,
+            rustix::fs::makedev(NVIDIA, 0),
+        )
+        .unwrap();
+        Some(stage)
+    }
+
+    /// The same, where the tamper tier loads.
+    pub(super) fn with_lsm(name: &str) -> Option<Self> {
+        let stage = Self::set(name)?;
+        if !stage.has_lsm {
+            println!("SKIPPED: {name}: BPF LSM does not load here");
+            return None;
+        }
+        Some(stage)
+    }
+
+    pub(super) fn command(&self, program: &Path, role: &str, what: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(["--exact", "agent::role", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env(WHAT, what)
+            .env(PINS, &self.pins)
+            .env(CGROUP, &self.cgroup)
+            .env(NODE, &self.node)
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        command
+    }
+
+    fn run(&self, program: &Path, role: &str, what: &str) -> String {
+        let output = self.command(program, role, what).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = said.lines().find_map(|line| line.split_once("said: "));
+        line.unwrap_or_else(|| panic!("{role} {what} said {said:?}"))
+            .1
+            .to_owned()
+    }
+
+    /// What becomes of a datagram to loopback of a process in the guarded
+    /// cgroup, after it opened the GPU if `open`.
+    pub(super) fn send(&self, open: bool) -> String {
+        let what = if open { "open" } else { "" };
+        self.run(&std::env::current_exe().unwrap(), "workload", what)
+    }
+
+    /// What becomes of an attack by somebody else's program.
+    pub(super) fn attack(&self, what: &str) -> String {
+        self.run(&self.copy, "attacker", what)
+    }
+
+    /// The agent, in this executable.
+    pub(super) fn agent(&self, options: &str) -> Agent {
+        Agent::start(self, &std::env::current_exe().unwrap(), options)
+    }
+
+    fn clear(&self) {
+        // Outside a namespace of its own there is nothing mounted.
+        sys::unmount(&self.bpffs.to_string_lossy(), libc::MNT_DETACH).ok();
+        fs::remove_dir_all(&self.folder).ok();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.cgroup.exists() && Instant::now() < deadline {
+            fs::remove_dir(self.cgroup.join("server")).ok();
+            fs::remove_dir(&self.cgroup).ok();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
