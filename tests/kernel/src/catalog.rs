@@ -4,7 +4,9 @@
 //! A row claims nothing by itself: the control run must show that the way is
 //! open when nobody is guarded.
 
-use crate::probe::{Probe, families, headers, icmp, lineage, passing, ring, tcp, udp};
+use crate::probe::{
+    Probe, connectx, families, headers, icmp, lineage, links, nodes, passing, ring, tcp, udp,
+};
 use std::io;
 
 /// What a vector does in the probe; the flag is "IPv6".
@@ -89,6 +91,8 @@ const CONNECT: &[&str] = &["connect4", "connect6", "lsm_connect"];
 const FAST_OPEN: &[&str] = &["connect4", "connect6", "lsm_connect", "lsm_sendmsg"];
 const SEND: &[&str] = &["sendmsg4", "sendmsg6", "lsm_sendmsg"];
 const PACKET: &[&str] = &["egress", "lsm_sendmsg"];
+const FRAME: &[&str] = &["tcx", "lsm_create"];
+const NODE: &[&str] = &["device", "lsm_open"];
 const RAW: &[&str] = &[
     "egress",
     "sock_create",
@@ -285,8 +289,16 @@ pub const VECTORS: &[Vector] = &[
     v("packet-cooked", "cannot send cooked packets", "B10", true, families::cooked).expect(Expect::Family("AF_PACKET")),
     v("packet-qdisc-bypass", "cannot send frames past the queueing discipline", "B11", false, families::bypass).expect(Expect::Family("AF_PACKET")),
     v("packet-older", "cannot send frames on an older packet socket", "B10 B29", true, families::older_frames).expect(Expect::Declared("AF_PACKET")),
-    v("xdp-socket", "cannot make an AF_XDP socket", "B12", false, families::xdp).expect(Expect::Family("AF_XDP")).judged_by(Oracle::Answer).optional(),
+    v("xdp-socket", "cannot set up an AF_XDP socket", "B12", false, families::xdp).by(&["setsockopt", "lsm_create"]).judged_by(Oracle::Answer).optional(),
     v("vsock-socket", "cannot make a vsock socket", "B14", false, families::vsock).expect(Expect::Family("vsock")).judged_by(Oracle::Answer).optional(),
+    v("sctp-connectx-v4", "cannot connect by SCTP's own option", "B04", false, connectx::connectx).held().optional(),
+    v("sctp-connectx-v6", "cannot connect by SCTP's own option", "B04", true, connectx::connectx).held().optional(),
+    v("rdma-node", "cannot open an RDMA device", "B13", false, nodes::rdma).by(NODE).judged_by(Oracle::Answer),
+    v("tun-node", "cannot open a tunnel device by a node of its own", "B44", false, nodes::tun).by(NODE).judged_by(Oracle::Answer),
+    v("vhost-node", "cannot open a virtual machine's vsock", "B14", false, nodes::vhost).by(NODE).judged_by(Oracle::Answer),
+    v("link-second", "cannot send frames through a second link", "B10 B44", false, links::second).by(FRAME).held(),
+    v("link-later", "cannot send frames through a link that appears later", "B10 B44", false, links::later).by(FRAME).held(),
+    v("netns-later", "cannot send frames from a network namespace of its own", "B10 B59", false, links::namespace).by(FRAME).held(),
     v("families", "can make sockets of a few families only", "B15", false, families::all).expect(Expect::Families("famil")).judged_by(Oracle::Answer),
 ];
 

@@ -4,10 +4,13 @@
 //! It judges nothing. Whether a marker got out is the sniffer's to say, and
 //! what that means is the suite's.
 
+pub mod connectx;
 pub mod families;
 pub mod headers;
 pub mod icmp;
 pub mod lineage;
+pub mod links;
+pub mod nodes;
 pub mod passing;
 pub mod repeat;
 pub mod ring;

@@ -162,7 +162,9 @@ fn reported(vector: &Vector, event: &SeenEvent, pids: &[u32], addresses: [IpAddr
             .is_some_and(|address| addresses.contains(&address));
     // Without an address to tell cases apart, the process must.
     let own = !anywhere || event.pid != 0 || event.hook == "egress";
-    let family = event.reason == "family" && event.pid != 0;
+    // Refused for what they are, before there is an address.
+    let by_kind = ["family", "socket_option", "not_ip", "tunnel"];
+    let family = by_kind.contains(&event.reason.as_str()) && event.pid != 0;
     event.verdict == "deny" && pid && own && (family || (hook && address))
 }
 
