@@ -5,7 +5,7 @@
 //! the agent lives. Each look says what is no longer as it was left, and puts
 //! it back. It never takes an object that it finds in a pin's place for its own.
 
-use super::hooks::HookKind;
+use super::hooks::{HookKind, TierKind};
 use super::{Finding, KernelError, host, sys};
 use merestone_abi::{Attempt, Event, maps};
 use std::fs::{self, File};
@@ -65,6 +65,9 @@ impl Pins {
             )?);
         }
         for (hook, program, program_id) in attached {
+            if hook.tier == TierKind::Link {
+                continue; // many links, which `links` looks after
+            }
             let link = Link {
                 hook,
                 program,
