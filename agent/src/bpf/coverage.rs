@@ -61,8 +61,7 @@ const WITHOUT_LSM: [&str; 9] = [
 ];
 
 /// Ways out that only the LSM tier refuses, and the kill tier ends.
-const WITHOUT_LSM_AND_KILL: &str =
-    "vsock and other socket families that pass no network link";
+const WITHOUT_LSM_AND_KILL: &str = "vsock and other socket families that pass no network link";
 
 /// What of them the kill tier leaves: a signal does not take a call back.
 const WITH_KILL: &str =
@@ -112,8 +111,8 @@ fn uncovered_on(hooks: &[Hook], release: &str) -> Vec<String> {
         let mut of_tier = hooks.iter().filter(|hook| hook.tier == kind.name());
         of_tier.all(|hook| hook.refused.is_none())
     };
-    let kills = is_active(TierKind::Kill)
-        && hooks.iter().any(|hook| hook.tier == TierKind::Kill.name());
+    let kills =
+        is_active(TierKind::Kill) && hooks.iter().any(|hook| hook.tier == TierKind::Kill.name());
     let mut list = Vec::new();
     if !is_active(TierKind::Lsm) {
         list.extend(WITHOUT_LSM);
@@ -195,7 +194,10 @@ mod tests {
         assert!(!declares(&killed, "pass no network link"));
         let frames = [hook("lsm", Some("EPERM")), hook("link", Some("eth0"))];
         assert!(declares(&frames, "AF_PACKET frames"));
-        assert!(!declares(&[hook("lsm", None), hook("link", Some("eth0"))], "AF_PACKET"));
+        assert!(!declares(
+            &[hook("lsm", None), hook("link", Some("eth0"))],
+            "AF_PACKET"
+        ));
     }
 
     #[test]

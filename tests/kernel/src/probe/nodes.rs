@@ -14,7 +14,11 @@ const VHOST: (u32, u32) = (10, 241);
 
 fn node(probe: &Probe, (major, minor): (u32, u32)) -> io::Result<PathBuf> {
     let name = format!("{}-{major}-{minor}", probe.job.marker);
-    let place = if Path::new("/run").is_dir() { "/run" } else { "/dev" };
+    let place = if Path::new("/run").is_dir() {
+        "/run"
+    } else {
+        "/dev"
+    };
     // Beside the GPU's, where device nodes can be opened.
     let gpu = probe.job.gpu.as_ref().and_then(|gpu| gpu.parent());
     let path = gpu.unwrap_or(Path::new(place)).join(name);
