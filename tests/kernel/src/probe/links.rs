@@ -14,12 +14,16 @@ use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::Duration;
 
-/// The wire: here, and beyond.
-const HERE: &str = "mrel0";
-const BEYOND: &str = "mrel1";
 /// Longer than the agent may take to find a link, and a namespace.
 const LINK: Duration = Duration::from_millis(1500);
 const NAMESPACE: Duration = Duration::from_millis(2500);
+
+/// The wire's two ends, of this probe alone: here, and beyond.
+fn ends(probe: &Probe) -> (String, String) {
+    let marker = &probe.job.marker;
+    let own = marker.get(marker.len().saturating_sub(8)..).unwrap_or("0");
+    (format!("mrl{own}"), format!("mrm{own}"))
+}
 
 fn ip(words: &str) -> io::Result<()> {
     let status = Command::new("ip").args(words.split(' ')).status()?;
@@ -32,21 +36,22 @@ fn ip(words: &str) -> io::Result<()> {
 
 /// Lays the wire; its other end is beyond, where the sniffer is.
 fn wire(probe: &Probe) -> io::Result<()> {
+    let (here, far) = ends(probe);
     let beyond = &probe.job.beyond;
     ip(&format!(
-        "link add {HERE} type veth peer name {BEYOND} netns {}",
+        "link add {here} type veth peer name {far} netns {}",
         beyond.display()
     ))?;
-    ip(&format!("link set {HERE} up"))?;
+    ip(&format!("link set {here} up"))?;
     fork(|| {
         sys::enter_network(File::open(beyond)?.as_fd())?;
-        ip(&format!("link set {BEYOND} up"))
+        ip(&format!("link set {far} up"))
     })
 }
 
 fn send(probe: &Probe) -> io::Result<()> {
     let datagrams = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
-    let index = rustix::net::netdevice::name_to_index(&datagrams, HERE)?;
+    let index = rustix::net::netdevice::name_to_index(&datagrams, &ends(probe).0)?;
     let address = [
         &crate::wire::family(libc::AF_PACKET)[..],
         &0x0800_u16.to_be_bytes(),
@@ -69,7 +74,7 @@ pub fn second(probe: &Probe, _v6: bool) -> io::Result<()> {
     std::thread::sleep(LINK);
     probe.open_gpu()?;
     let sent = send(probe);
-    ip(&format!("link del {HERE}"))?;
+    ip(&format!("link del {}", ends(probe).0))?;
     sent
 }
 
@@ -79,7 +84,7 @@ pub fn later(probe: &Probe, _v6: bool) -> io::Result<()> {
     wire(probe)?;
     std::thread::sleep(LINK);
     let sent = send(probe);
-    ip(&format!("link del {HERE}"))?;
+    ip(&format!("link del {}", ends(probe).0))?;
     sent
 }
 
