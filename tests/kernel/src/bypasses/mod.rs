@@ -127,6 +127,12 @@ impl Catalogue {
             }
         }
         for (name, outcomes) in &self.outcomes {
+            if outcomes.vectors.is_empty() {
+                faults.push(format!(
+                    "nothing is committed for {name}: the suite has not run there"
+                ));
+                continue;
+            }
             for vector in VECTORS {
                 if !outcomes.vectors.contains_key(vector.name) {
                     faults.push(format!(
@@ -167,21 +173,24 @@ fn functions(tree: &Path) -> Result<BTreeMap<String, PathBuf>> {
                     rest.push(path);
                 }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                for line in fs::read_to_string(&path)?.lines() {
-                    let name = line
-                        .trim_start()
-                        .strip_prefix("async ")
-                        .unwrap_or(line.trim_start());
-                    if let Some(name) = name.strip_prefix("fn ")
-                        && let Some((name, _)) = name.split_once('(')
-                    {
-                        found.insert(name.to_owned(), path.clone());
-                    }
-                }
+                let text = fs::read_to_string(&path)?;
+                found.extend(
+                    text.lines()
+                        .filter_map(function)
+                        .map(|name| (name, path.clone())),
+                );
             }
         }
     }
     Ok(found)
+}
+
+/// The name of the function whose definition begins on this line.
+fn function(line: &str) -> Option<String> {
+    let line = line.trim_start();
+    let line = line.strip_prefix("async ").unwrap_or(line);
+    let (name, _) = line.strip_prefix("fn ")?.split_once('(')?;
+    Some(name.to_owned())
 }
 
 /// `bypasses [--check] [--accept FILE…]`: writes the page, or says what is
@@ -214,14 +223,26 @@ fn accept(file: &Path) -> Result<()> {
     } else {
         found.clone()
     };
-    committed.tiers.clone_from(&found.tiers);
+    // Committed before under another set of tiers: nothing of it counts.
+    if committed.tiers != found.tiers {
+        committed = Outcomes {
+            vectors: BTreeMap::new(),
+            ..found.clone()
+        };
+    }
     committed.trials.extend(found.trials.iter().cloned());
     committed.trials.sort();
     committed.trials.dedup();
     committed
         .vectors
         .retain(|name, _| crate::catalog::find(name).is_some());
-    for (vector, states) in found.vectors {
+    for (vector, mut states) in found.vectors {
+        if let Some(known) = committed.vectors.get(&vector)
+            && known.raced
+        {
+            states.raced = true;
+            states.tree = states.tree.max(known.tree.clone());
+        }
         if states.cgroup.is_some() {
             committed.vectors.insert(vector, states);
         }

@@ -24,6 +24,11 @@ Where it says \"in trees\", the state is of a guarded process tree (login sessio
 of a guarded cgroup.
 ";
 
+fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
+    text.push_str(&words.to_string());
+    text.push('\n');
+}
+
 /// What a set of vectors came to on one kernel, worst last.
 fn summary(found: &[&Found]) -> String {
     let cgroup: BTreeSet<String> = found
@@ -71,7 +76,10 @@ impl Catalogue {
         let mut text = HEAD.to_owned();
         text.push_str("\n## Kernels\n\n| column | tiers that were active |\n|---|---|\n");
         for (name, outcomes) in &self.outcomes {
-            text.push_str(&format!("| {name} | {} |\n", outcomes.tiers.join(", ")));
+            line(
+                &mut text,
+                format_args!("| {name} | {} |", outcomes.tiers.join(", ")),
+            );
         }
         text.push_str("\n## Cases\n\n| case | way out | ");
         text.push_str(&self.columns());
@@ -122,11 +130,14 @@ impl Catalogue {
             tests.push(case.outside.clone());
         }
         let (id, says, source) = (&case.id, &case.says, &case.source);
-        text.push_str(&format!(
-            "| {id} | {says} ({source}) | {} | {} |\n",
-            states.join(" | "),
-            tests.join(", ")
-        ));
+        line(
+            text,
+            format_args!(
+                "| {id} | {says} ({source}) | {} | {} |",
+                states.join(" | "),
+                tests.join(", ")
+            ),
+        );
     }
 
     fn vectors(&self, text: &mut String) {
@@ -142,24 +153,24 @@ impl Catalogue {
                 .map(|(_, outcomes)| summary(&of_case(outcomes, &[vector.name])))
                 .collect();
             let (name, says, cases) = (vector.name, vector.says, vector.cases);
-            text.push_str(&format!(
-                "| `{name}` | {says} | {cases} | {} |\n",
-                states.join(" | ")
-            ));
+            line(
+                text,
+                format_args!("| `{name}` | {says} | {cases} | {} |", states.join(" | ")),
+            );
         }
         text.push_str("\n## Declared uncovered\n\nIn the agent's own words, by kernel:\n");
         for (name, outcomes) in &self.outcomes {
             let mut words = BTreeSet::new();
             for found in outcomes.vectors.values() {
-                for state in [&found.cgroup, &found.tree].into_iter().flatten() {
-                    if let State::Declared(entry) = state {
-                        words.insert(entry.as_str());
-                    }
-                }
+                let states = [&found.cgroup, &found.tree].into_iter().flatten();
+                words.extend(states.filter_map(|state| match state {
+                    State::Declared(entry) => Some(entry.as_str()),
+                    _ => None,
+                }));
             }
-            text.push_str(&format!("\n{name}:\n\n"));
+            line(text, format_args!("\n{name}:\n"));
             for entry in words {
-                text.push_str(&format!("- {entry}\n"));
+                line(text, format_args!("- {entry}"));
             }
         }
     }

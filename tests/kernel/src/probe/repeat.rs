@@ -243,14 +243,14 @@ pub fn soaker(probe: &Probe) -> io::Result<()> {
             count("udp", sys::send(&older, probe.marker(), 0, &[]));
             count("udp", sys::send(plain, probe.marker(), 0, &v4));
             count("udp", sys::send(other, probe.marker(), 0, &v6));
-            if round % 16 == 0 {
+            if round.is_multiple_of(16) {
                 for (socket, target) in sockets.iter().zip(&inside) {
                     count("inside", sys::send(socket, b"inside", 0, target));
                 }
             }
-            if round % 8 == 0 {
-                let stream = super::tcp::stream(round % 16 == 0, 0)?;
-                let target = if round % 16 == 0 { &v6 } else { &v4 };
+            if round.is_multiple_of(8) {
+                let stream = super::tcp::stream(round.is_multiple_of(16), 0)?;
+                let target = if round.is_multiple_of(16) { &v6 } else { &v4 };
                 count("tcp", sys::connect(&stream, target).map(|()| 0));
             }
         }

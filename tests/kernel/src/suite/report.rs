@@ -210,7 +210,7 @@ fn states(vector: &Vector, outcomes: &[(Phase, Outcome)]) -> Found {
     if absent {
         return Found {
             cgroup: Some(State::Absent),
-            tree: None,
+            ..Found::default()
         };
     }
     let of = |wanted: Phase| {
@@ -235,6 +235,7 @@ fn states(vector: &Vector, outcomes: &[(Phase, Outcome)]) -> Found {
     Found {
         cgroup: of(Phase::Cgroup),
         tree: of(Phase::Tree),
+        raced: false,
     }
 }
 
