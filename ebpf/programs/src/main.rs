@@ -56,6 +56,7 @@ mod link;
 mod lsm;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
 mod names;
 #[cfg(target_arch = "bpf")]
 mod options;
