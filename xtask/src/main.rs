@@ -13,8 +13,10 @@ use crate::{
     vm::{Load, kernel::Series},
 };
 
+mod bench;
 mod bpffs;
 mod build;
+mod bypasses;
 mod demo;
 mod ebpf_toolchain;
 mod fuzz;
@@ -23,6 +25,7 @@ mod programs;
 mod progress;
 mod setup;
 mod shell;
+mod soak;
 mod sudo;
 mod swtpm;
 mod tally;
@@ -78,16 +81,39 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Measure what it costs, and write the page about it
+    #[command(subcommand)]
+    Bench(Bench),
     /// Remove what interrupted tests and demos left on this machine
     Cleanup {
         /// Do not ask before using sudo
         #[arg(long)]
         yes: bool,
     },
+    /// Write docs/bypasses.md from what runs of the egress suite have shown
+    Bypasses(bypasses::Arguments),
+    /// Guarded senders at full rate while the agent is killed and reloaded
+    Soak(soak::Arguments),
     /// Fuzz the parsers of foreign bytes (needs a nightly compiler and cargo-fuzz)
     Fuzz(fuzz::Arguments),
     /// Run the VM suite, or one command, on Debian's kernels in QEMU
     Vm(VmArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// The kernel part: a decision, a connect, a datagram; writes docs/benchmarks.md
+    Egress {
+        /// A few rounds, up to 100,000 prefixes; prints the page and writes nothing
+        #[arg(long)]
+        quick: bool,
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
+        /// Only the part that needs root; everything is built already
+        #[arg(long, hide = true)]
+        stage: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,7 +173,14 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage)?,
         Task::Test { no_vm, yes } => return Ok(test::all(Consent::new(yes), no_vm)),
+        Task::Bench(Bench::Egress { quick, yes, stage }) => bench::egress(bench::Options {
+            quick,
+            consent: Consent::new(yes),
+            stage,
+        })?,
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
+        Task::Bypasses(arguments) => bypasses::run(&arguments)?,
+        Task::Soak(arguments) => soak::run(&arguments)?,
         Task::Fuzz(arguments) => fuzz::run(&arguments)?,
         Task::Vm(arguments) => return run_vm(arguments),
     }

@@ -50,6 +50,7 @@ fn set(rule: u16) -> RuleSet {
 pub(crate) fn tables(count: u32) -> Tables {
     let (four, six) = split(count);
     let prefix = |address: Ipv6Addr, bits, set| TablePrefix {
+        boundary: 0,
         address: address.octets(),
         bits,
         set,

@@ -36,12 +36,14 @@ pub(super) fn tiers(hooks: &[Hook]) -> Vec<Tier> {
 }
 
 /// Ways out that no hook of this build sees, whatever the kernel gives.
-const NEVER: [&str; 5] = [
+const NEVER: [&str; 7] = [
     "RDMA and NICs driven from user space, where the device was opened before the GPU was",
     "processes outside the group that are asked over loopback or a Unix socket, where the boundary does not refuse these deputies",
     "kernel-owned sockets: files of network file systems opened before the GPU was, names looked up there, block devices over the network, and tunnel devices opened before the GPU was",
     "names resolved by a local stub resolver on loopback",
     "files and memory shared with processes outside the group",
+    "packets that root in the group has the kernel wrap, copy or readdress below IP (tunnels, XFRM, tc)",
+    "the addresses in the kernel's own reports of multicast joins (IGMP, MLD)",
 ];
 
 /// What only the tamper tier refuses; elsewhere the watch finds it afterwards.

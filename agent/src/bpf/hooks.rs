@@ -164,6 +164,7 @@ const KILL_FIELDS: &[&str] = &[
     "SKC_FAMILY",
     "SK_PROTOCOL",
 ];
+const INGRESS: &str = "cgroup_skb/ingress";
 
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
@@ -204,8 +205,9 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 35] = [
+pub(super) const HOOKS: [HookKind; 36] = [
     cgroup("egress", "cgroup_skb/egress"),
+    cgroup("ingress", INGRESS),
     cgroup("setsockopt", "cgroup/setsockopt"),
     HookKind {
         program: LINK,
@@ -467,7 +469,8 @@ pub(super) fn attach(
     // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
     let new = links.join(format!("{}_new", hook.program));
     remove_if_there(&new)?;
-    link_and_pin(program, cgroup, &new).map_err(|error| refused(innermost(error.as_ref())))?;
+    link_and_pin(program, hook, cgroup, &new)
+        .map_err(|error| refused(innermost(error.as_ref())))?;
     let pin = links.join(hook.program);
     fs::rename(&new, &pin).map_err(|source| KernelError::Io {
         action: "cannot replace",
@@ -482,6 +485,7 @@ const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
 fn link_and_pin(
     program: &mut Program,
+    hook: &HookKind,
     cgroup: &File,
     at: &Path,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -491,7 +495,12 @@ fn link_and_pin(
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
-            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            let direction = if hook.shown == INGRESS {
+                CgroupSkbAttachType::Ingress
+            } else {
+                CgroupSkbAttachType::Egress
+            };
+            let id = program.attach(cgroup, direction, MODE)?;
             program.take_link(id)?.try_into()?
         }
         Program::CgroupSock(program) => {

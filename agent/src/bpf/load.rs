@@ -432,7 +432,7 @@ fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Vec<Program> {
     let attached = HOOKS
         .iter()
         .zip(hooks)
-        .filter(|(_, hook)| hook.refused.is_none());
+        .filter(|(kind, hook)| hook.refused.is_none() && kind.tier != TierKind::Link);
     attached
         .filter_map(|(kind, hook)| {
             let info = ebpf.program(kind.program)?.info().ok()?;

@@ -234,5 +234,7 @@ pub fn tables(compiled: &Compiled) -> bpf::Tables {
             })
             .collect(),
         sets: compiled.sets.clone(),
+        names: Vec::new(),
+        resolvers: Vec::new(),
     }
 }

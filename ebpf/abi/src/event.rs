@@ -256,13 +256,15 @@ pub struct Event {
     pub pid: u32,
     /// For FORK the child's tgid; for LEFT the process that moved; for DEPUTY
     /// who would answer, 0 where that is not known; for TAMPER the process it
-    /// was aimed at.
+    /// was aimed at; for ANSWER the seconds an address lives.
     pub other: u32,
     /// Device major, for GUARD, CONTROL and refused devices; the level of a
-    /// refused socket option; for TAMPER the [`Attempt`].
+    /// refused socket option; for TAMPER the [`Attempt`]; for NAME and ANSWER
+    /// the high half of the name's digest, the key of [`crate::maps::ASKED`].
     pub major: u32,
     /// Device minor, likewise; the name of a refused socket option; for TAMPER
-    /// the number of the object, inode, mount or signal.
+    /// the number of the object, inode, mount or signal; the low half of that
+    /// digest.
     pub minor: u32,
     /// The boundary generation it was judged under.
     pub generation: u32,

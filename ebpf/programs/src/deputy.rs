@@ -31,7 +31,7 @@ use merestone_abi::{
 
 /// What each socket asked last; not pinned: a new agent tells once more.
 #[btf_map]
-pub(crate) static ASKED: Storage = Storage::new();
+pub(crate) static DEPUTIES_ASKED: Storage = Storage::new();
 
 /// A BTF map definition: the loader reads the types, never the values.
 #[repr(C)]
@@ -136,7 +136,7 @@ fn is_first(sk: *mut bpf_sock, to: &Destination) -> bool {
     if to.protocol != protocol::UDP || to.fragment {
         return false;
     }
-    let map = (&raw const ASKED).cast_mut().cast();
+    let map = (&raw const DEPUTIES_ASKED).cast_mut().cast();
     let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
     // SAFETY: a full socket; the helper returns its storage or null.
     let known = unsafe { bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), create) };

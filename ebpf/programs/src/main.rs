@@ -31,6 +31,8 @@ mod deputy;
 #[cfg(target_arch = "bpf")]
 mod device;
 #[cfg(target_arch = "bpf")]
+mod dns;
+#[cfg(target_arch = "bpf")]
 mod egress;
 #[cfg(target_arch = "bpf")]
 mod emit;
@@ -40,6 +42,8 @@ mod files;
 mod grants;
 #[cfg(target_arch = "bpf")]
 mod guarded;
+#[cfg(target_arch = "bpf")]
+mod ingress;
 #[cfg(target_arch = "bpf")]
 mod kill;
 #[cfg(target_arch = "bpf")]
@@ -52,10 +56,13 @@ mod link;
 mod lsm;
 #[cfg(target_arch = "bpf")]
 mod maps;
+mod names;
 #[cfg(target_arch = "bpf")]
 mod options;
 #[cfg(target_arch = "bpf")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod probe;
 #[cfg(target_arch = "bpf")]
 mod protocols;
 #[cfg(target_arch = "bpf")]

@@ -7,7 +7,7 @@
 //! is said on one that was reported.
 
 use crate::decide::Decision;
-use crate::deputy::{self, ASKED, is_in_group};
+use crate::deputy::{self, DEPUTIES_ASKED, is_in_group};
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::layout::{PID_NUMBERS, SK_PEER_PID, SKC_FAMILY, SOCKET_SK, UNIX_PEER, UPID_NR, field};
@@ -158,7 +158,7 @@ fn listener(sk: *const u8) -> u32 {
 /// Whether this peer of a datagram socket was the last that was judged.
 #[inline(always)]
 fn was_told(own: *const u8, other: *const u8) -> bool {
-    let map = (&raw const ASKED).cast_mut().cast();
+    let map = (&raw const DEPUTIES_ASKED).cast_mut().cast();
     let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
     let own = own.cast_mut().cast();
     // SAFETY: a sock; the helper returns its storage or null.

@@ -224,7 +224,8 @@ fn set_up_outside() -> Result<()> {
     for network in OUTSIDE {
         ip(&format!("route replace local {network} dev lo"))?;
     }
-    set("ipv4/tcp_fastopen", "1543")?;
+    // Gives cookies to who asks for one.
+    set("ipv4/tcp_fastopen", "1027")?;
     set("ipv6/ip_nonlocal_bind", "1")
 }
 
@@ -286,6 +287,30 @@ pub fn denied(phase: Phase, number: u8) -> (Ipv4Addr, Ipv6Addr) {
     let [a, b, c] = net;
     let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x66, word, 0, 0, 0, number.into());
     (Ipv4Addr::new(a, b, c, number), v6)
+}
+
+/// A destination inside the boundary to which only the soak sends.
+pub fn soaked(v6: bool) -> IpAddr {
+    if v6 {
+        Ipv6Addr::new(0xfd00, 0x6d65, 0, 9, 0, 0, 0, 9).into()
+    } else {
+        Ipv4Addr::new(198, 18, 9, 9).into()
+    }
+}
+
+/// The multicast group that stands for a denied address: joining it makes the
+/// kernel say its name on the link.
+pub fn group(denied: IpAddr) -> IpAddr {
+    match denied {
+        IpAddr::V4(address) => {
+            let [_, b, c, d] = address.octets();
+            Ipv4Addr::new(239, b, c, d).into()
+        }
+        IpAddr::V6(address) => {
+            let [_, _, _, phase, .., number] = address.segments();
+            Ipv6Addr::new(0xff15, 0, 0, 0, 0x6d65, 0, phase, number).into()
+        }
+    }
 }
 
 /// Connects from `source` outside to the probe's `port`, and keeps the

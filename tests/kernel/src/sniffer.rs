@@ -184,6 +184,9 @@ fn look(sight: &mut Sight, frame: &[u8]) {
             Weight::Bare => tally.bare += 1,
         }
     }
+    if let Some(group) = wire::reported_group(frame) {
+        sight.addresses.entry(group).or_default().data += 1;
+    }
     let mut rest = frame;
     while let Some(at) = rest.windows(PREFIX.len()).position(|part| part == PREFIX) {
         let Some(marker) = rest.get(at..at + MARKER_LENGTH) else {

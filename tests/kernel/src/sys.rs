@@ -319,6 +319,73 @@ pub fn control(fd: BorrowedFd<'_>, request: u64, buffer: &mut [u8]) -> io::Resul
     check(unsafe { libc::ioctl(raw, request, buffer.as_mut_ptr()) }).map(drop)
 }
 
+/// bpf(2); the attributes are zero after what is given.
+fn bpf(command: i64, attributes: &[u8]) -> io::Result<libc::c_int> {
+    let mut room = [0_u8; 128];
+    for (to, from) in room.iter_mut().zip(attributes) {
+        *to = *from;
+    }
+    // SAFETY: the attributes are valid for the call and hold pointers to slices
+    // that outlive it.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, room.as_mut_ptr(), room.len()) };
+    check(libc::c_int::try_from(done).unwrap_or(-1))
+}
+
+// include/uapi/linux/bpf.h
+const BPF_PROG_LOAD: i64 = 5;
+const BPF_PROG_ATTACH: i64 = 8;
+const BPF_PROG_DETACH: i64 = 9;
+const CGROUP_SOCK_ADDR: u32 = 18;
+const CGROUP_INET4_CONNECT: u32 = 10;
+const ALLOW_MULTI: u32 = 2;
+
+/// A program that sends every IPv4 connect(2) to `target`, as a service load
+/// balancer does.
+pub fn load_connect_rewriter(target: std::net::Ipv4Addr) -> io::Result<OwnedFd> {
+    // r2 = target; ((struct bpf_sock_addr *)r1)->user_ip4 = r2; return 1.
+    let mut code = vec![0xb4, 0x02, 0, 0];
+    code.extend(target.octets());
+    code.extend([0x63, 0x21, 4, 0, 0, 0, 0, 0]);
+    code.extend([0xb7, 0x00, 0, 0, 1, 0, 0, 0]);
+    code.extend([0x95, 0x00, 0, 0, 0, 0, 0, 0]);
+    let licence = b"GPL\0";
+    let attributes = [
+        &CGROUP_SOCK_ADDR.to_ne_bytes()[..],
+        &4_u32.to_ne_bytes(),
+        &(code.as_ptr() as u64).to_ne_bytes(),
+        &(licence.as_ptr() as u64).to_ne_bytes(),
+        // log_level, log_size, log_buf, kern_version, flags, name, ifindex.
+        &[0; 4 + 4 + 8 + 4 + 4 + 16 + 4],
+        &CGROUP_INET4_CONNECT.to_ne_bytes(),
+    ]
+    .concat();
+    owned(bpf(BPF_PROG_LOAD, &attributes)?)
+}
+
+/// Attaches or detaches a connect program on a cgroup directory.
+pub fn connect_program(cgroup: BorrowedFd<'_>, program: &OwnedFd, attach: bool) -> io::Result<()> {
+    let number = |fd: RawFd| u32::try_from(fd).unwrap_or(0).to_ne_bytes();
+    let attributes = [
+        number(cgroup.as_raw_fd()),
+        number(program.as_raw_fd()),
+        CGROUP_INET4_CONNECT.to_ne_bytes(),
+        if attach { ALLOW_MULTI } else { 0 }.to_ne_bytes(),
+    ]
+    .concat();
+    let command = if attach {
+        BPF_PROG_ATTACH
+    } else {
+        BPF_PROG_DETACH
+    };
+    bpf(command, &attributes).map(drop)
+}
+
+/// The number of a network interface in this namespace.
+pub fn interface(name: &str) -> io::Result<u32> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    Ok(rustix::net::netdevice::name_to_index(socket, name)?)
+}
+
 /// Has SIGINT, SIGTERM and SIGHUP write a byte to `pipe`, and nothing else.
 pub fn forward_signals(pipe: OwnedFd) -> io::Result<()> {
     static PIPE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);

@@ -169,6 +169,33 @@ pub struct Packet {
     pub weight: Weight,
 }
 
+/// The first group that a report of joins (RFC 3376 §4.2, RFC 3810 §5.2)
+/// in an Ethernet frame names.
+pub fn reported_group(frame: &[u8]) -> Option<IpAddr> {
+    let kind = u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]);
+    let ip = frame.get(14..)?;
+    if kind == 0x0800 && *ip.get(9)? == 2 {
+        let report = ip.get(usize::from(ip.first()? & 15) * 4..)?;
+        let group: [u8; 4] = match report.first()? {
+            0x22 => report.get(12..16)?.try_into().ok()?,
+            // Versions 1 and 2 name one group, after checksum.
+            _ => report.get(4..8)?.try_into().ok()?,
+        };
+        return Some(Ipv4Addr::from(group).into());
+    }
+    // A hop-by-hop header of 8 bytes with the router alert comes first.
+    if kind == 0x86dd && *ip.get(6)? == 0 && *ip.get(40)? == 58 {
+        let report = ip.get(48..)?;
+        let group: [u8; 16] = match report.first()? {
+            143 => report.get(12..28)?.try_into().ok()?,
+            131 | 132 => report.get(8..24)?.try_into().ok()?,
+            _ => return None,
+        };
+        return Some(Ipv6Addr::from(group).into());
+    }
+    None
+}
+
 /// Reads an Ethernet frame as far as [`Packet`] needs; `None` if it is not IP.
 pub fn parse(frame: &[u8]) -> Option<Packet> {
     let kind = u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]);

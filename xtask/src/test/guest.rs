@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_mins(30);
 /// host does, and the larger part of the storms.
 const SPARED: &str = "MERESTONE_QUICK=1 MERESTONE_STORM=2000 MERESTONE_FLOOD=40000";
 /// The agent's tests of what only a kernel can show; the others run on the host.
-const AGENT_IN_GUEST: [&str; 2] = ["bpf_kernel", "ways_out"];
+const AGENT_IN_GUEST: [&str; 3] = ["bpf_kernel", "packet_parser", "ways_out"];
 
 /// The suite on one kernel: in the guest, then on what it handed back.
 pub(super) fn run(series: Series, programs: &[Program], verifier: &Path, tally: &mut Tally) {
@@ -88,7 +88,8 @@ fn script(programs: &[Program]) -> String {
         let run = if is_runner(program) {
             // The same runner, beside its probe.
             let bin = disk::BIN;
-            format!("{SPARED} MERESTONE_BIN=/{bin}/merestone /{bin}/egress-suite")
+            let out = "MERESTONE_OUTCOMES=/merestone/out/egress-outcomes.json";
+            format!("{SPARED} {out} MERESTONE_BIN=/{bin}/merestone /{bin}/egress-suite")
         } else {
             format!("/{}/{name} --show-output --test-threads=1", disk::TESTS)
         };

@@ -71,6 +71,10 @@ fn egress_on_this_host(name: &str, command: &mut Command, tally: &mut Tally) -> 
     command.env("MERESTONE_BIN", build::output(false).join("merestone"));
     let tpm = format!("[tpm]\ntcti = \"swtpm:host=127.0.0.1,port={port}\"\n");
     command.env("MERESTONE_CONFIG_EXTRA", tpm);
+    command.env(
+        "MERESTONE_OUTCOMES",
+        shell::target().join("egress-outcomes.json"),
+    );
     tally.add(name, tally::run(name, command)?);
     Ok(())
 }

@@ -134,3 +134,13 @@ pub(super) fn reload(program: &Path, places: &Places, boundary: &Boundary) -> Re
     ensure!(output.status.success(), "merestone policy reload: {said}");
     Ok(())
 }
+
+/// Whether all of a drill held; none where there is no such command.
+pub(super) fn drill(program: &Path, places: &Places) -> Result<Option<bool>> {
+    let known = Command::new(program).args(["drill", "--help"]).output()?;
+    if !known.status.success() {
+        return Ok(None);
+    }
+    let output = run(program, places, &["drill"])?;
+    Ok(Some(output.status.success()))
+}

@@ -61,6 +61,28 @@ pub struct Status {
     pub uncovered: Vec<String>,
     /// Lost events by reason.
     pub lost: BTreeMap<String, u64>,
+    /// Exact decisions by hook, verdict and protocol, where the agent says.
+    pub counters: Vec<Counter>,
+}
+
+/// How often one hook decided so on one protocol.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct Counter {
+    /// As `abi` names it.
+    pub hook: String,
+    /// As `abi` names it.
+    pub verdict: String,
+    /// As `abi` names its bucket.
+    pub protocol: String,
+    /// How often.
+    #[serde(alias = "value")]
+    pub count: u64,
+}
+
+impl Counter {
+    fn list(value: &Value) -> serde_json::Result<Vec<Self>> {
+        serde_json::from_value(value.clone())
+    }
 }
 
 impl Status {
@@ -82,6 +104,10 @@ impl Status {
             tiers: active.filter_map(name).collect(),
             uncovered: uncovered.iter().map(text).collect(),
             lost: lost(value.get("lost")),
+            counters: value
+                .get("counters")
+                .and_then(|counters| Counter::list(counters).ok())
+                .unwrap_or_default(),
         }
     }
 
@@ -310,6 +336,24 @@ impl Holder {
         child.wait()?;
         self.log.forget_answers();
         Ok(())
+    }
+
+    /// The agent's process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Whether it says its counters: `hold` does not.
+    pub fn counts(&self) -> bool {
+        matches!(self.flavour, Flavour::Agent(_))
+    }
+
+    /// `merestone drill`: none where this agent has no such command.
+    pub fn drill(&self) -> Result<Option<bool>> {
+        match &self.flavour {
+            Flavour::Agent(program) => agent::drill(program, &self.places),
+            Flavour::Example(_) => Ok(None),
+        }
     }
 
     /// SIGSTOP: nobody reads the ring buffer any more.

@@ -93,6 +93,39 @@ pub fn cooked(probe: &Probe, v6: bool) -> io::Result<()> {
     Ok(())
 }
 
+fn other_frame(probe: &Probe, kind: &[u8]) -> io::Result<()> {
+    let address = link_address(false)?;
+    let frame = [
+        &OUTSIDE_MAC[..],
+        &INSIDE_MAC,
+        kind,
+        probe.marker(),
+        &[0; 32],
+    ]
+    .concat();
+    probe.open_gpu()?;
+    probe.attempt("socket packet", || {
+        let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+        sys::send(&socket, &frame, 0, &address)
+    });
+    Ok(())
+}
+
+/// A frame of an ethertype for experiments (IEEE 802).
+pub fn ethertype(probe: &Probe, _v6: bool) -> io::Result<()> {
+    other_frame(probe, &[0x88, 0xb5])
+}
+
+/// A frame under two VLAN tags.
+pub fn tagged(probe: &Probe, _v6: bool) -> io::Result<()> {
+    let tags = [
+        &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 8, 0][..],
+        &packet(probe, false),
+    ]
+    .concat();
+    other_frame(probe, &tags)
+}
+
 /// `PACKET_QDISC_BYPASS`: past every traffic control hook too.
 pub fn bypass(probe: &Probe, v6: bool) -> io::Result<()> {
     let address = link_address(v6)?;
@@ -115,20 +148,34 @@ pub fn older_frames(probe: &Probe, v6: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// A new tunnel device, down.
+pub(super) fn tunnel_device(name: &str) -> io::Result<File> {
+    let device = match File::options().read(true).write(true).open("/dev/net/tun") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        opened => opened?,
+    };
+    sys::control(
+        device.as_fd(),
+        TUNSETIFF,
+        &mut request(name, IFF_TUN | IFF_NO_PI),
+    )?;
+    Ok(device)
+}
+
 /// Writes a packet to a tunnel device of its own and has the kernel forward it.
 pub fn tunnel(probe: &Probe, _v6: bool) -> io::Result<()> {
     probe.open_gpu()?;
     probe.attempt("write tunnel", || {
-        let device = match File::options().read(true).write(true).open("/dev/net/tun") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(io::Error::from_raw_os_error(libc::ENOSYS));
-            }
-            opened => opened?,
-        };
-        sys::control(device.as_fd(), TUNSETIFF, &mut request(IFF_TUN | IFF_NO_PI))?;
+        let device = tunnel_device("mretun")?;
         let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
         let up = i16::try_from(libc::IFF_UP).unwrap_or(1);
-        sys::control(socket.as_fd(), libc::SIOCSIFFLAGS, &mut request(up))?;
+        sys::control(
+            socket.as_fd(),
+            libc::SIOCSIFFLAGS,
+            &mut request("mretun", up),
+        )?;
         let source = Ipv4Addr::new(198, 18, 0, 77);
         let target = probe.job.denied4;
         let datagram = wire::udp(
@@ -145,9 +192,9 @@ pub fn tunnel(probe: &Probe, _v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// struct ifreq of the tunnel device with its flags.
-fn request(flags: i16) -> Vec<u8> {
-    let mut bytes = b"mretun".to_vec();
+/// struct ifreq of a tunnel device with its flags.
+fn request(name: &str, flags: i16) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes.extend_from_slice(&flags.to_ne_bytes());
     bytes.resize(40, 0);

@@ -5,12 +5,16 @@
 //! what that means is the suite's.
 
 pub mod connectx;
+pub mod deputy;
 pub mod families;
 pub mod headers;
 pub mod icmp;
 pub mod lineage;
 pub mod links;
+pub mod made;
 pub mod nodes;
+pub mod older;
+pub mod options;
 pub mod passing;
 pub mod repeat;
 pub mod ring;
@@ -85,6 +89,7 @@ impl Probe {
             "streamer" => return repeat::streamer(self),
             "flood" => return repeat::flood(self),
             "shell" => return repeat::shell(self),
+            "soaker" => return repeat::soaker(self),
             _ => {}
         }
         let vector =

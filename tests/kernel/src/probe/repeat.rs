@@ -208,3 +208,54 @@ pub fn shell(probe: &Probe) -> io::Result<()> {
     })?;
     probe.finish()
 }
+
+/// Sends as fast as it can until its input ends: every way that is refused by
+/// another hook, and now and then something inside. Says exactly what the
+/// kernel answered, by protocol.
+pub fn soaker(probe: &Probe) -> io::Result<()> {
+    let [v4, v6] = [false, true].map(|v6| wire::sockaddr(probe.job.target(v6)));
+    let inside = [false, true].map(|v6| {
+        let address = crate::lab::soaked(v6);
+        wire::sockaddr(std::net::SocketAddr::new(address, crate::job::PORT))
+    });
+    let older = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    sys::connect(&older, &v4)?;
+    let sockets = [
+        sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?,
+        sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?,
+    ];
+    probe.open_gpu()?;
+    let over = AtomicBool::new(false);
+    let mut outcomes = Outcomes::new();
+    let mut count = |what: &str, outcome: io::Result<usize>| {
+        let said = format!("{what} {}", name(&outcome));
+        *outcomes.entry(said).or_default() += 1;
+    };
+    std::thread::scope(|scope| -> io::Result<()> {
+        scope.spawn(|| {
+            while super::hear() {}
+            over.store(true, Ordering::Relaxed);
+        });
+        let mut round = 0_u32;
+        while !over.load(Ordering::Relaxed) {
+            round = round.wrapping_add(1);
+            let [plain, other] = &sockets;
+            count("udp", sys::send(&older, probe.marker(), 0, &[]));
+            count("udp", sys::send(plain, probe.marker(), 0, &v4));
+            count("udp", sys::send(other, probe.marker(), 0, &v6));
+            if round.is_multiple_of(16) {
+                for (socket, target) in sockets.iter().zip(&inside) {
+                    count("inside", sys::send(socket, b"inside", 0, target));
+                }
+            }
+            if round.is_multiple_of(8) {
+                let stream = super::tcp::stream(round.is_multiple_of(16), 0)?;
+                let target = if round.is_multiple_of(16) { &v6 } else { &v4 };
+                count("tcp", sys::connect(&stream, target).map(|()| 0));
+            }
+        }
+        Ok(())
+    })?;
+    report(outcomes);
+    Ok(())
+}

@@ -5,8 +5,9 @@
     reason = "a submission entry holds raw pointers; each outlives its completion here"
 )]
 
-use super::{PATIENCE, Probe};
+use super::{PATIENCE, Probe, become_child, enter, joined};
 use crate::job::Job;
+use crate::sys::{self, Fork};
 use crate::wire;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
@@ -166,4 +167,86 @@ pub fn zero_copy(probe: &Probe, v6: bool) -> io::Result<()> {
         ring.send_zero_copy(&socket, probe.marker())
     });
     Ok(())
+}
+
+fn older_stream(probe: &Probe, v6: bool, mode: Mode) -> io::Result<()> {
+    let mut ring = Ring::new(mode)?;
+    let socket = super::tcp::established(probe, v6, 0)?;
+    probe.attempt("ring send", || ring.send(&socket, probe.marker(), &[]));
+    super::tcp::hold(socket);
+    Ok(())
+}
+
+/// SEND by a worker thread on a connection older than the GPU's opening.
+pub fn older_async(probe: &Probe, v6: bool) -> io::Result<()> {
+    older_stream(probe, v6, Mode::Async)
+}
+
+/// SEND by the polling thread on a connection older than the GPU's opening.
+pub fn older_poll(probe: &Probe, v6: bool) -> io::Result<()> {
+    older_stream(probe, v6, Mode::Poll)
+}
+
+/// SENDMSG of a datagram, in line: the address is in the kernel's own copy.
+pub fn message(probe: &Probe, v6: bool) -> io::Result<()> {
+    let mut ring = Ring::new(Mode::Inline)?;
+    let target = target(&probe.job, v6);
+    probe.open_gpu()?;
+    probe.attempt("ring sendmsg", || {
+        let socket = ring.socket(v6, libc::SOCK_DGRAM)?;
+        let mut part = libc::iovec {
+            iov_base: probe.marker().as_ptr().cast_mut().cast(),
+            iov_len: probe.marker().len(),
+        };
+        // SAFETY: msghdr is plain integers and pointers; zero is its empty value.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_name = target.as_ptr().cast_mut().cast();
+        header.msg_namelen = libc::socklen_t::try_from(target.len()).unwrap_or(0);
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        let fd = types::Fd(socket.as_raw_fd());
+        ring.run(opcode::SendMsg::new(fd, &raw const header).build())
+    });
+    Ok(())
+}
+
+/// A ring of a process outside, with a connected socket registered in it, in
+/// the hands of a guarded child. No descriptor is passed: the child has the
+/// ring by fork, and the socket is a number in the ring.
+fn shared(probe: &Probe, v6: bool, mode: Mode) -> io::Result<()> {
+    enter(&probe.job.elsewhere)?;
+    let mut ring = Ring::new(mode)?;
+    let socket = ring.socket(v6, libc::SOCK_DGRAM)?;
+    ring.connect(&socket, &target(&probe.job, v6))?;
+    ring.ring
+        .submitter()
+        .register_files(&[socket.as_raw_fd()])?;
+    match sys::fork()? {
+        Fork::Child => become_child(|| {
+            drop(socket);
+            enter(&probe.job.cgroup)?;
+            probe.open_gpu()?;
+            probe.attempt("ring send", || {
+                let size = u32::try_from(probe.marker().len()).unwrap_or(0);
+                let send = opcode::Send::new(types::Fixed(0), probe.marker().as_ptr(), size);
+                ring.run(send.build())
+            });
+            Ok(())
+        }),
+        Fork::Parent(pid) => {
+            joined(pid)?;
+            enter(&probe.job.cgroup)
+        }
+    }
+}
+
+/// The guarded child enters the ring itself: it is the one that sends.
+pub fn registered(probe: &Probe, v6: bool) -> io::Result<()> {
+    shared(probe, v6, Mode::Inline)
+}
+
+/// The polling thread of the process outside sends; the guarded child only
+/// writes to memory that both share. The data lies there too.
+pub fn shared_poll(probe: &Probe, v6: bool) -> io::Result<()> {
+    shared(probe, v6, Mode::Poll)
 }

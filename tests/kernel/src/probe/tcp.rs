@@ -121,8 +121,9 @@ pub fn dns(probe: &Probe, v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn established(probe: &Probe, v6: bool) -> io::Result<OwnedFd> {
-    let socket = stream(v6, 0)?;
+/// A connection that has carried data before the GPU is opened.
+pub fn established(probe: &Probe, v6: bool, protocol: i32) -> io::Result<OwnedFd> {
+    let socket = stream(v6, protocol)?;
     sys::connect(&socket, &wire::sockaddr(probe.job.target(v6)))?;
     sys::send(&socket, b"before the GPU", 0, &[])?;
     probe.open_gpu()?;
@@ -131,7 +132,7 @@ fn established(probe: &Probe, v6: bool) -> io::Result<OwnedFd> {
 
 /// write(2) on a connection older than the GPU's opening.
 pub fn preopened(probe: &Probe, v6: bool) -> io::Result<()> {
-    let socket = established(probe, v6)?;
+    let socket = established(probe, v6, 0)?;
     probe.attempt("write", || sys::send(&socket, probe.marker(), 0, &[]));
     hold(socket);
     Ok(())
@@ -142,7 +143,7 @@ pub fn preopened_sendfile(probe: &Probe, v6: bool) -> io::Result<()> {
     let file = rustix::fs::memfd_create("marker", rustix::fs::MemfdFlags::CLOEXEC)?;
     let file = File::from(file);
     (&file).write_all(probe.marker())?;
-    let socket = established(probe, v6)?;
+    let socket = established(probe, v6, 0)?;
     probe.attempt("sendfile", || {
         let mut offset = 0;
         let size = probe.marker().len();
@@ -161,7 +162,7 @@ pub fn preopened_sendfile(probe: &Probe, v6: bool) -> io::Result<()> {
 pub fn preopened_splice(probe: &Probe, v6: bool) -> io::Result<()> {
     let (reader, writer) = rustix::pipe::pipe()?;
     File::from(writer).write_all(probe.marker())?;
-    let socket = established(probe, v6)?;
+    let socket = established(probe, v6, 0)?;
     probe.attempt("splice", || {
         let flags = rustix::pipe::SpliceFlags::empty();
         let size = probe.marker().len();
@@ -175,7 +176,7 @@ pub fn preopened_splice(probe: &Probe, v6: bool) -> io::Result<()> {
 
 /// Keeps a socket open to the end of the probe, so that the kernel goes on
 /// retransmitting what it could not send.
-fn hold(socket: OwnedFd) {
+pub fn hold(socket: OwnedFd) {
     let _kept: i32 = std::os::fd::IntoRawFd::into_raw_fd(socket);
 }
 

@@ -150,7 +150,7 @@ fn with_events(
     Outcome::Pass(format!("{answers} by {} ({})", event.hook, event.reason))
 }
 
-fn reported(vector: &Vector, event: &SeenEvent, pids: &[u32], addresses: [IpAddr; 2]) -> bool {
+fn reported(vector: &Vector, event: &SeenEvent, pids: &[u32], addresses: [IpAddr; 4]) -> bool {
     let hook = vector.hooks.is_empty() || vector.hooks.iter().any(|hook| event.hook == *hook);
     // At egress the socket's maker is all there is: with a passed socket, or in
     // a softirq, that is not who sent.

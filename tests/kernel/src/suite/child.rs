@@ -127,9 +127,10 @@ impl Running {
         Ok(())
     }
 
-    /// Both its denied addresses.
-    pub(super) fn addresses(&self) -> [IpAddr; 2] {
-        [self.job.denied4.into(), self.job.denied6.into()]
+    /// Both its denied addresses, and the groups that stand for them.
+    pub(super) fn addresses(&self) -> [IpAddr; 4] {
+        let (v4, v6) = (self.job.denied4.into(), self.job.denied6.into());
+        [v4, v6, crate::lab::group(v4), crate::lab::group(v6)]
     }
 }
 

@@ -7,12 +7,15 @@
 //! `$MERESTONE_QUICK=1` leaves that proof out and restarts the agent once
 //! instead of three times, `$MERESTONE_STORM` is the number
 //! of processes in the storm (10,000), `$MERESTONE_FLOOD` of datagrams in the
-//! flood (60,000): for emulated processors.
+//! flood (60,000): for emulated processors. `$MERESTONE_OUTCOMES` is a file to
+//! write what was seen to, `$MERESTONE_ACCEPT=1` leaves out the comparison with
+//! what is committed.
 
 mod case;
 mod child;
-mod endurance;
+pub(crate) mod endurance;
 mod report;
+mod soak;
 mod verdict;
 
 use crate::catalog::{Tree, VECTORS, Vector};
@@ -137,6 +140,12 @@ fn run(vectors: &[&'static Vector], trials: &[&endurance::Trial]) -> Result<bool
     let begin = std::time::Instant::now();
     cleanup::on_signals()?;
     let mut suite = Suite::new()?;
+    let minutes = number("MERESTONE_SOAK_MINUTES", 0);
+    if minutes > 0 {
+        let flavour = Flavour::find()?.context("no agent to test; set MERESTONE_BIN")?;
+        suite.hold(flavour)?;
+        return soak::run(&mut suite, minutes);
+    }
     let mut report = Report::new(vectors);
     if !quick() {
         suite.all(&mut report, vectors, Phase::Teeth);
@@ -156,6 +165,7 @@ fn run(vectors: &[&'static Vector], trials: &[&endurance::Trial]) -> Result<bool
                 let outcome = (trial.run)(&mut suite);
                 report.trial(trial, Outcome::of_trial(outcome));
             }
+            report.compare(&suite.status)?;
         }
     }
     Ok(report.finish(begin.elapsed()))

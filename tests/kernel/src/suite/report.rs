@@ -2,9 +2,12 @@
 
 use super::endurance::Trial;
 use super::verdict::Outcome;
-use crate::catalog::Vector;
+use crate::catalog::{Oracle, Vector};
 use crate::holder::Status;
 use crate::lab::Phase;
+use crate::outcomes::{Found, Outcomes, State};
+use anyhow::Result;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Prints a line.
@@ -118,6 +121,47 @@ impl Report {
         }
     }
 
+    /// Writes what was seen where `$MERESTONE_OUTCOMES` says, and compares it
+    /// with what is committed, unless `$MERESTONE_ACCEPT` is set.
+    pub(super) fn compare(&mut self, status: &Status) -> Result<()> {
+        let release = rustix::system::uname();
+        let release = release.release().to_string_lossy().into_owned();
+        let mut found = Outcomes::new(&release, &status.tiers);
+        for Row { vector, outcomes } in &self.rows {
+            found
+                .vectors
+                .insert(vector.name.to_owned(), states(vector, outcomes));
+        }
+        let passed = self.trials.iter().filter(|(_, one)| word(one) == "ok");
+        found.trials = passed.map(|(name, _)| (*name).to_owned()).collect();
+        if let Some(path) = std::env::var_os("MERESTONE_OUTCOMES") {
+            found.write(&PathBuf::from(path))?;
+        }
+        let name = found.name();
+        if std::env::var_os("MERESTONE_ACCEPT").is_some() {
+            return Ok(());
+        }
+        let Some(committed) = found.committed() else {
+            say(&format!(
+                "no outcomes are committed for {name}: nothing to compare with"
+            ));
+            return Ok(());
+        };
+        let differences = found.differences(&committed);
+        let says = "what came of each vector is what is committed";
+        let outcome = if differences.is_empty() {
+            Outcome::Pass(format!("{} vectors", found.vectors.len()))
+        } else {
+            Outcome::Fail(differences.join("; "))
+        };
+        let (word, detail) = (word(&outcome), detail(&outcome));
+        say(&format!(
+            "test outcomes-{name}: {says} ... {word}: {detail}"
+        ));
+        self.trials.push(("outcomes", outcome));
+        Ok(())
+    }
+
     /// Prints the table; whether all is as it must be.
     pub(super) fn finish(&self, took: Duration) -> bool {
         say("");
@@ -155,6 +199,43 @@ impl Report {
             .iter()
             .flat_map(|row| row.outcomes.iter().map(|(_, one)| one));
         rows.chain(self.trials.iter().map(|(_, one)| one))
+    }
+}
+
+/// What a vector came to, guarded; a failure is no state.
+fn states(vector: &Vector, outcomes: &[(Phase, Outcome)]) -> Found {
+    let absent = outcomes
+        .iter()
+        .any(|(_, outcome)| matches!(outcome, Outcome::Absent(_)));
+    if absent {
+        return Found {
+            cgroup: Some(State::Absent),
+            ..Found::default()
+        };
+    }
+    let of = |wanted: Phase| {
+        let (_, outcome) = outcomes.iter().find(|(phase, _)| *phase == wanted)?;
+        match outcome {
+            Outcome::Pass(seen) => {
+                let at_once = seen.starts_with("EPERM by") || vector.oracle == Oracle::Answer;
+                Some(if at_once {
+                    State::Denied
+                } else {
+                    State::Dropped
+                })
+            }
+            Outcome::Declared(entry) => {
+                let (words, _) = entry.split_once(" [").unwrap_or((entry, ""));
+                Some(State::Declared(words.to_owned()))
+            }
+            Outcome::Absent(_) => Some(State::Absent),
+            Outcome::Fail(_) => None,
+        }
+    };
+    Found {
+        cgroup: of(Phase::Cgroup),
+        tree: of(Phase::Tree),
+        raced: false,
     }
 }
 

@@ -1,0 +1,97 @@
+//! Somebody unguarded sends for the guarded process: over a Unix socket as
+//! docker.sock is, over loopback as a proxy does, over a pipe, or through an
+//! `io_uring` that two processes share.
+
+use super::options::datagram;
+use super::{Probe, become_child, enter};
+use crate::sys::{self, Fork};
+use crate::wire;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::Duration;
+
+/// Sends what it was asked to.
+fn pass_on(probe: &Probe, v6: bool, request: &mut impl io::Read) -> io::Result<()> {
+    let mut word = Vec::new();
+    request.read_to_end(&mut word)?;
+    let target = wire::sockaddr(probe.job.target(v6));
+    if !word.is_empty() {
+        sys::send(&datagram(v6)?, &word, 0, &target)?;
+    }
+    Ok(())
+}
+
+/// Forks the deputy into the unguarded cgroup; it ends by itself when nobody
+/// asks, since its probe's end closes what it waits for or a signal comes.
+fn with_deputy(
+    probe: &Probe,
+    deputy: impl FnOnce() -> io::Result<()>,
+    ask: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    match sys::fork()? {
+        Fork::Child => become_child(|| {
+            enter(&probe.job.elsewhere)?;
+            deputy()
+        }),
+        Fork::Parent(pid) => {
+            probe.open_gpu()?;
+            probe.attempt("ask", ask);
+            // Where asking was refused it still waits.
+            std::thread::sleep(Duration::from_millis(50));
+            drop(sys::kill(pid, libc::SIGKILL));
+            sys::wait(pid).map(drop)
+        }
+    }
+}
+
+/// A daemon on a Unix socket.
+pub fn unix(probe: &Probe, v6: bool) -> io::Result<()> {
+    let name = SocketAddr::from_abstract_name(probe.marker())?;
+    let listener = UnixListener::bind_addr(&name)?;
+    let serve = || pass_on(probe, v6, &mut listener.accept()?.0);
+    with_deputy(probe, serve, || {
+        UnixStream::connect_addr(&name)?.write_all(probe.marker())
+    })
+}
+
+/// A proxy on loopback.
+pub fn loopback(probe: &Probe, v6: bool) -> io::Result<()> {
+    let host = if v6 { "[::1]:0" } else { "127.0.0.1:0" };
+    // Made by the deputy, so that the listener is nobody else's.
+    let (reader, writer) = rustix::pipe::pipe()?;
+    let serve = move || {
+        let listener = TcpListener::bind(host)?;
+        let port = listener.local_addr()?.port();
+        File::from(writer).write_all(&port.to_ne_bytes())?;
+        pass_on(probe, v6, &mut listener.accept()?.0)
+    };
+    with_deputy(probe, serve, move || {
+        let mut port = [0; 2];
+        File::from(reader).read_exact(&mut port)?;
+        let host = if v6 { "::1" } else { "127.0.0.1" };
+        TcpStream::connect((host, u16::from_ne_bytes(port)))?.write_all(probe.marker())
+    })
+}
+
+/// A pipe to a process outside.
+pub fn pipe(probe: &Probe, v6: bool) -> io::Result<()> {
+    let (reader, writer) = rustix::pipe::pipe()?;
+    match sys::fork()? {
+        Fork::Child => {
+            drop(writer);
+            become_child(|| {
+                enter(&probe.job.elsewhere)?;
+                pass_on(probe, v6, &mut File::from(reader))
+            })
+        }
+        Fork::Parent(pid) => {
+            drop(reader);
+            probe.open_gpu()?;
+            probe.attempt("write", || File::from(writer).write_all(probe.marker()));
+            super::joined(pid)
+        }
+    }
+}
