@@ -17,7 +17,7 @@ const TUNSETIFF: u64 = 0x4004_54ca;
 const IFF_TUN: i16 = 1;
 /// `IFF_NO_PI`.
 const IFF_NO_PI: i16 = 0x1000;
-/// `SOL_XDP`, include/linux/socket.h, and `XDP_TX_RING`, include/uapi/linux/if_xdp.h.
+/// `SOL_XDP` and `XDP_TX_RING`, `include/uapi/linux/if_xdp.h`.
 const SOL_XDP: i32 = 283;
 const XDP_TX_RING: i32 = 3;
 /// The highest family number there is, include/linux/socket.h (`AF_MAX` is one more).
