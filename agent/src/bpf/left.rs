@@ -14,6 +14,10 @@ use std::time::Duration;
 
 /// What was there before this start.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing found or not found"
+)]
 pub struct Left {
     /// Whether an agent had ever pinned anything here.
     pub was_there: bool,

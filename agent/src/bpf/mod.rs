@@ -95,6 +95,8 @@ impl Kernel {
         let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
         self.selects.clone_from(&tables.selects);
         self.shadow.installed(&self.maps, tables)?;
+        // The new generation's trie is a map of its own.
+        standing::protect(&mut self.maps, &self.pins, &self.programs)?;
         Ok(generation)
     }
 
