@@ -8,6 +8,7 @@
 mod agent;
 mod attribute;
 mod entries;
+mod exact;
 mod jsonl;
 mod report;
 mod tamper;
