@@ -178,8 +178,18 @@ fn write(maps: &mut Maps, tables: &Tables, slot: u32) -> Result<(), KernelError>
 
 /// The key as the kernel has it, `struct bpf_lpm_trie_key_u8`: a length in
 /// bits, then the data.
-pub(super) const KEY_SIZE: u32 = 4 + size_of::<Prefix>() as u32;
-const VALUE_SIZE: u32 = size_of::<PrefixValue>() as u32;
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the sizes of two small structs"
+)]
+mod sizes {
+    use merestone_abi::{Prefix, PrefixValue};
+
+    pub(in crate::bpf) const KEY_SIZE: u32 = 4 + size_of::<Prefix>() as u32;
+    pub(super) const VALUE_SIZE: u32 = size_of::<PrefixValue>() as u32;
+}
+pub(super) use sizes::KEY_SIZE;
+use sizes::VALUE_SIZE;
 
 /// A prefix's key.
 pub(super) fn key(prefix: &TablePrefix) -> [u8; KEY_SIZE as usize] {

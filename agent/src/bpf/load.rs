@@ -199,19 +199,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     if (roots_changed && !is_first) || scan::is_armed(&maps)? {
         scan::changed(&mut maps)?;
     }
-    let mut network = None;
-    for (kind, hook) in HOOKS.iter().zip(&mut hooks) {
-        if hook.refused.is_some() {
-            continue;
-        }
-        if kind.tier == TierKind::Link {
-            let links = links::Links::start(&mut ebpf, pins)?;
-            hook.refused = links.fault();
-            network = Some(links);
-        } else {
-            hooks::attach(&mut ebpf, kind, &cgroup, &links)?;
-        }
-    }
+    let network = attach_all(&mut ebpf, &mut hooks, &cgroup, pins)?;
     // What only attaching could tell.
     require(&options.require, &hooks)?;
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
@@ -244,6 +232,30 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         network,
     };
     Ok((kernel, events))
+}
+
+/// Attaches what loaded, in order.
+fn attach_all(
+    ebpf: &mut Ebpf,
+    hooks: &mut [Hook],
+    cgroup: &File,
+    pins: &Path,
+) -> Result<Option<links::Links>, KernelError> {
+    let links = pins.join("links");
+    let mut network = None;
+    for (kind, hook) in HOOKS.iter().zip(hooks) {
+        if hook.refused.is_some() {
+            continue;
+        }
+        if kind.tier == TierKind::Link {
+            let links = links::Links::start(ebpf, pins)?;
+            hook.refused = links.fault();
+            network = Some(links);
+        } else {
+            hooks::attach(ebpf, kind, cgroup, &links)?;
+        }
+    }
+    Ok(network)
 }
 
 /// A descriptor of each attached program, to attach it again with.

@@ -129,7 +129,7 @@ pub(super) fn carry_over(maps: &mut Maps, live: u32, next: u32) -> Result<(), Ke
 }
 
 fn still_public(address: &[u8; 16]) -> bool {
-    let standing = match IpAddr::from(Ipv6Addr::from(*address).to_canonical()) {
+    let standing = match Ipv6Addr::from(*address).to_canonical() {
         IpAddr::V4(four) => merestone_dns::Standing::of_four(four.octets()),
         IpAddr::V6(six) => merestone_dns::Standing::of_six(&six.octets()),
     };

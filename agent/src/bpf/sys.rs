@@ -137,8 +137,8 @@ pub(super) struct LinkInfo {
 /// The head of `union bpf_attr` for many elements.
 #[repr(C)]
 struct Batch {
-    in_batch: u64,
-    out_batch: u64,
+    from: u64,
+    until: u64,
     keys: u64,
     values: u64,
     count: u32,
@@ -177,8 +177,8 @@ pub(super) fn update_all(
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut attr = Batch {
-        in_batch: 0,
-        out_batch: 0,
+        from: 0,
+        until: 0,
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
         count: u32::try_from(count).map_err(io::Error::other)?,

@@ -78,16 +78,15 @@ pub(super) fn execute(globals: &Globals, command: Command) -> Result<Exit, Failu
         ),
         Command::Close => ask::done(&config, &Request::CloseGlass {}),
         Command::Status => match ask::once(&config, &Request::Status {})? {
-            Reply::Status(status) => match status.tamper.break_glass {
-                Some(open) => {
+            Reply::Status(status) => {
+                if let Some(open) = status.tamper.break_glass {
                     output::say(&open.line())?;
                     Ok(Exit::Yes)
-                }
-                None => {
+                } else {
                     output::say("closed")?;
                     Ok(Exit::No)
                 }
-            },
+            }
             other => Err(ask::unexpected(&other)),
         },
     }

@@ -136,13 +136,12 @@ impl Database {
         let mut leaves = 0_u64;
         for range in self.ranges() {
             self.range(range, &mut leaves, |offset, network, lookup| {
-                let code = match codes.get(&offset) {
-                    Some(code) => *code,
-                    None => {
-                        let code = self.code(lookup)?.filter(|code| wanted.contains(code));
-                        codes.insert(offset, code);
-                        code
-                    }
+                let code = if let Some(code) = codes.get(&offset) {
+                    *code
+                } else {
+                    let code = self.code(lookup)?.filter(|code| wanted.contains(code));
+                    codes.insert(offset, code);
+                    code
                 };
                 if let Some(code) = code {
                     found.entry(code).or_default().push(network);

@@ -147,7 +147,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
     if length < 29 {
         out.push(2 << 5 | length);
     } else {
-        out.extend([2 << 5 | 29, length - 29]);
+        out.extend([2 << 5 | 0x1d, length - 29]);
     }
     out.extend(text.as_bytes());
 }

@@ -214,10 +214,8 @@ struct Whole {
 }
 
 impl Whole {
-    fn finish(mut self, boundaries: &[Boundary]) -> Result<Compiled, Faults> {
-        let Some(main) = boundaries.first() else {
-            return Err(self.faults);
-        };
+    /// What the kernel has room for, over all boundaries.
+    fn check_limits(&mut self, path: &Path) {
         let limits = [
             (
                 self.prefixes.len(),
@@ -242,11 +240,18 @@ impl Whole {
             for (got, most, what, hint) in limits {
                 if got > most {
                     let message = format!("{got} {what}, and the kernel holds {most}");
-                    let path = main.path.clone();
+                    let path = path.to_owned();
                     self.faults.push(Origin::Whole { path }, message, hint);
                 }
             }
         }
+    }
+
+    fn finish(mut self, boundaries: &[Boundary]) -> Result<Compiled, Faults> {
+        let Some(main) = boundaries.first() else {
+            return Err(self.faults);
+        };
+        self.check_limits(&main.path);
         let number = |stem: &str| {
             let mut parts = (0..=u16::MAX).zip(&self.parts);
             parts.find_map(|(number, part)| (part.stem == stem && number > 0).then_some(number))

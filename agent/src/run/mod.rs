@@ -134,7 +134,7 @@ async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address
         store,
         watch,
     };
-    let mut agent = Agent::begin(parts, root.to_owned()).await?;
+    let mut agent = Box::pin(Agent::begin(parts, root.to_owned())).await?;
     // Absent a service manager there is nobody to tell.
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
     let mut hangup = signal(SignalKind::hangup())?;

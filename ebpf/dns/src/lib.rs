@@ -20,6 +20,10 @@
     clippy::indexing_slicing,
     reason = "each index is masked below the array's length; a check that could panic would not load"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "of lengths and table indexes that are below 256, or of a byte's place"
+)]
 
 mod answer;
 mod name;

@@ -7,7 +7,7 @@
 //! name below, at any depth, and not of `example.eu` itself.
 
 /// Bytes of a key. The kernel's trie holds 256, four of which say whose it is
-/// (kernel/bpf/lpm_trie.c `LPM_DATA_SIZE_MAX`).
+/// (`kernel/bpf/lpm_trie.c`, `LPM_DATA_SIZE_MAX`).
 pub const KEY_BYTES: usize = 252;
 
 /// A name's key, padded with zeros.

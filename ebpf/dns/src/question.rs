@@ -288,7 +288,7 @@ impl Work {
         // A client's cookie of 8 bytes, alone or with a server's of 8 to 32.
         let at = at + OPT_BYTES;
         let cookie = u32::from(self.word(at + 2));
-        let fits = cookie == 8 || (cookie >= 16 && cookie <= 40);
+        let fits = cookie == 8 || (16..=40).contains(&cookie);
         if self.word(at) != COOKIE || !fits || cookie + 4 != options {
             return Err(Refused);
         }
