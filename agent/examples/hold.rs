@@ -1,7 +1,7 @@
 //! Runs the kernel part alone, for tests of enforcement.
 //!
 //! `hold PIN_DIR CGROUP_ROOT CIDR[,CIDR…] [--audit] [--tree PATH] [--ring BYTES] [--stop-reading]
-//! [--tamper] [--deny-all] [--groups N] [--tasks N]`
+//! [--kill-families] [--tamper] [--deny-all] [--groups N] [--tasks N]`
 //!
 //! Allows the networks (`-` for none) and loopback, prints `ready` when all is
 //! attached, then one JSON object an event until it is killed. It does not
@@ -12,7 +12,7 @@
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use merestone_abi::{
-    Attempt, Event, Glass, LOOPBACK_RULE, RULE_ENTRIES, RuleEntry, RuleSet, Verdict,
+    Attempt, Deputies, Event, Glass, LOOPBACK_RULE, RULE_ENTRIES, RuleEntry, RuleSet, Verdict,
 };
 use merestone_agent::bpf::{
     EventStream, Hook, Kernel, Left, OnLoss, Options, TablePrefix, Tables, Tier, probe, unload,
@@ -60,6 +60,7 @@ async fn main() -> Result<()> {
             "--ring" => {
                 options.limits.ring_bytes = words.next().context("--ring BYTES")?.parse()?;
             }
+            "--kill-families" => options.kill_families = true,
             "--groups" => {
                 options.limits.groups = words.next().context("--groups N")?.parse()?;
             }
@@ -172,7 +173,15 @@ fn obey(kernel: &mut Kernel, live: &mut Tables, order: &str) -> Result<serde_jso
         }
         Some("boundary") => {
             let mut tables = tables(words.next().context("boundary CIDRS")?)?;
-            tables.audit = words.next() == Some("audit");
+            for word in words {
+                match word {
+                    "audit" => tables.audit = true,
+                    "deny-deputies" => {
+                        tables.deputies = Deputies::DENY_LOOPBACK | Deputies::DENY_UNIX;
+                    }
+                    other => bail!("unknown mode {other:?}"),
+                }
+            }
             let installed = kernel.install(&tables)?;
             *live = tables;
             Ok(serde_json::json!({ "installed": installed }))

@@ -13,6 +13,7 @@ use crate::{
     vm::{Load, kernel::Series},
 };
 
+mod bench;
 mod bpffs;
 mod build;
 mod bypasses;
@@ -80,6 +81,9 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Measure what it costs, and write the page about it
+    #[command(subcommand)]
+    Bench(Bench),
     /// Remove what interrupted tests and demos left on this machine
     Cleanup {
         /// Do not ask before using sudo
@@ -94,6 +98,22 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Run the VM suite, or one command, on Debian's kernels in QEMU
     Vm(VmArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// The kernel part: a decision, a connect, a datagram; writes docs/benchmarks.md
+    Egress {
+        /// A few rounds, up to 100,000 prefixes; prints the page and writes nothing
+        #[arg(long)]
+        quick: bool,
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
+        /// Only the part that needs root; everything is built already
+        #[arg(long, hide = true)]
+        stage: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -153,6 +173,11 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage)?,
         Task::Test { no_vm, yes } => return Ok(test::all(Consent::new(yes), no_vm)),
+        Task::Bench(Bench::Egress { quick, yes, stage }) => bench::egress(bench::Options {
+            quick,
+            consent: Consent::new(yes),
+            stage,
+        })?,
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
         Task::Bypasses(arguments) => bypasses::run(&arguments)?,
         Task::Soak(arguments) => soak::run(&arguments)?,

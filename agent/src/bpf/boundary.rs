@@ -9,14 +9,15 @@
 
 use super::KernelError;
 use super::maps::{Maps, failed};
+use super::names::{self, TableName, TableResolver};
 use super::protocols;
 use super::scan;
 use super::selects::{self, TableSelect};
 use super::sys;
 use super::wire::Wire;
 use merestone_abi::{
-    GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix, PrefixValue,
-    RuleSet, Settings, maps,
+    GENERATION_SLOTS, MAX_NAMES, MAX_PREFIXES, MAX_RESOLVERS, MAX_RULE_SETS, PREFIX_HEADER_BITS,
+    Prefix, PrefixValue, RuleSet, Settings, maps,
 };
 use std::io;
 use std::os::fd::AsFd;
@@ -38,6 +39,10 @@ pub struct Tables {
     pub deputies: u8,
     /// Which groups other boundaries than the default one judge.
     pub selects: Vec<TableSelect>,
+    /// Names; none twice in one boundary.
+    pub names: Vec<TableName>,
+    /// Boundaries that have names, and the resolvers they trust.
+    pub resolvers: Vec<TableResolver>,
 }
 
 /// One prefix.
@@ -78,6 +83,11 @@ pub(super) fn install(
     let deputies = with(live.deputies, slot, tables.deputies);
     let selects = with(live.selects, slot, u8::from(!tables.selects.is_empty()));
     let protocols = with(live.protocols, slot, protocols::allowed(&tables.sets));
+    // Last, because what is learned until the switch is learned for the old one.
+    names::sweep(maps, live.generation)?;
+    names::write(maps, tables, next)?;
+    names::carry_over(maps, live.generation, next)?;
+    let names = with(live.names, slot, u8::from(!tables.resolvers.is_empty()));
     // The mode goes first: its slot is not live, so that the second write
     // changes the generation and nothing else.
     for generation in [live.generation, next] {
@@ -85,7 +95,7 @@ pub(super) fn install(
             generation,
             audit,
             deputies,
-            names: live.names,
+            names,
             selects,
             protocols,
             reserved: [0; 2],
@@ -103,6 +113,7 @@ pub(super) fn install(
         if !tables.selects.is_empty() {
             scan::changed(maps)?;
         }
+        names::sweep(maps, next)?;
     }
     Ok(next)
 }
@@ -133,6 +144,12 @@ fn check(tables: &Tables) -> Result<(), KernelError> {
     let limits = [
         ("prefixes", tables.prefixes.len(), MAX_PREFIXES),
         ("rule sets", tables.sets.len(), MAX_RULE_SETS),
+        ("names", tables.names.len(), MAX_NAMES / GENERATION_SLOTS),
+        (
+            "resolvers",
+            tables.resolvers.len(),
+            MAX_RESOLVERS / GENERATION_SLOTS,
+        ),
     ];
     for (what, got, limit) in limits {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -8,7 +8,7 @@ use super::hooks::{Hook, TierKind};
 /// A set of hooks, and whether all of it is attached.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tier {
-    /// `cgroup`, `lineage`, `lsm` or `tamper`.
+    /// `cgroup`, `lineage`, `lsm`, `link`, `kill` or `tamper`.
     pub name: &'static str,
     /// Whether every hook of it is attached.
     pub active: bool,
@@ -36,12 +36,11 @@ pub(super) fn tiers(hooks: &[Hook]) -> Vec<Tier> {
 }
 
 /// Ways out that no hook of this build sees, whatever the kernel gives.
-const NEVER: [&str; 8] = [
-    "RDMA and GPUDirect over /dev/infiniband",
-    "processes outside the group that are asked over loopback or a Unix socket (deputies)",
+const NEVER: [&str; 7] = [
+    "RDMA and NICs driven from user space, where the device was opened before the GPU was",
+    "processes outside the group that are asked over loopback or a Unix socket, where the boundary does not refuse these deputies",
+    "kernel-owned sockets: files of network file systems opened before the GPU was, names looked up there, block devices over the network, and tunnel devices opened before the GPU was",
     "names resolved by a local stub resolver on loopback",
-    "kernel-owned sockets (network file systems, tunnels), and tun devices of root's own",
-    "GPU file descriptors passed to a process outside the group",
     "files and memory shared with processes outside the group",
     "packets that root in the group has the kernel wrap, copy or readdress below IP (tunnels, XFRM, tc)",
     "the addresses in the kernel's own reports of multicast joins (IGMP, MLD)",
@@ -51,13 +50,28 @@ const NEVER: [&str; 8] = [
 const WITHOUT_TAMPER: &str = "root disabling the programs or editing their maps";
 
 /// Ways out that only the LSM tier sees.
-const WITHOUT_LSM: [&str; 5] = [
-    "AF_PACKET, AF_XDP, vsock and other non-IP socket families",
+const WITHOUT_LSM: [&str; 9] = [
     "connected sockets passed from unguarded processes, or made in another cgroup",
     "replies on listening sockets passed by socket activation, or made in another cgroup",
     "connections a process tree inherited from an unguarded parent, until the agent has scanned it",
     "netlink beyond routing",
+    "Unix sockets of processes outside the group, which are not even reported (deputies)",
+    "GPU file descriptors passed to a process outside the group, until the agent has scanned it",
+    "files opened on network file systems",
+    "AF_PACKET that bypasses the queueing discipline, and AF_XDP, set up before the GPU was opened",
+    "AF_PACKET in the first second of a network namespace and the first moments of a link",
 ];
+
+/// Ways out that only the LSM tier refuses, and the kill tier ends.
+const WITHOUT_LSM_AND_KILL: &str = "vsock and other socket families that pass no network link";
+
+/// What of them the kill tier leaves: a signal does not take a call back.
+const WITH_KILL: &str =
+    "one message on a socket of vsock or another family that was made before the GPU was opened";
+
+/// Ways out that only the link tier sees, where LSM does not refuse the family.
+const WITHOUT_LINK: &str =
+    "AF_PACKET frames, and whatever other socket families send through a network link";
 
 /// Before 6.6 the egress hook does not run where the packet's socket is not the
 /// one that sends (include/linux/bpf-cgroup.h `BPF_CGROUP_RUN_PROG_INET_EGRESS`):
@@ -99,9 +113,19 @@ fn uncovered_on(hooks: &[Hook], release: &str) -> Vec<String> {
         let mut of_tier = hooks.iter().filter(|hook| hook.tier == kind.name());
         of_tier.all(|hook| hook.refused.is_none())
     };
+    let kills =
+        is_active(TierKind::Kill) && hooks.iter().any(|hook| hook.tier == TierKind::Kill.name());
     let mut list = Vec::new();
     if !is_active(TierKind::Lsm) {
         list.extend(WITHOUT_LSM);
+        list.push(if kills {
+            WITH_KILL
+        } else {
+            WITHOUT_LSM_AND_KILL
+        });
+        if !is_active(TierKind::Link) {
+            list.push(WITHOUT_LINK);
+        }
     }
     if !is_active(TierKind::Lineage) {
         list.extend(WITHOUT_LINEAGE);
@@ -159,6 +183,23 @@ mod tests {
         let root = |hooks: &[Hook]| uncovered(hooks).iter().any(|way| way.starts_with("root "));
         assert!(root(&[hook("tamper", Some("EPERM"))]));
         assert!(!root(&[hook("tamper", None)]));
+    }
+
+    #[test]
+    fn a_killed_family_is_declared_as_far_as_a_signal_is_late_b18() {
+        let declares = |hooks: &[Hook], word: &str| {
+            let list = uncovered_on(hooks, "6.12");
+            list.iter().any(|way| way.contains(word))
+        };
+        let killed = [hook("lsm", Some("EPERM")), hook("kill", None)];
+        assert!(declares(&killed, "one message"));
+        assert!(!declares(&killed, "pass no network link"));
+        let frames = [hook("lsm", Some("EPERM")), hook("link", Some("eth0"))];
+        assert!(declares(&frames, "AF_PACKET frames"));
+        assert!(!declares(
+            &[hook("lsm", None), hook("link", Some("eth0"))],
+            "AF_PACKET"
+        ));
     }
 
     #[test]

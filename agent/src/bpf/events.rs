@@ -14,8 +14,13 @@ use merestone_abi::Event;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
 use zerocopy::FromBytes as _;
+
+/// How long an event that wakes nobody may lie.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Events, those of the start-up scan first.
 #[derive(Debug)]
@@ -56,7 +61,11 @@ impl EventStream {
             if let Some(event) = take(ring.get_mut()) {
                 return event;
             }
-            let mut ready = ring.readable_mut().await?;
+            // The programs wake nobody for what they allow.
+            let Ok(ready) = timeout(LOOK, ring.readable_mut()).await else {
+                continue;
+            };
+            let mut ready = ready?;
             // Looked at once more before the readiness is given up: a record
             // may have come since.
             if let Some(event) = take(ready.get_inner_mut()) {

@@ -24,16 +24,19 @@ pub(super) enum TierKind {
     Lsm,
     /// Every network link.
     Link,
+    /// Kills for a forbidden family; only where it is asked for.
+    Kill,
     /// BPF LSM again: what keeps root from taking enforcement away.
     Tamper,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Cgroup,
         Self::Lineage,
         Self::Lsm,
         Self::Link,
+        Self::Kill,
         Self::Tamper,
     ];
 
@@ -43,6 +46,7 @@ impl TierKind {
             Self::Lineage => "lineage",
             Self::Lsm => "lsm",
             Self::Link => "link",
+            Self::Kill => "kill",
             Self::Tamper => "tamper",
         }
     }
@@ -99,6 +103,69 @@ const SOCKET_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 
+const FILE_FIELDS: &[&str] = &[
+    "FILE_INODE",
+    "INODE_MODE",
+    "INODE_RDEV",
+    "INODE_SB",
+    "SB_MAGIC",
+];
+
+/// How a socket's peer is told from the group: by its cgroup, or who made it.
+const PEER_FIELDS: &[&str] = &[
+    "SOCKET_SK",
+    "SKC_FAMILY",
+    "SK_CGROUP_DATA",
+    "SK_PEER_PID",
+    "PID_NUMBERS",
+    "UPID_NR",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
+];
+
+/// What `file_receive` looks at: all of the above, and a Unix socket's peer.
+const RECEIVE_FIELDS: &[&str] = &[
+    "FILE_INODE",
+    "INODE_MODE",
+    "INODE_RDEV",
+    "INODE_SB",
+    "SB_MAGIC",
+    "SOCKET_SK",
+    "SKC_FAMILY",
+    "SKC_DADDR",
+    "SKC_DPORT",
+    "SKC_V6_DADDR",
+    "SK_PROTOCOL",
+    "SK_CGROUP_DATA",
+    "SK_PEER_PID",
+    "UNIX_PEER",
+    "PID_NUMBERS",
+    "UPID_NR",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
+];
+
+const KILL_FIELDS: &[&str] = &[
+    "REGS_ARG_0",
+    "REGS_ARG_0_COMPAT",
+    "REGS_ARG_2",
+    "TASK_THREAD_INFO",
+    "THREAD_INFO_STATUS",
+    "TASK_FILES",
+    "FILES_FDT",
+    "FDT_FD",
+    "FDT_MAX_FDS",
+    "FILE_INODE",
+    "INODE_MODE",
+    "FILE_PRIVATE",
+    "SOCKET_SK",
+    "SKC_FAMILY",
+    "SK_PROTOCOL",
+];
+const INGRESS: &str = "cgroup_skb/ingress";
+
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
 
@@ -138,8 +205,9 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 29] = [
+pub(super) const HOOKS: [HookKind; 36] = [
     cgroup("egress", "cgroup_skb/egress"),
+    cgroup("ingress", INGRESS),
     cgroup("setsockopt", "cgroup/setsockopt"),
     HookKind {
         program: LINK,
@@ -222,6 +290,48 @@ pub(super) const HOOKS: [HookKind; 29] = [
         "socket_sendmsg",
         SOCKET_FIELDS,
     ),
+    kernel(
+        "socket_post_create",
+        "lsm/socket_post_create",
+        TierKind::Lsm,
+        "socket_post_create",
+        &["SOCKET_SK"],
+    ),
+    kernel(
+        "unix_stream_connect",
+        "lsm/unix_stream_connect",
+        TierKind::Lsm,
+        "unix_stream_connect",
+        PEER_FIELDS,
+    ),
+    kernel(
+        "unix_may_send",
+        "lsm/unix_may_send",
+        TierKind::Lsm,
+        "unix_may_send",
+        PEER_FIELDS,
+    ),
+    kernel(
+        "file_open",
+        "lsm/file_open",
+        TierKind::Lsm,
+        "file_open",
+        FILE_FIELDS,
+    ),
+    kernel(
+        "file_receive",
+        "lsm/file_receive",
+        TierKind::Lsm,
+        "file_receive",
+        RECEIVE_FIELDS,
+    ),
+    kernel(
+        "sys_enter",
+        "tp_btf/sys_enter",
+        TierKind::Kill,
+        "sys_enter",
+        KILL_FIELDS,
+    ),
     cgroup("device", "cgroup/device"),
     tamper("tamper_bpf", "lsm/bpf", "bpf"),
     tamper("tamper_map", "lsm/bpf_map", "bpf_map"),
@@ -294,6 +404,27 @@ pub(super) fn load(
     Ok(())
 }
 
+/// Gives up the hook that kills where nobody asked for it, and where the tier
+/// that refuses instead is there.
+pub(super) fn leave_out(hooks: &mut [Hook], kill_families: bool) {
+    let mut refusing = HOOKS
+        .iter()
+        .zip(hooks.iter())
+        .filter(|(kind, _)| kind.tier == TierKind::Lsm);
+    let why = if !kill_families {
+        "not asked for: [enforcement] kill_families"
+    } else if refusing.all(|(_, hook)| hook.refused.is_none()) {
+        "not needed: the lsm tier refuses what it would kill for"
+    } else {
+        return;
+    };
+    for (kind, hook) in HOOKS.iter().zip(hooks) {
+        if kind.tier == TierKind::Kill && hook.refused.is_none() {
+            hook.refused = Some(why.to_owned());
+        }
+    }
+}
+
 fn explain(hook: &HookKind, error: &ProgramError) -> String {
     if let ProgramError::LoadError {
         io_error,
@@ -338,7 +469,8 @@ pub(super) fn attach(
     // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
     let new = links.join(format!("{}_new", hook.program));
     remove_if_there(&new)?;
-    link_and_pin(program, cgroup, &new).map_err(|error| refused(innermost(error.as_ref())))?;
+    link_and_pin(program, hook, cgroup, &new)
+        .map_err(|error| refused(innermost(error.as_ref())))?;
     let pin = links.join(hook.program);
     fs::rename(&new, &pin).map_err(|source| KernelError::Io {
         action: "cannot replace",
@@ -353,6 +485,7 @@ const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
 fn link_and_pin(
     program: &mut Program,
+    hook: &HookKind,
     cgroup: &File,
     at: &Path,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -362,7 +495,12 @@ fn link_and_pin(
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
-            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            let direction = if hook.shown == INGRESS {
+                CgroupSkbAttachType::Ingress
+            } else {
+                CgroupSkbAttachType::Egress
+            };
+            let id = program.attach(cgroup, direction, MODE)?;
             program.take_link(id)?.try_into()?
         }
         Program::CgroupSock(program) => {

@@ -22,7 +22,7 @@ pub(super) fn require_root() -> Result<(), KernelError> {
 }
 
 /// Refuses what rests on the agent's process id where it is not the one that
-/// the kernel's own programs see (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+/// the kernel's own programs see (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 pub(super) fn require_host_pids(options: &super::Options) -> Result<(), KernelError> {
     let asked = options.tamper || options.on_loss != super::OnLoss::Hold;
     let own = fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino());
@@ -87,7 +87,7 @@ pub(super) fn mount_point(path: &Path) -> PathBuf {
 }
 
 /// The number the kernel itself has for the file system a path is on (`s_dev`,
-/// include/linux/kdev_t.h `MKDEV`), where it is what stat(2) shows.
+/// `include/linux/kdev_t.h`, `MKDEV`), where it is what stat(2) shows.
 pub(super) fn kernel_dev(path: &Path) -> Result<u32, KernelError> {
     let found = fs::metadata(path).map_err(|source| KernelError::Io {
         action: "cannot look at",

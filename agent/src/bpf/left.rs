@@ -3,7 +3,7 @@
 //! Looked at before anything is changed, and told as found: a hook without its
 //! pin is said to be gone, though it is attached again a moment later.
 
-use super::hooks::{HOOKS, Hook};
+use super::hooks::{HOOKS, Hook, HookKind, TierKind};
 use super::maps::Maps;
 use super::{boundary, standing, sys};
 use merestone_abi::{AgentState, Glass, Settings, Stance};
@@ -14,6 +14,10 @@ use std::time::Duration;
 
 /// What was there before this start.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing found or not found"
+)]
 pub struct Left {
     /// Whether an agent had ever pinned anything here.
     pub was_there: bool,
@@ -49,7 +53,8 @@ pub(super) fn look(pins: &Path) -> Left {
     if !pins.join(merestone_abi::maps::ABI).exists() && !pins.join("links").exists() {
         return Left::default();
     }
-    let links = HOOKS.iter().map(|hook| {
+    let of_links = |hook: &&HookKind| hook.tier != TierKind::Link;
+    let links = HOOKS.iter().filter(of_links).map(|hook| {
         let link = sys::get(&pins.join("links").join(hook.program)).ok();
         let info = link.and_then(|link| sys::link_info(link.as_fd()).ok());
         let program = info.filter(|info| !matches!(info.cgroup, Some((0, _))));
@@ -85,6 +90,8 @@ impl Left {
     pub fn missing_hooks(&self, hooks: &[Hook]) -> Vec<&'static str> {
         let attached = hooks.iter().filter(|hook| hook.refused.is_none());
         attached
+            // Its links come and go; they are looked for anew.
+            .filter(|hook| hook.tier != TierKind::Link.name())
             .filter(|hook| matches!(self.links.get(hook.name), Some(None) | None))
             .map(|hook| hook.name)
             .collect()

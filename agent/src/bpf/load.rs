@@ -37,6 +37,9 @@ pub struct Options {
     pub tree_roots: Vec<PathBuf>,
     /// How long a group must have been empty before it is let go.
     pub release_after: Duration,
+    /// Whether a guarded process is killed for a socket of a forbidden family
+    /// where BPF LSM cannot refuse it.
+    pub kill_families: bool,
     /// Map sizes.
     pub limits: Limits,
     /// What becomes of guarded groups when the agent is gone.
@@ -59,6 +62,7 @@ impl Options {
             devices: Vec::new(),
             tree_roots: vec![PathBuf::from("user.slice")],
             release_after: reap::RELEASE_AFTER,
+            kill_families: false,
             limits: Limits::default(),
             on_loss: OnLoss::default(),
             patience: standing::PATIENCE,
@@ -184,6 +188,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     host::require_host_pids(options)?;
     standing::take_over(&mut maps, options)?;
     let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
+    hooks::leave_out(&mut hooks, options.kill_families);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
 
@@ -243,6 +248,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
 
 /// A descriptor of each attached program, to attach it again with.
 fn attached(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<pins::Attached>, KernelError> {
+    // The link program has a pin for each link, which `links` looks after.
     let attached = HOOKS
         .iter()
         .zip(hooks)

@@ -3,10 +3,12 @@
 use super::KernelError;
 use super::error::innermost;
 use super::wire::Wire;
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    AgentState, Device, DeviceClass, FastCount, Glass, Grant, GrantUse, Group, GroupCount,
-    Protected, RuleSet, SELECTOR_BYTES, Selected, Settings, SocketMark, Task, maps,
+    AgentState, Device, DeviceClass, FastCount, Glass, Grant, GrantUse, Group, GroupCount, Learned,
+    LearnedKey, NAME_BYTES, NamePrefix, Protected, ResolverPrefix, RuleSet, SELECTOR_BYTES,
+    Selected, Settings, SocketMark, Task, maps,
 };
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -40,6 +42,10 @@ pub(super) struct Maps {
     pub(super) agent: Array<MapData, Wire<AgentState>>,
     pub(super) protected: HashMap<MapData, Wire<Protected>, u32>,
     pub(super) glass: Array<MapData, Wire<Glass>>,
+    pub(super) names: LpmTrie<MapData, Wire<NamePrefix>, u32>,
+    pub(super) resolvers: LpmTrie<MapData, Wire<ResolverPrefix>, u32>,
+    pub(super) learned: HashMap<MapData, Wire<LearnedKey>, Wire<Learned>>,
+    pub(super) asked: HashMap<MapData, u64, [u8; NAME_BYTES]>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -77,6 +83,10 @@ impl Maps {
             agent: open(pins, maps::AGENT)?,
             protected: open(pins, maps::PROTECTED)?,
             glass: open(pins, maps::GLASS)?,
+            names: open(pins, maps::NAMES)?,
+            resolvers: open(pins, maps::RESOLVERS)?,
+            learned: open(pins, maps::LEARNED)?,
+            asked: open(pins, maps::ASKED)?,
         })
     }
 }

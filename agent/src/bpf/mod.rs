@@ -23,6 +23,7 @@ mod links;
 mod load;
 mod log;
 mod maps;
+mod names;
 mod object;
 mod pins;
 mod protocols;
@@ -44,6 +45,7 @@ pub use events::EventStream;
 pub use hooks::Hook;
 pub use left::Left;
 pub use load::{Limits, Options, Preflight, Program, probe, unload};
+pub use names::{LearnedAddress, TableName, TableResolver};
 pub use object::{object, object_sha256};
 pub use reap::RELEASE_AFTER;
 pub use selects::TableSelect;
@@ -93,6 +95,8 @@ impl Kernel {
         let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
         self.selects.clone_from(&tables.selects);
         self.shadow.installed(&self.maps, tables)?;
+        // The new generation's trie is a map of its own.
+        standing::protect(&mut self.maps, &self.pins, &self.programs)?;
         Ok(generation)
     }
 
@@ -153,6 +157,22 @@ impl Kernel {
         let ids: Vec<u32> = reap::keys(merestone_abi::maps::TASKS, self.maps.tasks.keys())?;
         let entry = |id| Some((id, self.maps.tasks.get(&id, 0).ok()?.0));
         Ok(ids.into_iter().filter_map(entry).collect())
+    }
+
+    /// The addresses that names have now, expired ones left out.
+    pub fn learned(&self) -> Result<Vec<LearnedAddress>, KernelError> {
+        names::learned(&self.maps)
+    }
+
+    /// The name that an event speaks of: the one asked for, the one answered
+    /// for, or the one that a destination was learned by.
+    pub fn name_of(&self, event: &Event) -> Option<String> {
+        names::name_of(&self.maps, event)
+    }
+
+    /// To be called every few seconds: forgets addresses whose time is over.
+    pub fn expire_names(&mut self) -> Result<(), KernelError> {
+        names::expire(&mut self.maps)
     }
 
     /// To be called with every event: a new group's members get their entries.

@@ -5,12 +5,12 @@
 //! the agent lives. Each look says what is no longer as it was left, and puts
 //! it back. It never takes an object that it finds in a pin's place for its own.
 
-use super::hooks::HookKind;
+use super::hooks::{HookKind, TierKind};
 use super::{Finding, KernelError, host, sys};
 use merestone_abi::{Attempt, Event, maps};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +65,9 @@ impl Pins {
             )?);
         }
         for (hook, program, program_id) in attached {
+            if hook.tier == TierKind::Link {
+                continue; // many links, which `links` looks after
+            }
             let link = Link {
                 hook,
                 program,
@@ -90,13 +93,6 @@ impl Pins {
     /// The directory of the pins.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
-    }
-
-    /// The descriptor of a map.
-    pub(super) fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        let path = self.directory.join(name);
-        let kept = self.kept.iter().find(|kept| kept.path == path)?;
-        Some(kept.object.as_fd())
     }
 
     /// Where the bpf file system they are on is mounted.

@@ -14,11 +14,10 @@ pub(super) fn allowed(sets: &[RuleSet]) -> u8 {
     entries
         .filter(|entry| entry.rule != LOOPBACK_RULE && entry.action != Verdict::DENY.0)
         .fold(0, |found, entry| match entry.protocol {
-            // A rule with ports is no rule for a protocol without, but one for
-            // SCTP, DCCP and UDP-Lite.
-            protocol::ANY => found | Protocols::ANY,
             protocol::ICMP | protocol::ICMPV6 => found | Protocols::ICMP,
             protocol::TCP | protocol::UDP => found,
+            // Also with ports: no rule for a protocol without, but one for
+            // SCTP, DCCP and UDP-Lite.
             _ => found | Protocols::ANY,
         })
 }

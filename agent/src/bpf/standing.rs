@@ -8,7 +8,7 @@ use super::maps::{Maps, failed};
 use super::pins::Pins;
 use super::wire::Wire;
 use super::{KernelError, Options, Program, host, sys};
-use merestone_abi::{AgentState, Glass, Protected, Stance, maps};
+use merestone_abi::{AgentState, GENERATION_SLOTS, Glass, Protected, Stance, maps};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
 use std::fs;
@@ -131,10 +131,17 @@ pub(super) fn protect(
     for (folder, kind) in [
         (directory.to_owned(), Protected::MAP),
         (directory.join("links"), Protected::LINK),
+        (directory.join("net"), Protected::LINK),
     ] {
         wanted.extend(inode(&folder).map(|ino| (Protected::FOLDER, ino)));
         wanted.extend(inode(&folder).map(|ino| (Protected::COVER, ino)));
         wanted.extend(pinned_in(&folder, kind));
+    }
+    // The tries of the generations have no pin of their own.
+    for slot in 0..GENERATION_SLOTS {
+        let outer = maps.prefixes.fd().as_fd();
+        let trie: Option<[u8; 4]> = sys::lookup(outer, &slot.to_ne_bytes()).ok().flatten();
+        wanted.extend(trie.map(|id| (Protected::MAP, u64::from(u32::from_ne_bytes(id)))));
     }
     for folder in directory.ancestors().skip(1) {
         if folder.starts_with(pins.mount_point()) {

@@ -34,7 +34,7 @@ pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// Tiers an operator can insist on; the first tier is always required.
-pub const REQUIRABLE: &[&str] = &["lsm", "tamper"];
+pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "tamper"];
 
 /// The whole configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -104,6 +104,9 @@ pub struct Enforcement {
     pub on_agent_loss: OnAgentLoss,
     /// Whether to keep root from taking enforcement away, where that loads.
     pub tamper: bool,
+    /// Whether a guarded process is killed for a socket of a forbidden family
+    /// where BPF LSM cannot refuse it.
+    pub kill_families: bool,
 }
 
 /// What becomes of guarded groups when the agent is gone.
@@ -272,6 +275,7 @@ impl Config {
                     OnAgentLoss::from_word,
                 ),
                 tamper: reader.boolean("enforcement.tamper", true),
+                kill_families: reader.boolean("enforcement.kill_families", false),
             },
             gpu: gpu(reader),
             tpm: Tpm {

@@ -71,6 +71,7 @@ pub(super) const KEYS: &[Key] = &[
     key("enforcement.login_scopes", Kind::List),
     key("enforcement.on_agent_loss", Kind::Text),
     key("enforcement.tamper", Kind::Boolean),
+    key("enforcement.kill_families", Kind::Boolean),
     key("gpu.nvml_library", Kind::Text),
     key("gpu.interval", Kind::Text),
     key("gpu.devices", Kind::List),

@@ -167,7 +167,7 @@ fn only_a_known_tier_can_be_required() {
     let config = parse("[enforcement]\nrequire = [\"lsm\"]\n").unwrap();
     assert_eq!(config.enforcement.require, ["lsm"]);
     assert!(
-        refused("[enforcement]\nrequire = [\"ipv9\"]\n").contains("a tier out of: lsm, tamper")
+        refused("[enforcement]\nrequire = [\"ipv9\"]\n").contains("a tier out of: lineage, lsm")
     );
 }
 

@@ -20,9 +20,9 @@ pub struct Key {
     port: u16,
     rule: u16,
     family: u16,
-    /// For TAMPER what was tried, on which object.
-    object: [u32; 3],
     codes: [u8; 5],
+    /// A device or a socket option; for TAMPER what was tried, on which object.
+    what: [u32; 3],
 }
 
 impl From<&Event> for Key {
@@ -34,7 +34,6 @@ impl From<&Event> for Key {
             port: event.port,
             rule: event.rule,
             family: event.family,
-            object: [event.major, event.minor, event.other],
             codes: [
                 event.kind.0,
                 event.hook.0,
@@ -42,6 +41,7 @@ impl From<&Event> for Key {
                 event.reason.0,
                 event.protocol,
             ],
+            what: [event.major, event.minor, event.other],
         }
     }
 }
@@ -62,7 +62,10 @@ pub struct Fold {
 impl Fold {
     /// Takes an event; what it returns is to be told now, with its count.
     pub fn push(&mut self, event: Event) -> Vec<(Event, u64)> {
-        if !matches!(event.kind, EventKind::FLOW | EventKind::TAMPER) {
+        if !matches!(
+            event.kind,
+            EventKind::FLOW | EventKind::TAMPER | EventKind::DEPUTY
+        ) {
             return vec![(event, 1)];
         }
         let mut out = Vec::new();

@@ -129,9 +129,11 @@ fn address(bytes: [u8; 16]) -> IpAddr {
 impl FlowEvent {
     /// Joins an event with what user space knows; `count` decisions alike.
     pub fn new(event: &Event, names: Names, count: u64) -> Self {
-        let judged = event.kind == EventKind::FLOW;
+        let judged = matches!(event.kind, EventKind::FLOW | EventKind::DEPUTY);
         let family_only = judged && event.reason == Reason::FAMILY;
-        let destination = (judged && !family_only).then(|| Destination {
+        // A refused option, device or file goes to no address.
+        let named = event.address != [0; 16] || event.reason == Reason::NO_RULE;
+        let destination = (judged && named).then(|| Destination {
             address: address(event.address),
             port: (event.port != 0).then_some(event.port),
             protocol: protocol_name(event.protocol),
@@ -267,6 +269,7 @@ mod tests {
         let event = Event {
             reason: Reason::FAMILY,
             family: 17,
+            address: [0; 16],
             ..denied()
         };
         let event = FlowEvent::new(&event, Names::default(), 1);

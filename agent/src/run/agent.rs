@@ -6,6 +6,7 @@
 
 use super::attribute::Attributor;
 use super::entries::{self, Moment};
+use super::exact::Exact;
 use super::jsonl::Jsonl;
 use super::report;
 use crate::api::{Reply, Request};
@@ -62,6 +63,7 @@ pub(super) struct Agent {
     pub(super) attributor: Attributor,
     pub(super) jsonl: Jsonl,
     pub(super) unlogged: u64,
+    pub(super) exact: Exact,
     /// What made each group guarded, as far as this run has heard.
     pub(super) guards: BTreeMap<GroupId, Event>,
     grants: Grants,
@@ -88,7 +90,9 @@ impl Agent {
         let generation = parts.kernel.settings()?.generation;
         let signers = policy::Sources::of(&parts.config)?.signers;
         let (grants, found) = Grants::open(&parts.config.state_dir, signers, &mut parts.kernel)?;
+        let exact = Exact::begin(&parts.kernel)?;
         let mut agent = Self {
+            exact,
             parts,
             grants,
             generation,
@@ -385,6 +389,7 @@ impl Agent {
 
     /// What was lost since the last epoch is an entry, too.
     fn log_losses(&mut self) {
+        self.exact.read(&self.parts.kernel);
         for (reason, total) in report::losses(self) {
             let before = self.lost.insert(reason.clone(), total).unwrap_or(0);
             if total > before {
@@ -400,6 +405,7 @@ impl Agent {
         match call {
             Call::Control { request, reply } => self.control(&request, reply),
             Call::Scrape { reply } => {
+                self.exact.read(&self.parts.kernel);
                 reply.send(report::exposition(self)).ok();
             }
             Call::Ready { reply } => {
@@ -416,9 +422,16 @@ impl Agent {
 
     fn control(&mut self, request: &Request, reply: oneshot::Sender<Reply>) {
         let answer = match request {
-            Request::Status {} => Reply::Status(Box::new(report::status(self))),
-            Request::Guarded {} => Reply::Guarded {
-                groups: report::guarded(self),
+            Request::Status {} => {
+                self.exact.read(&self.parts.kernel);
+                Reply::Status(Box::new(report::status(self)))
+            }
+            Request::Guarded {} => match report::guarded(self) {
+                Ok(groups) => Reply::Guarded { groups },
+                Err(error) => Reply::Refused {
+                    error: format!("the guarded groups cannot be read: {error}"),
+                    hint: Some("see the agent's log".to_owned()),
+                },
             },
             Request::Reload {} => self.reload(),
             Request::OpenGlass { .. }

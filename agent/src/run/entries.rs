@@ -107,6 +107,14 @@ pub(super) fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Optio
                 class: class_name(event.class),
             },
         }),
+        EventKind::DEPUTY => Some(Body::Deputy {
+            refused: event.verdict == Verdict::DENY,
+            hook: code_name(event.hook.name(), event.hook.0),
+            group: event.group,
+            process: process(info),
+            deputy: deputy(event),
+            count,
+        }),
         EventKind::LEFT => Some(Body::Left {
             group: event.group,
             cgroup: cgroup(),
@@ -114,6 +122,20 @@ pub(super) fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Optio
         }),
         _ => None,
     }
+}
+
+/// Who was asked: a local address and port, or a Unix socket's owner.
+fn deputy(event: &Event) -> String {
+    let owner = match (event.other, event.cookie) {
+        (0, cgroup) => format!("cgroup {cgroup}"),
+        (pid, cgroup) => format!("pid {pid}, cgroup {cgroup}"),
+    };
+    if event.address == [0; 16] {
+        return format!("unix socket of {owner}");
+    }
+    let address = std::net::Ipv6Addr::from(event.address).to_canonical();
+    let at = std::net::SocketAddr::new(address, event.port);
+    format!("{at} of {owner}")
 }
 
 /// A GPU's UUID; where the driver gives none, its place.

@@ -8,6 +8,7 @@
 mod agent;
 mod attribute;
 mod entries;
+mod exact;
 mod jsonl;
 mod report;
 mod tamper;
@@ -180,6 +181,7 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
         OnAgentLoss::Hold => bpf::OnLoss::Hold,
         OnAgentLoss::DenyAll => bpf::OnLoss::DenyAll,
     };
+    options.kill_families = config.enforcement.kill_families;
     options.devices = config
         .gpu
         .devices
@@ -233,5 +235,7 @@ pub fn tables(compiled: &Compiled) -> bpf::Tables {
             })
             .collect(),
         sets: compiled.sets.clone(),
+        names: Vec::new(),
+        resolvers: Vec::new(),
     }
 }

@@ -5,9 +5,11 @@
 
 use super::agent::Agent;
 use super::entries::{class_name, code_name};
+use super::exact;
 use crate::api::{
     BoundaryInfo, CounterInfo, EvidenceInfo, GuardedGroup, GuardedProcess, Status, TierInfo,
 };
+use crate::bpf::KernelError;
 use crate::clock;
 use crate::gpu::{self, GpuSnapshot};
 use crate::policy::Compiled;
@@ -17,7 +19,7 @@ use crate::workload;
 use merestone_abi::{Event, Group, GroupId, Hook, TREE_GROUP, Task, Verdict};
 use merestone_evidence as evidence;
 use merestone_evidence::{Digest, FlowVerdict};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -74,11 +76,7 @@ pub(super) fn cut(text: &str) -> String {
 
 /// What was lost so far, by reason: by the kernel, and by the agent itself.
 pub(super) fn losses(agent: &Agent) -> Vec<(String, u64)> {
-    let lost = agent.parts.kernel.lost().unwrap_or_default();
-    let mut lost: Vec<_> = lost
-        .into_iter()
-        .map(|(reason, count)| (reason.to_owned(), count))
-        .collect();
+    let mut lost = agent.exact.losses();
     lost.push(("event_file".to_owned(), agent.jsonl.lost()));
     lost.push(("evidence_log".to_owned(), agent.unlogged));
     lost
@@ -193,10 +191,10 @@ pub(super) fn epoch_inputs(agent: &Agent) -> EpochInputs {
     EpochInputs {
         boundary: boundary(&agent.parts.boundary),
         object_sha256: Agent::object_digest(),
-        counters: kernel
+        counters: agent
+            .exact
             .counters()
-            .unwrap_or_default()
-            .into_iter()
+            .iter()
             .filter_map(|counter| {
                 Some(evidence::Counter {
                     verdict: verdict_of(counter.verdict)?,
@@ -226,7 +224,7 @@ pub(super) fn epoch_inputs(agent: &Agent) -> EpochInputs {
                 millijoules: device.energy_millijoules,
             })
             .collect(),
-        groups: group_ids(agent).len() as u64,
+        groups: agent.exact.groups(),
         clock: clock::quality(),
     }
 }
@@ -257,7 +255,6 @@ pub(super) fn status(agent: &Agent) -> Status {
     let kernel = &agent.parts.kernel;
     let gpu = agent.parts.gpu.latest();
     let tiers = tiers(kernel.tiers());
-    let counters = kernel.counters().unwrap_or_default();
     Status {
         enforcing: enforcing(agent),
         mode: mode_word(&agent.parts.boundary).to_owned(),
@@ -269,10 +266,12 @@ pub(super) fn status(agent: &Agent) -> Status {
         reload_error: agent.reload_error.clone(),
         tiers,
         uncovered: kernel.uncovered(),
-        groups: group_ids(agent).len(),
-        processes: kernel.tasks().unwrap_or_default().len(),
-        counters: counters
-            .into_iter()
+        groups: usize::try_from(agent.exact.groups()).unwrap_or(usize::MAX),
+        processes: agent.exact.processes(),
+        counters: agent
+            .exact
+            .counters()
+            .iter()
             .map(|counter| CounterInfo {
                 hook: hook_name(counter.hook),
                 verdict: verdict_name(counter.verdict),
@@ -318,35 +317,13 @@ fn evidence_info(agent: &Agent) -> EvidenceInfo {
     }
 }
 
-/// How many groups are guarded: cgroups, and trees by their tasks.
-fn group_ids(agent: &Agent) -> BTreeSet<GroupId> {
-    let groups = agent.parts.kernel.groups().unwrap_or_default();
-    let tasks = agent.parts.kernel.tasks().unwrap_or_default();
-    groups
-        .into_iter()
-        .map(|(id, _)| id)
-        .chain(tasks.into_iter().map(|(_, task)| task.group))
-        .collect()
-}
-
 /// The guarded groups, with who is in them now.
-pub(super) fn guarded(agent: &mut Agent) -> Vec<GuardedGroup> {
-    let groups: BTreeMap<_, _> = agent
-        .parts
-        .kernel
-        .groups()
-        .unwrap_or_default()
-        .into_iter()
-        .collect();
-    let tasks = agent.parts.kernel.tasks().unwrap_or_default();
-    let counts: BTreeMap<_, _> = agent
-        .parts
-        .kernel
-        .group_counts()
-        .unwrap_or_default()
-        .into_iter()
-        .collect();
-    group_ids(agent)
+pub(super) fn guarded(agent: &mut Agent) -> Result<Vec<GuardedGroup>, KernelError> {
+    let groups: BTreeMap<_, _> = agent.parts.kernel.groups()?.into_iter().collect();
+    let tasks = agent.parts.kernel.tasks()?;
+    let counts: BTreeMap<_, _> = agent.parts.kernel.group_counts()?.into_iter().collect();
+    let ids = exact::group_ids(&agent.parts.kernel)?;
+    let found = ids
         .into_iter()
         .map(|id| {
             let cgroup = agent.attributor.cgroup(id);
@@ -380,7 +357,8 @@ pub(super) fn guarded(agent: &mut Agent) -> Vec<GuardedGroup> {
                 audited: count.audited,
             }
         })
-        .collect()
+        .collect();
+    Ok(found)
 }
 
 /// A tree has no entry of its own: its root's event and its oldest task say

@@ -61,11 +61,11 @@ fn try_it(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
         }
         "settings" => write(get(&pins.join("SETTINGS"))?, &[0; 4], &[0xff; 16]),
         "prefixes" => {
-            // Everything is inside, under the first generation.
+            // Everything is inside, in the trie of the first generation.
             let mut key = [0; 24];
             key[0] = 32;
-            key[5] = 1;
-            write(get(&pins.join("PREFIXES"))?, &key, &2048_u32.to_ne_bytes())
+            let trie = inner(get(&pins.join("PREFIXES"))?, 1)?;
+            write(trie, &key, &2048_u32.to_ne_bytes())
         }
         "groups" => forget_first(get(&pins.join("GROUPS"))?),
         "armed" => disarm(get(&pins.join("ARMED"))?),
@@ -130,6 +130,19 @@ fn write(map: u32, key: &[u8], value: &[u8]) -> io::Result<i64> {
     let [value_low, value_high] = sys::halves(value.as_ptr());
     let mut attr = [map, 0, key_low, key_high, value_low, value_high, 0, 0];
     sys::bpf(MAP_UPDATE_ELEM, &mut attr)
+}
+
+/// Opens the map in a slot of a map of maps, by its id.
+fn inner(outer: u32, slot: u32) -> io::Result<u32> {
+    const MAP_LOOKUP_ELEM: i32 = 1;
+    let mut id = [0_u32; 1];
+    let key = slot.to_ne_bytes();
+    let [key_low, key_high] = sys::halves(key.as_ptr());
+    let [low, high] = sys::halves(id.as_mut_ptr());
+    let mut attr = [outer, 0, key_low, key_high, low, high, 0, 0];
+    sys::bpf(MAP_LOOKUP_ELEM, &mut attr)?;
+    let [id] = std::hint::black_box(id);
+    descriptor(sys::bpf(MAP_GET_FD_BY_ID, &mut [id, 0, 0])?)
 }
 
 /// Says that nothing is guarded.

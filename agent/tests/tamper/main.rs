@@ -10,8 +10,6 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
     reason = "a failing helper is a failing test; a skipped one says so"
 )]
 

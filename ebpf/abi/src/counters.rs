@@ -87,6 +87,8 @@ impl LostReason {
     pub const COUNTS_FULL: Self = Self(3);
     /// A socket could not be marked; the packet was refused.
     pub const SOCKET_MARK: Self = Self(4);
+    /// An answer's address had no room and was not learned.
+    pub const NAMES_FULL: Self = Self(5);
     /// Names for users, by index.
     pub const NAMES: [&'static str; LOST_SLOTS as usize] = [
         "ring_full",
@@ -94,8 +96,9 @@ impl LostReason {
         "tasks_full",
         "counts_full",
         "socket_mark",
+        "names_full",
     ];
 }
 
 /// Slots of the lost array.
-pub const LOST_SLOTS: u32 = 5;
+pub const LOST_SLOTS: u32 = 6;

@@ -244,7 +244,8 @@ pub struct Event {
     pub group: GroupId,
     /// The cgroup the task was in.
     pub cgroup: u64,
-    /// The socket's cookie, 0 where there is none.
+    /// The socket's cookie, 0 where there is none; for DEPUTY the cgroup of
+    /// whoever would answer.
     pub cookie: u64,
     /// Destination address.
     pub address: [u8; 16],
@@ -253,14 +254,17 @@ pub struct Event {
     pub tgid: u32,
     /// Thread id.
     pub pid: u32,
-    /// For FORK the child's tgid; for LEFT the process that moved; for TAMPER
-    /// the process it was aimed at.
+    /// For FORK the child's tgid; for LEFT the process that moved; for DEPUTY
+    /// who would answer, 0 where that is not known; for TAMPER the process it
+    /// was aimed at; for ANSWER the seconds an address lives.
     pub other: u32,
     /// Device major, for GUARD, CONTROL and refused devices; the level of a
-    /// refused socket option; for TAMPER the [`Attempt`].
+    /// refused socket option; for TAMPER the [`Attempt`]; for NAME and ANSWER
+    /// the high half of the name's digest, the key of [`crate::maps::ASKED`].
     pub major: u32,
     /// Device minor, likewise; the name of a refused socket option; for TAMPER
-    /// the number of the object, inode, mount or signal.
+    /// the number of the object, inode, mount or signal; the low half of that
+    /// digest.
     pub minor: u32,
     /// The boundary generation it was judged under.
     pub generation: u32,

@@ -183,6 +183,22 @@ pub struct SocketMark {
     pub cached: CachedVerdict,
 }
 
+/// What a socket remembers of the last peer it asked on this host.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Asked {
+    /// Of a datagram to a local address.
+    pub address: [u8; 16],
+    /// Which peer of a Unix datagram socket: a number, nothing to follow.
+    pub peer: u64,
+    /// The port at `address`.
+    pub port: u16,
+    /// Always zero.
+    pub reserved: [u8; 6],
+}
+
 /// The deepest cgroup level whose children are found by their ancestor.
 pub const MAX_LEVEL: u32 = 15;
 
@@ -221,6 +237,7 @@ impl Armed {
 const _: () = {
     assert!(size_of::<Group>() == 24);
     assert!(size_of::<Task>() == 32);
+    assert!(size_of::<Asked>() == 32);
     assert!(size_of::<CachedVerdict>() == 48);
     assert!(size_of::<SocketMark>() == 64);
 };

@@ -21,6 +21,7 @@ mod event;
 mod grant;
 mod guard;
 pub mod maps;
+mod names;
 mod select;
 mod tamper;
 
@@ -35,8 +36,13 @@ pub use counters::{
 pub use event::{Attempt, Event, EventKind, Hook, Reason, Verdict};
 pub use grant::{GRANT_PORTS, GRANT_PROTOCOLS, Grant, GrantUse, MAX_GRANTS};
 pub use guard::{
-    Armed, CachedVerdict, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark, TREE_GROUP,
-    Task, TaskFlags,
+    Armed, Asked, CachedVerdict, Device, DeviceClass, Group, GroupId, MAX_LEVEL, SocketMark,
+    TREE_GROUP, Task, TaskFlags,
+};
+pub use names::{
+    ANSWER_WITHIN_NS, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, MAX_ASKED, MAX_LEARNED,
+    MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
+    Pending, Question, Resolver, ResolverPrefix,
 };
 pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};

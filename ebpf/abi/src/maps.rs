@@ -59,11 +59,21 @@ pub const AGENT: &str = "AGENT";
 pub const PROTECTED: &str = "PROTECTED";
 /// [`crate::Glass`], one element.
 pub const GLASS: &str = "GLASS";
+/// Longest-prefix match: `Key<NamePrefix>` to an index into [`RULE_SETS`].
+pub const NAMES: &str = "NAMES";
+/// Longest-prefix match: `Key<ResolverPrefix>` to [`crate::Resolver`] (`u32`).
+pub const RESOLVERS: &str = "RESOLVERS";
+/// [`crate::Question`] to [`crate::Pending`].
+pub const QUESTIONS: &str = "QUESTIONS";
+/// [`crate::LearnedKey`] to [`crate::Learned`].
+pub const LEARNED: &str = "LEARNED";
+/// Digest (`u64`) of a name that was asked for to the name backwards.
+pub const ASKED: &str = "ASKED";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 28] = [
+pub const PINNED: [&str; 33] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -92,6 +102,11 @@ pub const PINNED: [&str; 28] = [
     AGENT,
     PROTECTED,
     GLASS,
+    NAMES,
+    RESOLVERS,
+    QUESTIONS,
+    LEARNED,
+    ASKED,
 ];
 
 /// Guarded cgroups at once.

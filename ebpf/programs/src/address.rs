@@ -6,6 +6,7 @@
 //! `cgroup_skb/egress` does.
 
 use crate::decide::{self, Decision, Destination};
+use crate::deputy;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::protocols;
@@ -25,34 +26,45 @@ const MPTCP: u32 = 262;
 /// Judges connect(2) to an IPv4 address.
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
-    judge(ctx.sock_addr, Hook::CONNECT4, false)
+    judge::<{ Hook::CONNECT4.0 }, false>(ctx.sock_addr)
 }
 
 /// Judges connect(2) to an IPv6 address.
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
-    judge(ctx.sock_addr, Hook::CONNECT6, true)
+    judge::<{ Hook::CONNECT6.0 }, true>(ctx.sock_addr)
 }
 
 /// Judges a datagram to an IPv4 address.
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    judge(ctx.sock_addr, Hook::SENDMSG4, false)
+    judge::<{ Hook::SENDMSG4.0 }, false>(ctx.sock_addr)
 }
 
 /// Judges a datagram to an IPv6 address.
 #[cgroup_sock_addr(sendmsg6)]
 pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    judge(ctx.sock_addr, Hook::SENDMSG6, true)
+    judge::<{ Hook::SENDMSG6.0 }, true>(ctx.sock_addr)
 }
 
 #[inline(always)]
-fn judge(ctx: *mut bpf_sock_addr, hook: Hook, v6: bool) -> i32 {
+fn judge<const HOOK: u8, const V6: bool>(ctx: *mut bpf_sock_addr) -> i32 {
+    if guarded::current_is_clear() {
+        return ALLOW;
+    }
+    judge_guarded::<HOOK, V6>(ctx)
+}
+
+/// Out of the way of those who are not. One function a hook: the verifier wants
+/// each field of the context at an offset that it knows.
+#[inline(never)]
+fn judge_guarded<const HOOK: u8, const V6: bool>(ctx: *mut bpf_sock_addr) -> i32 {
+    let hook = Hook(HOOK);
     let epoch = guarded::epoch();
     let Some(subject) = guarded::current(guarded::armed()) else {
         return ALLOW;
     };
-    let to = destination(ctx, v6);
+    let to = destination(ctx, V6);
     // SAFETY: the context holds the socket.
     let sk = unsafe { (*ctx).__bindgen_anon_1.sk };
     // A connection is told each time, so only a datagram can pass untold.
@@ -66,6 +78,13 @@ fn judge(ctx: *mut bpf_sock_addr, hook: Hook, v6: bool) -> i32 {
     let mut decision = decide::refuse(Reason::NO_ROOM);
     if sockets::mark(sk.cast(), &subject) {
         decide::decide_for(&subject, &to, 0, &mut decision);
+        let connects = hook == Hook::CONNECT4 || hook == Hook::CONNECT6;
+        if connects
+            && decision.verdict == Verdict::ALLOW
+            && deputy::refuses_connect(ctx, &subject, &to)
+        {
+            decision = decide::refuse(Reason::DEPUTY);
+        }
     } else {
         emit::lost(LostReason::SOCKET_MARK);
     }

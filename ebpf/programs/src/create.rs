@@ -37,19 +37,28 @@ const ICMPV6: u32 = protocol::ICMPV6 as u32;
 /// Marks a new inet socket.
 #[cgroup_sock(sock_create)]
 pub(crate) fn sock_create(ctx: SockContext) -> i32 {
-    let sk = ctx.sock.cast();
+    if guarded::current_is_clear() && !guarded::in_tree_cgroup() {
+        return ALLOW;
+    }
+    judge(ctx.sock)
+}
+
+/// Out of the way of those who are not guarded and never will be by a tree.
+#[inline(never)]
+fn judge(socket: *mut bpf_sock) -> i32 {
+    let sk = socket.cast();
     if let Some(subject) = guarded::current(guarded::armed()) {
         // The kernel makes subflows as sockets of its own, in the cgroup of
         // the first but without its mark: only a cgroup can hold them.
-        let is_free_subflow = subject.is_tree() && protocol_of(ctx.sock) == MPTCP;
-        if (is_free_subflow || !may_be_named(ctx.sock))
-            && refuse(&subject, Reason::FAMILY, ctx.sock) == Verdict::DENY
+        let is_free_subflow = subject.is_tree() && protocol_of(socket) == MPTCP;
+        if (is_free_subflow || !may_be_named(socket))
+            && refuse(&subject, Reason::FAMILY, socket) == Verdict::DENY
         {
             return REFUSE;
         }
         if !sockets::mark(sk, &subject) {
             emit::lost(LostReason::SOCKET_MARK);
-            if refuse(&subject, Reason::NO_ROOM, ctx.sock) == Verdict::DENY {
+            if refuse(&subject, Reason::NO_ROOM, socket) == Verdict::DENY {
                 return REFUSE;
             }
         }

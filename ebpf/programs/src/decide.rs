@@ -6,6 +6,7 @@
 use crate::grants;
 use crate::guarded::Subject;
 use crate::maps::{PREFIXES, RULE_SETS, SETTINGS};
+use crate::names;
 use crate::protocols;
 use crate::selected;
 use crate::stance;
@@ -39,6 +40,8 @@ pub(crate) struct Decision {
     pub(crate) reason: Reason,
     pub(crate) rule: u16,
     pub(crate) generation: u32,
+    /// Digest of the name that was asked for, with [`Reason::NAME`].
+    pub(crate) name: u64,
 }
 
 /// `::ffff:0:0/96`, RFC 4291 §2.5.5.2.
@@ -137,6 +140,7 @@ fn by_rules(to: &Destination, boundary: u16, decision: &mut Decision) {
     // A verdict of `refuse` may be AUDIT; what the rules say comes first.
     let refused = decision.verdict;
     judge(&to.address, to, boundary, decision);
+    names::judge(to, boundary, decision);
     if decision.verdict != Verdict::DENY
         && let Some(inner) = embedded(&to.address)
     {
@@ -147,6 +151,9 @@ fn by_rules(to: &Destination, boundary: u16, decision: &mut Decision) {
         } else if decision.verdict == Verdict::ALLOW || outer.verdict == Verdict::AUDIT {
             *decision = outer;
         }
+    }
+    if decision.verdict != Verdict::DENY {
+        names::hold(to, boundary, decision);
     }
     if decision.verdict == Verdict::DENY {
         decision.verdict = refused;
@@ -175,6 +182,7 @@ pub(crate) fn refuse(reason: Reason) -> Decision {
         reason,
         rule: 0,
         generation,
+        name: 0,
     }
 }
 
@@ -199,14 +207,20 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
     let Some(prefix) = prefixes.get(&key) else {
         return;
     };
-    let Some(set) = RULE_SETS.get(prefix.set) else {
-        return;
+    apply(prefix.set, to, decision);
+}
+
+/// Judges by one rule set. False: none of its entries matches.
+#[inline(never)]
+pub(crate) fn apply(set: u32, to: &Destination, decision: &mut Decision) -> bool {
+    let Some(set) = RULE_SETS.get(set) else {
+        return false;
     };
     let length = set.length;
     let span = span(to);
     for i in 0..RULE_ENTRIES {
         if i as u32 >= length {
-            return;
+            return false;
         }
         // SAFETY: `i` is below the array's length.
         let entry = unsafe { set.entries.get_unchecked(i) };
@@ -217,9 +231,30 @@ fn judge(address: &[u8; 16], to: &Destination, boundary: u16, decision: &mut Dec
             if entry.action == Verdict::ALLOW.0 || entry.action == Verdict::AUDIT.0 {
                 decision.verdict = Verdict(entry.action);
             }
-            return;
+            return true;
         }
     }
+    false
+}
+
+/// Whether a rule set allows anything at all.
+#[inline(never)]
+pub(crate) fn allows_some(set: u32) -> bool {
+    let Some(set) = RULE_SETS.get(set) else {
+        return false;
+    };
+    let length = set.length;
+    for i in 0..RULE_ENTRIES {
+        if i as u32 >= length {
+            return false;
+        }
+        // SAFETY: `i` is below the array's length.
+        let entry = unsafe { set.entries.get_unchecked(i) };
+        if entry.action == Verdict::ALLOW.0 {
+            return true;
+        }
+    }
+    false
 }
 
 /// The ports a rule's range must hold, as (at least one, and the other).
@@ -236,6 +271,15 @@ fn span(to: &Destination) -> (u16, u16) {
     } else {
         (to.port, to.port)
     }
+}
+
+/// Whether an address is this host's loopback.
+#[inline(always)]
+pub(crate) fn is_loopback(address: &[u8; 16]) -> bool {
+    if is_mapped(address) {
+        return address[12] == 127;
+    }
+    head(address) == (0, 0) && address[12..] == [0, 0, 0, 1]
 }
 
 /// To connect to no address is to connect to this host (net/ipv4/route.c
@@ -264,4 +308,6 @@ pub(crate) fn describe(event: &mut Event, to: &Destination, decision: &Decision)
     event.reason = decision.reason;
     event.rule = decision.rule;
     event.generation = decision.generation;
+    event.major = (decision.name >> 32) as u32;
+    event.minor = decision.name as u32;
 }

@@ -52,18 +52,12 @@ pub(crate) fn device(ctx: DeviceContext) -> i32 {
         return refuse_way_out(&device, class);
     }
     if class == DeviceClass::CONTROL {
-        report(
-            EventKind::CONTROL,
-            Verdict::ALLOW,
-            &nobody(),
-            &device,
-            class,
-        );
+        report(Hook::DEVICE, EventKind::CONTROL, &nobody(), &device, class);
         return ALLOW;
     }
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "open of GPU node {}:{}", major, minor);
-    guard(&device, class)
+    guard(Hook::DEVICE, &device, class)
 }
 
 #[inline(always)]
@@ -128,21 +122,23 @@ fn nobody() -> Subject {
     }
 }
 
+/// Guards the calling task, which opens a GPU or is handed one. 0: it must not
+/// have it, because that could not be recorded.
 #[inline(always)]
-fn guard(device: &Device, class: DeviceClass) -> i32 {
+pub(crate) fn guard(hook: Hook, device: &Device, class: DeviceClass) -> i32 {
     let tgid = guarded::current_tgid();
     if guarded::task(tgid).is_some() {
         return ALLOW;
     }
     if guarded::in_tree_cgroup() {
-        guard_tree(tgid, device, class)
+        guard_tree(hook, tgid, device, class)
     } else {
-        guard_cgroup(tgid, device, class)
+        guard_cgroup(hook, tgid, device, class)
     }
 }
 
 #[inline(always)]
-fn guard_tree(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
+fn guard_tree(hook: Hook, tgid: u32, device: &Device, class: DeviceClass) -> i32 {
     let subject = Subject {
         group: TREE_GROUP | u64::from(tgid),
         tgid,
@@ -154,26 +150,26 @@ fn guard_tree(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
         // The headroom is for children of those who are guarded already.
         Recorded::Barely => {
             guarded::forget(tgid);
-            report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+            refused(hook, &subject, device, class);
             return REFUSE;
         }
         Recorded::No => {
-            report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+            refused(hook, &subject, device, class);
             return REFUSE;
         }
     }
     if !selected::choose(subject.group) {
         guarded::forget(tgid);
-        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        refused(hook, &subject, device, class);
         return REFUSE;
     }
     emit::count_group_anew(subject.group);
-    report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
+    report(hook, EventKind::GUARD, &subject, device, class);
     ALLOW
 }
 
 #[inline(always)]
-fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
+fn guard_cgroup(hook: Hook, tgid: u32, device: &Device, class: DeviceClass) -> i32 {
     // SAFETY: the helper takes no arguments and cannot fail.
     let own = unsafe { bpf_get_current_cgroup_id() };
     let level = guarded::current_level(own);
@@ -203,7 +199,7 @@ fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
     if GROUPS.insert(own, entry, u64::from(BPF_NOEXIST)).is_err() {
         if guarded::group(own).is_none() {
             emit::lost(LostReason::GROUPS_FULL);
-            report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+            refused(hook, &subject, device, class);
             return REFUSE;
         }
         // Another thread was first; it reports.
@@ -216,13 +212,13 @@ fn guard_cgroup(tgid: u32, device: &Device, class: DeviceClass) -> i32 {
     if !selected::choose(own) {
         GROUPS.remove(own).ok();
         emit::lost(LostReason::GROUPS_FULL);
-        report(EventKind::GUARD, Verdict::DENY, &subject, device, class);
+        refused(hook, &subject, device, class);
         return REFUSE;
     }
     guarded::record(tgid, &task_entry(&subject, 0));
     guarded::changed();
     emit::count_group_anew(own);
-    report(EventKind::GUARD, Verdict::ALLOW, &subject, device, class);
+    report(hook, EventKind::GUARD, &subject, device, class);
     ALLOW
 }
 
@@ -239,21 +235,24 @@ fn task_entry(subject: &Subject, flags: u32) -> Task {
 }
 
 #[inline(never)]
-fn report(
-    kind: EventKind,
-    verdict: Verdict,
-    subject: &Subject,
-    device: &Device,
-    class: DeviceClass,
-) {
-    emit::send(kind, Hook::DEVICE, subject, |event| {
+fn report(hook: Hook, kind: EventKind, subject: &Subject, device: &Device, class: DeviceClass) {
+    emit::send(kind, hook, subject, |event| {
         emit::describe_current(event);
         event.major = device.major;
         event.minor = device.minor;
         event.class = class;
-        event.verdict = verdict;
-        if verdict == Verdict::DENY {
-            event.reason = Reason::NO_ROOM;
-        }
+        event.verdict = Verdict::ALLOW;
+    });
+}
+
+#[inline(never)]
+fn refused(hook: Hook, subject: &Subject, device: &Device, class: DeviceClass) {
+    emit::send(EventKind::GUARD, hook, subject, |event| {
+        emit::describe_current(event);
+        event.major = device.major;
+        event.minor = device.minor;
+        event.class = class;
+        event.verdict = Verdict::DENY;
+        event.reason = Reason::NO_ROOM;
     });
 }

@@ -6,7 +6,9 @@
 
 use crate::guarded::Subject;
 use crate::maps::{ARMED, COUNTERS, EVENTS, FAST_COUNTS, FAST_SLOTS, GROUP_COUNTS, LOST};
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{
+    BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
+};
 use aya_ebpf::helpers::generated::bpf_get_current_comm;
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
@@ -188,7 +190,24 @@ pub(crate) fn send(kind: EventKind, hook: Hook, subject: &Subject, fill: impl Fn
     event.kind = kind;
     event.hook = hook;
     fill(event);
-    slot.submit(0);
+    let flags = wake(event);
+    slot.submit(flags);
+}
+
+/// What is allowed wakes nobody while there is room: the agent looks by itself
+/// ten times a second, and a wake-up costs a connection more than its verdict.
+/// Everything else is told at once, also when it comes behind such an event.
+#[inline(always)]
+fn wake(event: &Event) -> u64 {
+    let is_quiet = event.kind == EventKind::FLOW && event.verdict == Verdict::ALLOW;
+    if is_quiet
+        && EVENTS.query(u64::from(BPF_RB_AVAIL_DATA))
+            < EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 8
+    {
+        u64::from(BPF_RB_NO_WAKEUP)
+    } else {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    }
 }
 
 /// Adds the calling task, where the hook runs in its context.

@@ -54,10 +54,30 @@ offsets! {
     SKC_V6_DADDR,
     /// `sock.sk_protocol`
     SK_PROTOCOL,
-    /// `task_struct.mm`
-    TASK_MM,
+    /// `sock.sk_cgrp_data`
+    SK_CGROUP_DATA,
+    /// `sock.sk_peer_pid`
+    SK_PEER_PID,
+    /// `unix_sock.peer`
+    UNIX_PEER,
+    /// `pid.numbers`
+    PID_NUMBERS,
+    /// `upid.nr`
+    UPID_NR,
+    /// `file.f_inode`
+    FILE_INODE,
+    /// `inode.i_mode`
+    INODE_MODE,
+    /// `inode.i_rdev`
+    INODE_RDEV,
+    /// `inode.i_sb`
+    INODE_SB,
+    /// `super_block.s_magic`
+    SB_MAGIC,
     /// `task_struct.files`
     TASK_FILES,
+    /// `task_struct.mm`
+    TASK_MM,
     /// `task_struct.ptrace`
     TASK_PTRACE,
     /// `task_struct.real_parent`
@@ -68,14 +88,22 @@ offsets! {
     FILES_FDT,
     /// `fdtable.fd`
     FDT_FD,
-    /// `file.f_inode`
-    FILE_INODE,
+    /// `fdtable.max_fds`
+    FDT_MAX_FDS,
+    /// `task_struct.thread_info`
+    TASK_THREAD_INFO,
+    /// `thread_info.status`
+    THREAD_INFO_STATUS,
+    /// `pt_regs.di`, of x86-64
+    REGS_ARG_0,
+    /// `pt_regs.bx`, of x86-64
+    REGS_ARG_0_COMPAT,
+    /// `pt_regs.dx`, of x86-64
+    REGS_ARG_2,
     /// `file.private_data`
     FILE_PRIVATE,
     /// `inode.i_ino`
     INODE_INO,
-    /// `inode.i_sb`
-    INODE_SB,
     /// `super_block.s_dev`
     SB_DEV,
     /// `dentry.d_inode`

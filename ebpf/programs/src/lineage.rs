@@ -195,7 +195,7 @@ pub(crate) fn attach(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn cgroup_id(cgroup: *const u8) -> u64 {
+pub(crate) fn cgroup_id(cgroup: *const u8) -> u64 {
     // SAFETY: a cgroup.
     let kn: *const u8 = unsafe { field(cgroup, &CGROUP_KN) };
     // SAFETY: its kernfs_node.
@@ -225,7 +225,7 @@ fn moved(cgroup: *const u8, id: u64, tgid: u32, slot: *mut Task) {
 
 /// Whether a cgroup lies below the guarded one.
 #[inline(always)]
-fn is_below(cgroup: *const u8, group: u64) -> bool {
+pub(crate) fn is_below(cgroup: *const u8, group: u64) -> bool {
     let Some(found) = guarded::group(group) else {
         return false;
     };

@@ -2,8 +2,8 @@
 //!
 //! Loaded only where a trial load succeeds. It closes what no cgroup hook sees
 //! (AF_PACKET, AF_XDP, vsock, ...) and judges a socket that an unguarded
-//! process made when a guarded one uses it. It does not look into what an
-//! AF_UNIX or loopback peer does with what it is told.
+//! process made when a guarded one uses it, or is handed it. It does not look
+//! into what an AF_UNIX or loopback peer does with what it is told.
 
 use crate::decide::{self, Decision, Destination};
 use crate::emit;
@@ -14,6 +14,7 @@ use crate::layout::{
 };
 use crate::protocols;
 use crate::sockets;
+use crate::unix;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -34,7 +35,7 @@ const MPTCP: u16 = 262;
 
 /// Whether a guarded task may have a socket of this family.
 #[inline(always)]
-fn family_is_allowed(family: u16, protocol: u32) -> bool {
+pub(crate) fn family_is_allowed(family: u16, protocol: u32) -> bool {
     match family {
         AF_UNIX | AF_INET | AF_INET6 => true,
         AF_NETLINK => protocol == NETLINK_ROUTE,
@@ -107,7 +108,13 @@ pub(crate) fn socket_sendmsg(ctx: LsmContext) -> i32 {
 
 /// Judges one use of a socket. `name` is an address in kernel memory, or 0.
 #[inline(always)]
-fn judge(hook: Hook, subject: &Subject, socket: *const u8, name: u64, length: u32) -> i32 {
+pub(crate) fn judge(
+    hook: Hook,
+    subject: &Subject,
+    socket: *const u8,
+    name: u64,
+    length: u32,
+) -> i32 {
     // SAFETY: a socket.
     let sk: *const u8 = unsafe { field(socket, &SOCKET_SK) };
     if sk.is_null() {
@@ -119,6 +126,9 @@ fn judge(hook: Hook, subject: &Subject, socket: *const u8, name: u64, length: u3
     let sk_protocol: u16 = unsafe { field(sk, &SK_PROTOCOL) };
     if !family_is_allowed(family, u32::from(sk_protocol)) {
         return refuse_family(hook, subject, family);
+    }
+    if family == AF_UNIX && hook == Hook::LSM_RECEIVE {
+        return unix::received(subject, sk);
     }
     if family != AF_INET && family != AF_INET6 {
         return 0;
@@ -140,7 +150,7 @@ fn judge(hook: Hook, subject: &Subject, socket: *const u8, name: u64, length: u3
     };
     let known = if name != 0 && length >= 2 {
         named(&mut to, family, name, length)
-    } else if hook == Hook::LSM_SENDMSG {
+    } else if hook == Hook::LSM_SENDMSG || hook == Hook::LSM_RECEIVE {
         peer(&mut to, family, sk)
     } else {
         false

@@ -27,15 +27,25 @@ mod create;
 #[cfg(target_arch = "bpf")]
 mod decide;
 #[cfg(target_arch = "bpf")]
+mod deputy;
+#[cfg(target_arch = "bpf")]
 mod device;
+#[cfg(target_arch = "bpf")]
+mod dns;
 #[cfg(target_arch = "bpf")]
 mod egress;
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod files;
+#[cfg(target_arch = "bpf")]
 mod grants;
 #[cfg(target_arch = "bpf")]
 mod guarded;
+#[cfg(target_arch = "bpf")]
+mod ingress;
+#[cfg(target_arch = "bpf")]
+mod kill;
 #[cfg(target_arch = "bpf")]
 mod layout;
 #[cfg(target_arch = "bpf")]
@@ -46,6 +56,8 @@ mod link;
 mod lsm;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod names;
 #[cfg(target_arch = "bpf")]
 mod options;
 #[cfg(target_arch = "bpf")]
@@ -62,6 +74,8 @@ mod sockets;
 mod stance;
 #[cfg(target_arch = "bpf")]
 mod tamper;
+#[cfg(target_arch = "bpf")]
+mod unix;
 #[cfg(target_arch = "bpf")]
 mod verdicts;
 

@@ -7,12 +7,17 @@
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{ArrayOfMaps, LpmTrie};
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::maps::lpm_trie::LpmTrie as PlainTrie;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use merestone_abi::{
     AgentState, Armed, COUNTER_SLOTS, Device, DeviceClass, FastCount, GENERATION_SLOTS, Glass,
     Grant, GrantUse, Group, GroupCount, GroupId, LOST_SLOTS, MAX_GRANTS, MAX_PREFIXES,
     MAX_RULE_SETS, MAX_SELECTORS, Prefix, PrefixValue, Protected, RuleSet, SELECTOR_BYTES,
     Selected, Settings, SocketMark, Task, maps,
+};
+use merestone_abi::{
+    Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS,
+    NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix,
 };
 
 #[map]
@@ -72,6 +77,22 @@ pub(crate) static PROTECTED: HashMap<Protected, u32> =
 pub(crate) static GLASS: Array<Glass> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(maps::RING_BYTES, 0);
+#[map]
+pub(crate) static NAMES: PlainTrie<NamePrefix, u32> =
+    PlainTrie::with_max_entries(MAX_NAMES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static RESOLVERS: PlainTrie<ResolverPrefix, u32> =
+    PlainTrie::with_max_entries(MAX_RESOLVERS, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static QUESTIONS: LruHashMap<Question, Pending> =
+    LruHashMap::with_max_entries(MAX_QUESTIONS, 0);
+// Not preallocated: nine megabytes that few boundaries need.
+#[map]
+pub(crate) static LEARNED: HashMap<LearnedKey, Learned> =
+    HashMap::with_max_entries(MAX_LEARNED, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ASKED: LruHashMap<u64, [u8; NAME_BYTES]> =
+    LruHashMap::with_max_entries(MAX_ASKED, 0);
 
 #[map]
 pub(crate) static SELECTED: HashMap<GroupId, Selected> =

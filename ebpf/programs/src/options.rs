@@ -57,7 +57,8 @@ const SSRR: u8 = 137;
 #[cgroup_sockopt(setsockopt)]
 pub(crate) fn setsockopt(ctx: SockoptContext) -> i32 {
     let ctx = ctx.sockopt;
-    if let Some(subject) = guarded::current(guarded::armed())
+    if !guarded::current_is_clear()
+        && let Some(subject) = guarded::current(guarded::armed())
         && is_refused(ctx)
         && refuse(ctx, &subject) == Verdict::DENY
     {

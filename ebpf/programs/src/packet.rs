@@ -30,7 +30,7 @@ const MAX_HEADERS: u32 = 8;
 
 /// Reads at an offset from the network header.
 #[inline(always)]
-fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Result<T, Reason> {
+pub(crate) fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Result<T, Reason> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes `size_of::<T>()` bytes or fails.
     let failed = unsafe {
@@ -48,32 +48,35 @@ fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Result<T, Reason> {
     Ok(unsafe { value.assume_init() })
 }
 
-/// Where a packet goes. `to` keeps what could be read when it is refused.
+/// Where a packet goes; the port it comes from, 0 where it shows none. `to`
+/// keeps what could be read when it is refused.
 #[inline(always)]
-pub(crate) fn parse(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
+pub(crate) fn parse(skb: *mut __sk_buff, to: &mut Destination) -> Result<u16, Reason> {
     match merestone_parse(skb, to) {
-        0 => Ok(()),
-        reason => Err(Reason(reason as u8)),
+        refused if refused & REFUSED != 0 => Err(Reason(refused as u8)),
+        offset => Ok(offset as u16),
     }
 }
 
-/// [`parse`] for the verifier to walk once; see `decide::merestone_decide`. 0,
-/// or the reason why not.
+/// Set in what [`merestone_parse`] returns when the rest is a reason.
+const REFUSED: u32 = 1 << 16;
+
+/// [`parse`] for the verifier to walk once; see `decide::merestone_decide`.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn merestone_parse(skb: *mut __sk_buff, to: *mut Destination) -> u32 {
     // SAFETY: the caller passes a reference; the verifier wants the check.
     let Some(to) = (unsafe { to.as_mut() }) else {
-        return u32::from(Reason::UNPARSABLE.0);
+        return REFUSED | u32::from(Reason::UNPARSABLE.0);
     };
     match by_ethertype(skb, to) {
-        Ok(()) => 0,
-        Err(reason) => u32::from(reason.0),
+        Ok(offset) => u32::from(offset),
+        Err(reason) => REFUSED | u32::from(reason.0),
     }
 }
 
 #[inline(always)]
-fn by_ethertype(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
+fn by_ethertype(skb: *mut __sk_buff, to: &mut Destination) -> Result<u16, Reason> {
     // SAFETY: the context is valid.
     let ethertype = unsafe { (&raw const (*skb).protocol).read_volatile() };
     // What leaves as IPv4 is read as IPv4: with IP_HDRINCL the version in the
@@ -88,7 +91,7 @@ fn by_ethertype(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason>
 }
 
 #[inline(always)]
-fn parse_v4(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
+fn parse_v4(skb: *mut __sk_buff, to: &mut Destination) -> Result<u16, Reason> {
     let header: [u8; IPV4_HEADER as usize] = load(skb, 0)?;
     to.address = decide::mapped([header[16], header[17], header[18], header[19]]);
     to.protocol = header[9];
@@ -136,7 +139,7 @@ fn refuse_source_route(skb: *mut __sk_buff, end: u32) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn parse_v6(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
+fn parse_v6(skb: *mut __sk_buff, to: &mut Destination) -> Result<u16, Reason> {
     // RFC 8200 §3: the version is the first half byte, the next header the
     // seventh byte, the destination the last 16.
     let version: u8 = load(skb, 0)?;
@@ -164,7 +167,7 @@ fn parse_v6(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
             to.fragment = true;
             to.protocol = header[0];
             return if protocols::is_transport(header[0]) {
-                Ok(())
+                Ok(0)
             } else {
                 Err(Reason::UNKNOWN_HEADER)
             };
@@ -177,11 +180,11 @@ fn parse_v6(skb: *mut __sk_buff, to: &mut Destination) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn read_port(skb: *mut __sk_buff, at: u32, to: &mut Destination) -> Result<(), Reason> {
+fn read_port(skb: *mut __sk_buff, at: u32, to: &mut Destination) -> Result<u16, Reason> {
     if to.fragment || !protocols::has_ports(to.protocol) {
-        return Ok(());
+        return Ok(0);
     }
     let ports: [u8; 4] = load(skb, at)?;
     to.port = u16::from_be_bytes([ports[2], ports[3]]);
-    Ok(())
+    Ok(u16::from_be_bytes([ports[0], ports[1]]))
 }

@@ -25,7 +25,7 @@ pub(crate) fn parse_probe(ctx: SkBuffContext) -> i32 {
         reserved: 0,
     };
     let reason = match packet::parse(skb, &mut to) {
-        Ok(()) => 0,
+        Ok(_) => 0,
         Err(reason) => reason.0,
     };
     for i in 0..4 {

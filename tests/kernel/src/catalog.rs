@@ -5,7 +5,8 @@
 //! open when nobody is guarded.
 
 use crate::probe::{
-    Probe, deputy, families, headers, icmp, lineage, made, older, options, passing, ring, tcp, udp,
+    Probe, connectx, deputy, families, headers, icmp, lineage, links, made, nodes, older, options,
+    passing, ring, tcp, udp,
 };
 use std::io;
 
@@ -91,6 +92,8 @@ const CONNECT: &[&str] = &["connect4", "connect6", "lsm_connect"];
 const FAST_OPEN: &[&str] = &["connect4", "connect6", "lsm_connect", "lsm_sendmsg"];
 const SEND: &[&str] = &["sendmsg4", "sendmsg6", "lsm_sendmsg"];
 const PACKET: &[&str] = &["egress", "lsm_sendmsg"];
+const FRAME: &[&str] = &["tcx", "lsm_create"];
+const NODE: &[&str] = &["device", "lsm_open"];
 const RAW: &[&str] = &[
     "egress",
     "sock_create",
@@ -331,8 +334,16 @@ pub const VECTORS: &[Vector] = &[
     v("packet-older", "cannot send frames on an older packet socket", "B10 B29", true, families::older_frames).expect(Expect::Declared("AF_PACKET")),
     v("packet-ethertype", "cannot send frames that are not IP", "B28", false, families::ethertype).expect(Expect::Family("AF_PACKET")),
     v("packet-tagged", "cannot send frames under VLAN tags", "B28", false, families::tagged).expect(Expect::Family("AF_PACKET")),
-    v("xdp-socket", "cannot make an AF_XDP socket", "B12", false, families::xdp).expect(Expect::Family("AF_XDP")).judged_by(Oracle::Answer).optional(),
+    v("xdp-socket", "cannot set up an AF_XDP socket", "B12", false, families::xdp).by(&["setsockopt", "lsm_create"]).judged_by(Oracle::Answer).optional(),
     v("vsock-socket", "cannot make a vsock socket", "B14", false, families::vsock).expect(Expect::Family("vsock")).judged_by(Oracle::Answer).optional(),
+    v("sctp-connectx-v4", "cannot connect by SCTP's own option", "B04", false, connectx::connectx).held().optional(),
+    v("sctp-connectx-v6", "cannot connect by SCTP's own option", "B04", true, connectx::connectx).held().optional(),
+    v("rdma-node", "cannot open an RDMA device", "B13", false, nodes::rdma).by(NODE).judged_by(Oracle::Answer),
+    v("tun-node", "cannot open a tunnel device by a node of its own", "B44", false, nodes::tun).by(NODE).judged_by(Oracle::Answer),
+    v("vhost-node", "cannot open a virtual machine's vsock", "B14", false, nodes::vhost).by(NODE).judged_by(Oracle::Answer),
+    v("link-second", "cannot send frames through a second link", "B10 B44", false, links::second).by(FRAME).held(),
+    v("link-later", "cannot send frames through a link that appears later", "B10 B44", false, links::later).by(FRAME).held(),
+    v("netns-later", "cannot send frames from a network namespace of its own", "B10 B59", false, links::namespace).by(FRAME).held(),
     v("families", "can make sockets of a few families only", "B15", false, families::all).expect(Expect::Families("famil")).judged_by(Oracle::Answer),
 ];
 

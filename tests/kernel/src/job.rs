@@ -21,6 +21,8 @@ pub struct Job {
     pub elsewhere: PathBuf,
     /// A network namespace besides the one the probe starts in.
     pub alternate: PathBuf,
+    /// The network namespace beyond the boundary.
+    pub beyond: PathBuf,
     /// The destination outside the boundary, this case's own.
     pub denied4: Ipv4Addr,
     /// The same for IPv6.

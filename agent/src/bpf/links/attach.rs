@@ -125,7 +125,7 @@ impl Attacher {
             .and_then(|id| self.program.take_link(id))
             .map_err(|error| io::Error::other(innermost(&error)))?;
         // Dropped, it would be detached; it is to stay.
-        std::mem::forget(link);
+        let _stays = std::mem::ManuallyDrop::new(link);
         Ok(())
     }
 

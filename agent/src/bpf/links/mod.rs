@@ -189,11 +189,23 @@ impl Worker {
         rustix::io::read(&self.shared.wake, &mut counter).ok();
     }
 
+    /// Whether one that was in sight is not found any more.
+    fn misses_one(&self, found: &[Found]) -> bool {
+        let there: BTreeSet<u64> = found.iter().map(|found| found.inode).collect();
+        let mut known = self.known.iter();
+        known.any(|(inode, known)| !known.found.hidden && !there.contains(inode))
+    }
+
     /// One look at everything. `Err` is the first link that is not held.
     fn round(&mut self) -> Result<(), String> {
         let asked = self.shared.walks.swap(false, Ordering::Relaxed);
-        let walks = asked || self.walked.is_none_or(|walked| walked.elapsed() >= WALK);
-        let found = namespaces::all(walks);
+        let mut walks = asked || self.walked.is_none_or(|walked| walked.elapsed() >= WALK);
+        let mut found = namespaces::all(walks);
+        // One that is gone must be let go: the handle here keeps it alive.
+        if !walks && self.misses_one(&found) {
+            walks = true;
+            found = namespaces::all(true);
+        }
         if walks {
             self.walked = Some(Instant::now());
             let alive: BTreeSet<u64> = found.iter().map(|found| found.inode).collect();
@@ -204,6 +216,7 @@ impl Worker {
         for found in found {
             let inode = found.inode;
             if let Some(known) = self.known.get_mut(&inode) {
+                known.found.hidden &= found.hidden;
                 if netlink::drain(known.news.as_fd()) {
                     self.attacher
                         .sync(&known.found, &mut known.links, &mut fault);

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Found {
     /// Its number, as in `net:[4026531840]`.
     pub(super) inode: u64,
+    /// Only a thread or an open file shows it, so that it takes a walk.
+    pub(super) hidden: bool,
     handle: OwnedFd,
 }
 
@@ -30,34 +32,36 @@ impl Found {
 
 /// Every namespace, each once. With `walks`, of threads and open files too.
 pub(super) fn all(walks: bool) -> Vec<Found> {
-    let mut places: BTreeMap<u64, PathBuf> = BTreeMap::new();
-    let mut note = |inode: Option<u64>, place: PathBuf| {
+    let mut places: BTreeMap<u64, (PathBuf, bool)> = BTreeMap::new();
+    let mut note = |inode: Option<u64>, place: PathBuf, hidden: bool| {
         if let Some(inode) = inode {
-            places.entry(inode).or_insert(place);
+            let known = places.entry(inode).or_insert((place, hidden));
+            known.1 &= hidden;
         }
     };
+    // What this process itself holds open must not keep a namespace alive.
+    let itself = PathBuf::from(format!("/proc/{}", std::process::id()));
     for process in numbered(Path::new("/proc")) {
         let own = process.join("ns/net");
-        note(inode(&own), own);
-        if !walks {
+        note(inode(&own), own, false);
+        if !walks || process == itself {
             continue;
         }
         for thread in numbered(&process.join("task")) {
             let own = thread.join("ns/net");
-            note(inode(&own), own);
+            note(inode(&own), own, true);
         }
         for file in numbered(&process.join("fd")) {
-            note(named(&file), file);
+            note(named(&file), file, true);
         }
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for (inode, place) in mounted(&mounts) {
-        note(Some(inode), place.into());
+        note(Some(inode), place.into(), false);
     }
-    places
-        .into_values()
-        .filter_map(|place| open(&place))
-        .collect()
+    let places = places.into_values();
+    let open = places.filter_map(|(place, hidden)| open(&place, hidden));
+    open.collect()
 }
 
 /// Entries of a directory whose names are numbers.
@@ -96,10 +100,14 @@ fn mounted(mountinfo: &str) -> impl Iterator<Item = (u64, &str)> {
 }
 
 /// None where it has ended meanwhile.
-fn open(place: &Path) -> Option<Found> {
+fn open(place: &Path, hidden: bool) -> Option<Found> {
     let handle = rustix::fs::open(place, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let inode = rustix::fs::fstat(&handle).ok()?.st_ino;
-    Some(Found { inode, handle })
+    Some(Found {
+        inode,
+        hidden,
+        handle,
+    })
 }
 
 #[cfg(test)]

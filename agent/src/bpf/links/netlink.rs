@@ -15,8 +15,8 @@ const REQUEST_DUMP: u16 = 0x301;
 const RTMGRP_LINK: u32 = 1;
 /// Bytes of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// More than the kernel puts into one answer (net/netlink/af_netlink.c
-/// `netlink_dump`).
+/// More than the kernel puts into one answer (`netlink_dump`,
+/// `net/netlink/af_netlink.c`).
 const ROOM: usize = 64 << 10;
 
 /// A socket of the calling thread's namespace that hears of its links.

@@ -17,6 +17,9 @@ const TUNSETIFF: u64 = 0x4004_54ca;
 const IFF_TUN: i16 = 1;
 /// `IFF_NO_PI`.
 const IFF_NO_PI: i16 = 0x1000;
+/// `SOL_XDP` and `XDP_TX_RING`, `include/uapi/linux/if_xdp.h`.
+const SOL_XDP: i32 = 283;
+const XDP_TX_RING: i32 = 3;
 /// The highest family number there is, include/linux/socket.h (`AF_MAX` is one more).
 const LAST_FAMILY: i32 = 45;
 /// The highest netlink protocol looked at (`NETLINK_CRYPTO`).
@@ -57,7 +60,7 @@ fn packet(probe: &Probe, v6: bool) -> Vec<u8> {
     }
 }
 
-fn frame(probe: &Probe, v6: bool) -> Vec<u8> {
+pub(super) fn frame(probe: &Probe, v6: bool) -> Vec<u8> {
     let kind: u16 = if v6 { 0x86dd } else { 0x0800 };
     [
         &OUTSIDE_MAC[..],
@@ -207,11 +210,12 @@ pub fn vsock(probe: &Probe, _v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// socket(2) of `AF_XDP`.
+/// `AF_XDP`, as far as it takes to send: without a ring it is nothing.
 pub fn xdp(probe: &Probe, _v6: bool) -> io::Result<()> {
     probe.open_gpu()?;
     probe.attempt("socket xdp", || {
-        sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0)
+        let socket = sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0)?;
+        sys::set_number(&socket, SOL_XDP, XDP_TX_RING, 64)
     });
     Ok(())
 }

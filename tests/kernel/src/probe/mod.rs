@@ -4,12 +4,15 @@
 //! It judges nothing. Whether a marker got out is the sniffer's to say, and
 //! what that means is the suite's.
 
+pub mod connectx;
 pub mod deputy;
 pub mod families;
 pub mod headers;
 pub mod icmp;
 pub mod lineage;
+pub mod links;
 pub mod made;
+pub mod nodes;
 pub mod older;
 pub mod options;
 pub mod passing;

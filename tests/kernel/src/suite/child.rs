@@ -36,6 +36,7 @@ impl Suite {
             cgroup: if tree { self.corner.root.clone() } else { own },
             elsewhere: self.corner.make(&format!("{name}-elsewhere"))?,
             alternate: self.lab.alternate.path(),
+            beyond: self.lab.outside.path(),
             denied4,
             denied6,
             marker: sniffer::marker()?,

@@ -1,0 +1,145 @@
+//! BPF LSM, files: what a guarded process opens or is handed.
+//!
+//! A descriptor that is handed over passes `file_receive`, by SCM_RIGHTS as by
+//! pidfd_getfd(2) (fs/file.c `receive_fd`), so a GPU that is passed guards its
+//! receiver at that moment, as an open would. It sees no descriptor that was
+//! inherited: what a parent opened, its group answers for. It does not look
+//! into what a file holds, and sees no name that is only looked up.
+
+use crate::decide;
+use crate::device;
+use crate::emit;
+use crate::guarded::{self, Subject};
+use crate::layout::{FILE_INODE, INODE_MODE, INODE_RDEV, INODE_SB, SB_MAGIC, field};
+use crate::lsm;
+use aya_ebpf::helpers::generated::bpf_sock_from_file;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+use merestone_abi::{Device, EventKind, Hook, Reason, Verdict};
+
+const EPERM: i32 = -1;
+
+// include/uapi/linux/stat.h
+const S_IFMT: u16 = 0o170_000;
+const S_IFCHR: u16 = 0o020_000;
+/// include/linux/kdev_t.h: the minor is the low 20 bits.
+const MINOR_BITS: u32 = 20;
+
+/// File systems whose every access is a message to somewhere else:
+/// include/uapi/linux/magic.h, fs/ceph/super.h, fs/orangefs/orangefs-kernel.h.
+const NETWORKED: [u64; 11] = [
+    0x6969,      // NFS
+    0x517b,      // SMB
+    0xff53_4d42, // CIFS
+    0xfe53_4d42, // SMB2
+    0x0102_1997, // 9P
+    0x00c3_6400, // Ceph
+    0x5346_414f, // AFS, OpenAFS
+    0x6b41_4653, // AFS, the kernel's
+    0x7375_7245, // Coda
+    0x0bd0_0bd0, // Lustre
+    0x2003_0528, // OrangeFS
+];
+
+/// `file_open(file)`.
+#[lsm(hook = "file_open")]
+pub(crate) fn file_open(ctx: LsmContext) -> i32 {
+    let before: i32 = ctx.arg(1);
+    if before != 0 {
+        return before;
+    }
+    let Some(subject) = guarded::current(guarded::armed()) else {
+        return 0;
+    };
+    let file: *const u8 = ctx.arg(0);
+    judge(Hook::LSM_OPEN, &subject, file)
+}
+
+/// `file_receive(file)`.
+#[lsm(hook = "file_receive")]
+pub(crate) fn file_receive(ctx: LsmContext) -> i32 {
+    let before: i32 = ctx.arg(1);
+    if before != 0 {
+        return before;
+    }
+    let file: *const u8 = ctx.arg(0);
+    if let Some(device) = character_device(file)
+        && let Some(class) = device::class_of(device.major, device.minor)
+        && class.guards()
+        && device::guard(Hook::LSM_RECEIVE, &device, class) == 0
+    {
+        return EPERM;
+    }
+    let Some(subject) = guarded::current(guarded::armed()) else {
+        return 0;
+    };
+    // SAFETY: the argument is a file; the helper returns its socket or null.
+    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) };
+    if !socket.is_null() {
+        return lsm::judge(Hook::LSM_RECEIVE, &subject, socket.cast(), 0, 0);
+    }
+    judge(Hook::LSM_RECEIVE, &subject, file)
+}
+
+/// Refuses ways out past every socket.
+#[inline(always)]
+fn judge(hook: Hook, subject: &Subject, file: *const u8) -> i32 {
+    if let Some(device) = character_device(file) {
+        let Some(class) = device::class_of(device.major, device.minor) else {
+            return 0;
+        };
+        if class.is_way_out() && device::refuse(hook, subject, &device, class) == Verdict::DENY {
+            return EPERM;
+        }
+        return 0;
+    }
+    if is_networked(file) && refuse_file_system(hook, subject) == Verdict::DENY {
+        return EPERM;
+    }
+    0
+}
+
+#[inline(always)]
+fn character_device(file: *const u8) -> Option<Device> {
+    // SAFETY: a file.
+    let inode: *const u8 = unsafe { field(file, &FILE_INODE) };
+    // SAFETY: its inode.
+    let mode: u16 = unsafe { field(inode, &INODE_MODE) };
+    if mode & S_IFMT != S_IFCHR {
+        return None;
+    }
+    // SAFETY: as above.
+    let number: u32 = unsafe { field(inode, &INODE_RDEV) };
+    Some(Device {
+        major: number >> MINOR_BITS,
+        minor: number & ((1 << MINOR_BITS) - 1),
+    })
+}
+
+#[inline(always)]
+fn is_networked(file: *const u8) -> bool {
+    // SAFETY: a file.
+    let inode: *const u8 = unsafe { field(file, &FILE_INODE) };
+    // SAFETY: its inode.
+    let sb: *const u8 = unsafe { field(inode, &INODE_SB) };
+    // SAFETY: its super block.
+    let magic: u64 = unsafe { field(sb, &SB_MAGIC) };
+    let mut found = false;
+    for known in NETWORKED {
+        found |= magic == known;
+    }
+    found
+}
+
+#[inline(never)]
+fn refuse_file_system(hook: Hook, subject: &Subject) -> Verdict {
+    let decision = decide::refuse(Reason::FILESYSTEM);
+    emit::count(hook, decision.verdict, 0, subject.group, 0);
+    emit::send(EventKind::FLOW, hook, subject, |event| {
+        emit::describe_current(event);
+        event.verdict = decision.verdict;
+        event.reason = decision.reason;
+        event.generation = decision.generation;
+    });
+    decision.verdict
+}
