@@ -120,8 +120,8 @@ pub(crate) fn update(map: &OwnedFd, key: &[u8], value: &[u8]) -> Result<()> {
 
 #[repr(C)]
 struct Batch {
-    in_batch: u64,
-    out_batch: u64,
+    from: u64,
+    until: u64,
     keys: u64,
     values: u64,
     count: u32,
@@ -133,8 +133,8 @@ struct Batch {
 /// Writes many elements at once.
 pub(crate) fn update_all(map: &OwnedFd, keys: &[u8], values: &[u8], count: usize) -> Result<()> {
     let mut attr = Batch {
-        in_batch: 0,
-        out_batch: 0,
+        from: 0,
+        until: 0,
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
         count: u32::try_from(count)?,

@@ -1,4 +1,4 @@
-//! Packets as PROG_TEST_RUN takes them: with an Ethernet header.
+//! Packets as `PROG_TEST_RUN` takes them: with an Ethernet header.
 
 /// UDP over IPv4.
 pub(crate) fn udp4(to: [u8; 4], port: u16, payload: usize) -> Vec<u8> {

@@ -15,7 +15,7 @@ pub(crate) fn v4(index: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(net << 8)
 }
 
-/// The `index`th IPv6 /48 of 2a00::/12, each another.
+/// The `index`th IPv6 /48 of `2a00::/12`, each another.
 pub(crate) fn v6(index: u32) -> Ipv6Addr {
     let net = u64::from(index.wrapping_mul(0x9E37_79B1)) & 0x0fff_ffff;
     Ipv6Addr::from_bits(u128::from(0x2a0_u64 << 28 | net) << 88)

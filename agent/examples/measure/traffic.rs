@@ -98,7 +98,7 @@ pub(crate) fn measure(
             values: Default::default(),
         })
         .collect();
-    for round in 0..amount.traffic_rounds + 1 {
+    for round in 0..=amount.traffic_rounds {
         if round % 20 == 0 {
             say(&format!(
                 "calls: round {round} of {}",

@@ -26,17 +26,20 @@ pub(super) enum TierKind {
     Link,
     /// Kills for a forbidden family; only where it is asked for.
     Kill,
+    /// What learns the addresses of names; without it a boundary names none.
+    Names,
     /// BPF LSM again: what keeps root from taking enforcement away.
     Tamper,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Cgroup,
         Self::Lineage,
         Self::Lsm,
         Self::Link,
         Self::Kill,
+        Self::Names,
         Self::Tamper,
     ];
 
@@ -47,6 +50,7 @@ impl TierKind {
             Self::Lsm => "lsm",
             Self::Link => "link",
             Self::Kill => "kill",
+            Self::Names => "names",
             Self::Tamper => "tamper",
         }
     }
@@ -207,7 +211,13 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 /// that nothing is called guarded that is not held.
 pub(super) const HOOKS: [HookKind; 36] = [
     cgroup("egress", "cgroup_skb/egress"),
-    cgroup("ingress", INGRESS),
+    HookKind {
+        program: "ingress",
+        shown: INGRESS,
+        tier: TierKind::Names,
+        target: None,
+        needs: &[],
+    },
     cgroup("setsockopt", "cgroup/setsockopt"),
     HookKind {
         program: LINK,
