@@ -85,7 +85,9 @@ fn preflight(config: &Config) -> Preflight {
         ),
         required(
             "boundary",
-            policy::load(&config.boundary).map(|boundary| format!("{} is sound", boundary.name)),
+            policy::Sources::of(config)
+                .and_then(|sources| policy::load_with(&config.boundary, &sources))
+                .map(|boundary| format!("{} is sound", boundary.name)),
         ),
         required(
             "bpffs",

@@ -67,9 +67,11 @@ fn inputs(config: &Config, more: &[PathBuf]) -> Result<TrustInputs, Failure> {
     };
     let statement: SessionStatement =
         decode(&last.statement).map_err(|error| Failure::of(&error))?;
-    let mut boundaries = vec![Digest(policy::load(&config.boundary)?.digest)];
+    let sources = policy::Sources::of(&config)?;
+    let load = |file: &std::path::Path| policy::load_with(file, &sources);
+    let mut boundaries = vec![Digest(load(&config.boundary)?.digest)];
     for file in more {
-        boundaries.push(Digest(policy::load(file)?.digest));
+        boundaries.push(Digest(load(file)?.digest));
     }
     // The Name: TPM 2.0 Part 1, 16; the algorithm is SHA-256 (0x000b).
     let mut ak_name = vec![0x00, 0x0b];

@@ -4,7 +4,7 @@
 //! file and look up in the same tables the kernel is filled from.
 
 use super::{Exit, Failure, Globals, output};
-use crate::policy::{self, Explanation, ProcessAnswer, Target};
+use crate::policy::{self, Explanation, ProcessAnswer, Sources, Target};
 use std::fs;
 use std::path::PathBuf;
 
@@ -59,14 +59,24 @@ pub(super) struct Explain {
 
 pub(super) fn execute(globals: &Globals, command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Check { file } => check(&file),
+        Command::Check { file } => check(globals, &file),
         Command::Explain(args) => explain(globals, args),
         Command::Reload => super::status::reload(globals),
     }
 }
 
-fn check(file: &std::path::Path) -> Result<Exit, Failure> {
-    let compiled = policy::load(file)?;
+/// What a boundary is read with: as configured; where no configuration is
+/// named and none is in its place, nothing.
+fn sources(globals: &Globals) -> Result<Sources, Failure> {
+    let default = std::path::Path::new(crate::config::DEFAULT_PATH);
+    if globals.config.is_none() && !default.exists() {
+        return Ok(Sources::default());
+    }
+    Ok(Sources::of(&globals.load()?)?)
+}
+
+fn check(globals: &Globals, file: &std::path::Path) -> Result<Exit, Failure> {
+    let compiled = policy::load_with(file, &sources(globals)?)?;
     let rules = compiled.rules.len();
     let networks = compiled.prefixes.len();
     let mode = if compiled.audit { "audit" } else { "enforce" };
@@ -76,6 +86,9 @@ fn check(file: &std::path::Path) -> Result<Exit, Failure> {
         compiled.name,
         hex::encode(compiled.digest)
     ))?;
+    if let Some(detail) = compiled.detail() {
+        output::say(&detail)?;
+    }
     Ok(Exit::Yes)
 }
 
@@ -90,12 +103,19 @@ fn explain(globals: &Globals, args: Explain) -> Result<Exit, Failure> {
         let audit = config.enforcement.mode == policy::Mode::Audit;
         (config.boundary, audit)
     };
-    let mut compiled = policy::load(&path).map_err(|faults| unanswered(faults.into()))?;
+    let sources = sources(globals).map_err(unanswered)?;
+    let mut compiled =
+        policy::load_with(&path, &sources).map_err(|faults| unanswered(faults.into()))?;
     compiled.audit |= audit;
-    let mut explanation = Explanation::new(&compiled, target);
-    if let Some(pid) = args.pid {
-        explanation.process = Some(process(globals, pid).map_err(unanswered)?);
-    }
+    let process = match args.pid {
+        Some(pid) => Some(process(globals, pid).map_err(unanswered)?),
+        None => None,
+    };
+    let cgroup = process
+        .as_ref()
+        .and_then(|process| process.cgroup.as_deref());
+    let mut explanation = Explanation::of_cgroup(&compiled, target, cgroup);
+    explanation.process = process;
     if args.json {
         output::json(&explanation)?;
     } else {

@@ -3,10 +3,11 @@
 //! It repeats [`super::lookup`]'s answer and adds where the rule stands. It
 //! does not know who is guarded: for an unguarded process nothing here applies.
 
-use super::lookup::{Decision, embedded, judge, lookup};
+use super::lookup::{Decision, embedded, judge, lookup_in};
 use super::network::{Network, mapped};
 use super::target::{Target, protocol_name};
 use super::{Compiled, LOOPBACK_RULE};
+use crate::geo;
 use merestone_abi::{Reason, Verdict, protocol};
 use serde::Serialize;
 use std::fmt;
@@ -14,7 +15,7 @@ use std::fmt;
 /// The answer, in the form `--json` prints.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Explanation {
-    /// `allow` or `deny`: what the rules say.
+    /// `allow`, `deny`, or `audit` where a rule that only reports lets it pass.
     pub verdict: &'static str,
     /// `enforce` or `audit`: whether a denial is held or only reported.
     pub mode: &'static str,
@@ -28,6 +29,8 @@ pub struct Explanation {
     pub prefix: Option<String>,
     /// The IPv4 address inside the IPv6 one, judged as well.
     pub embedded: Option<EmbeddedAnswer>,
+    /// What the databases that the boundary was compiled with say.
+    pub databases: Vec<DatabaseAnswer>,
     /// The boundary.
     pub boundary: BoundaryAnswer,
     /// The process asked about, if one was.
@@ -76,8 +79,23 @@ pub struct RuleAnswer {
 pub struct EmbeddedAnswer {
     /// The address.
     pub address: String,
-    /// `allow` or `deny`.
+    /// As that of the whole.
     pub verdict: &'static str,
+}
+
+/// What one database says of the address.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct DatabaseAnswer {
+    /// `country` or `asn`.
+    pub kind: &'static str,
+    /// The file.
+    pub path: String,
+    /// The code of the entry; absent where there is none.
+    pub code: Option<String>,
+    /// The network of the entry.
+    pub network: Option<String>,
+    /// Why the file gave no answer.
+    pub error: Option<String>,
 }
 
 /// The boundary that answered.
@@ -87,24 +105,35 @@ pub struct BoundaryAnswer {
     pub name: String,
     /// SHA-256 of the file, hexadecimal.
     pub digest: String,
+    /// The line of the `[[select]]` by which it judges the process; absent for
+    /// the default boundary.
+    pub selected_at: Option<usize>,
 }
 
 impl Explanation {
-    /// Asks the compiled boundary.
+    /// Asks the default boundary.
     #[must_use]
     pub fn new(compiled: &Compiled, target: Target) -> Self {
+        Self::of_cgroup(compiled, target, None)
+    }
+
+    /// Asks the boundary that judges a cgroup.
+    #[must_use]
+    pub fn of_cgroup(compiled: &Compiled, target: Target, cgroup: Option<&str>) -> Self {
+        let select = cgroup.and_then(|cgroup| compiled.select(cgroup));
+        let number = select.map_or(0, |select| select.boundary);
         let Target {
             address,
             port,
             protocol,
         } = target;
         let bytes = mapped(address);
-        let decision = lookup(compiled, bytes, protocol, port, false);
+        let decision = lookup_in(compiled, number, bytes, protocol, port, false);
         let inner = embedded(bytes).map(|inner| EmbeddedAnswer {
             address: inner.to_string(),
             verdict: verdict(&judge(
                 compiled,
-                0,
+                number,
                 mapped(inner.into()),
                 protocol,
                 port,
@@ -125,10 +154,8 @@ impl Explanation {
                 .prefix
                 .map(|prefix| Network::of(prefix.address, prefix.bits).to_string()),
             embedded: inner,
-            boundary: BoundaryAnswer {
-                name: compiled.name.clone(),
-                digest: hex::encode(compiled.digest),
-            },
+            databases: databases(compiled, address),
+            boundary: boundary(compiled, number, select.map(|select| select.line)),
             process: None,
         }
     }
@@ -138,7 +165,7 @@ impl Explanation {
     /// here: what the rules refuse is refused the day it enforces.
     #[must_use]
     pub fn allowed(&self) -> bool {
-        self.verdict == "allow" || self.unguarded()
+        self.verdict != "deny" || self.unguarded()
     }
 
     fn unguarded(&self) -> bool {
@@ -148,11 +175,41 @@ impl Explanation {
 }
 
 fn verdict(decision: &Decision) -> &'static str {
-    if decision.verdict == Verdict::ALLOW {
-        "allow"
-    } else {
-        "deny"
+    match decision.verdict {
+        Verdict::ALLOW => "allow",
+        Verdict::AUDIT => "audit",
+        _ => "deny",
     }
+}
+
+fn boundary(compiled: &Compiled, number: u16, selected_at: Option<usize>) -> BoundaryAnswer {
+    let part = compiled.parts.get(usize::from(number));
+    let part = part.filter(|_| number != 0);
+    BoundaryAnswer {
+        name: part.map_or(&compiled.name, |part| &part.name).clone(),
+        digest: hex::encode(part.map_or(compiled.digest, |part| part.digest)),
+        selected_at,
+    }
+}
+
+fn databases(compiled: &Compiled, address: std::net::IpAddr) -> Vec<DatabaseAnswer> {
+    let answer = |database: &super::Database| {
+        let entry = geo::Database::open(&database.path, database.kind)
+            .and_then(|opened| opened.entry(address));
+        let (code, network, error) = match entry {
+            Ok(Some((code, network))) => (Some(code.to_string()), Some(network.to_string()), None),
+            Ok(None) => (None, None, None),
+            Err(error) => (None, None, Some(error.to_string())),
+        };
+        DatabaseAnswer {
+            kind: database.kind.word(),
+            path: database.path.display().to_string(),
+            code,
+            network,
+            error,
+        }
+    };
+    compiled.databases.iter().map(answer).collect()
 }
 
 fn reason(decision: &Decision) -> &'static str {
@@ -174,7 +231,7 @@ fn rule(compiled: &Compiled, number: u16) -> Option<RuleAnswer> {
     }
     compiled.rule(number).map(|note| RuleAnswer {
         number,
-        file: Some(compiled.path.display().to_string()),
+        file: Some(note.path.display().to_string()),
         line: Some(note.line),
         comment: note.comment.clone(),
     })
@@ -197,6 +254,7 @@ impl fmt::Display for Explanation {
                 "allowed (the process is not guarded; the rules below do not apply)"
             }
             (true, _) => "allowed",
+            _ if self.verdict == "audit" => "allowed (the rule only audits: reported)",
             (false, "audit") => "denied (audit: reported, not held)",
             (false, _) => "denied",
         };
@@ -220,6 +278,21 @@ impl fmt::Display for Explanation {
         if let Some(EmbeddedAnswer { address, verdict }) = &self.embedded {
             writeln!(f, "  embedded  {address}, judged as well: {verdict}")?;
         }
+        for DatabaseAnswer {
+            kind,
+            path,
+            code,
+            network,
+            error,
+        } in &self.databases
+        {
+            let says = match (code, network, error) {
+                (Some(code), Some(network), _) => format!("{code} by {network} in {path}"),
+                (_, _, Some(error)) => error.clone(),
+                _ => format!("no entry in {path}"),
+            };
+            writeln!(f, "  {kind:<8}  {says}")?;
+        }
         if let Some(ProcessAnswer {
             pid,
             comm,
@@ -240,6 +313,10 @@ impl fmt::Display for Explanation {
             f,
             "  boundary  {} {digest} ({})",
             self.boundary.name, self.mode
-        )
+        )?;
+        match self.boundary.selected_at {
+            Some(line) => write!(f, ", selected at line {line}"),
+            None => Ok(()),
+        }
     }
 }

@@ -94,7 +94,7 @@ fn try_it(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
             .write(true)
             .open(std::env::var("MERESTONE_TAMPER_EXE").unwrap_or_default())
             .map(|_| 0),
-        other => panic!("{other}"),
+        other => Err(io::Error::other(format!("no attack is called {other}"))),
     }
 }
 
