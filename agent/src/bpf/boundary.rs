@@ -218,6 +218,22 @@ fn fill(trie: impl AsFd, batch: &[TablePrefix], base: u32) -> io::Result<()> {
     sys::update_all(trie, (&keys, sizes.0), (&values, sizes.1))
 }
 
+/// Makes the array of tries and pins it, where that was not done before.
+///
+/// The loader would do it, but gives the trie that it shows the kernel as a
+/// model a type (BTF), and kernels as old as 6.1 then take no trie without one
+/// (kernel/bpf/map_in_map.c `bpf_map_meta_equal`, the `timer_off` there).
+pub(super) fn prepare(pins: &Path) -> Result<(), KernelError> {
+    let at = pins.join(maps::PREFIXES);
+    if at.exists() {
+        return Ok(());
+    }
+    let model = sys::create_trie(KEY_SIZE, VALUE_SIZE, MAX_PREFIXES).map_err(refused)?;
+    let name = *b"PREFIXES\0\0\0\0\0\0\0\0";
+    let tries = sys::create_array_of(model, GENERATION_SLOTS, name).map_err(refused)?;
+    sys::pin(tries, &at).map_err(refused)
+}
+
 /// Takes a generation's trie out of its slot. No program uses it afterwards.
 fn vacate(maps: &mut Maps, slot: u32) -> Result<(), KernelError> {
     sys::take_inner(maps.prefixes.fd(), slot).map_err(refused)

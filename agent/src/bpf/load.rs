@@ -314,6 +314,7 @@ impl Host {
         loader.map_max_entries(merestone_abi::maps::TASKS, tasks);
         loader.override_global("TASK_LIMIT", &limits.tasks, true);
         if let Some(pins) = pins {
+            boundary::prepare(pins)?;
             for name in merestone_abi::maps::PINNED {
                 loader.map_pin_path(name, pins.join(name));
             }

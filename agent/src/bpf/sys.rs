@@ -30,6 +30,7 @@ const MOST_QUERIED: usize = 256;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
+const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 
 /// `enum bpf_attach_type`, include/uapi/linux/bpf.h.
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +163,21 @@ pub(super) fn create_trie(key_size: u32, value_size: u32, max: u32) -> io::Resul
     let map = bpf(BPF_MAP_CREATE, &attr)?;
     // SAFETY: the call succeeded, so this is a new descriptor nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(map) })
+}
+
+/// Makes an array of maps; those put into it must be like `inner`.
+pub(super) fn create_array_of(inner: impl AsFd, max: u32, name: [u8; 16]) -> io::Result<OwnedFd> {
+    let attr = MapCreate {
+        map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        key_size: 4,
+        value_size: 4,
+        max_entries: max,
+        map_flags: 0,
+        inner_map: inner.as_fd().as_raw_fd(),
+        numa_node: 0,
+        name,
+    };
+    bpf(BPF_MAP_CREATE, &attr).map(owned)
 }
 
 /// Writes elements, `keys.len() / key_size` of them, with one call; where the

@@ -256,6 +256,15 @@ mod tests {
 
     #[test]
     fn every_case_has_a_test_and_the_page_is_what_would_be_generated() {
+        // In a virtual machine there are the tests and not their source.
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../xtask");
+        if !sources.is_dir() {
+            println!(
+                "SKIPPED: every_case_has_a_test_and_the_page_is_what_would_be_generated: \
+                 the source is not here"
+            );
+            return;
+        }
         let faults = Catalogue::load().unwrap().faults().unwrap();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
