@@ -60,16 +60,15 @@ pub fn half_closed(probe: &Probe, v6: bool) -> io::Result<()> {
 pub fn tls(probe: &Probe, v6: bool) -> io::Result<()> {
     let socket = established(probe, v6, 0)?;
     probe.attempt("send", || {
-        sys::set_option(&socket, libc::SOL_TCP, TCP_ULP, b"tls").map_err(|error| {
-            // ENOENT: no such protocol in this kernel.
-            match error.raw_os_error() {
-                Some(libc::ENOENT) => io::Error::from_raw_os_error(libc::ENOPROTOOPT),
-                _ => error,
-            }
-        })?;
+        // ENOENT: no such protocol, or no such cipher, in this kernel.
+        let absent = |error: io::Error| match error.raw_os_error() {
+            Some(libc::ENOENT) => io::Error::from_raw_os_error(libc::ENOPROTOOPT),
+            _ => error,
+        };
+        sys::set_option(&socket, libc::SOL_TCP, TCP_ULP, b"tls").map_err(absent)?;
         // tls12_crypto_info_aes_gcm_128: TLS 1.2, cipher 51, iv, key, salt, sequence.
         let info = [&[3, 3][..], &51_u16.to_ne_bytes(), &[7; 36]].concat();
-        sys::set_option(&socket, SOL_TLS, TLS_TX, &info)?;
+        sys::set_option(&socket, SOL_TLS, TLS_TX, &info).map_err(absent)?;
         sys::send(&socket, probe.marker(), 0, &[])
     });
     hold(socket);
