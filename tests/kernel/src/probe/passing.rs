@@ -43,7 +43,9 @@ fn take(channel: &UnixStream) -> io::Result<OwnedFd> {
             RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
             _ => None,
         })
-        .ok_or_else(|| io::Error::other("no descriptor came"))
+        // The kernel leaves out what the receiver may not have (net/core/scm.c
+        // `scm_detach_fds`).
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EPERM))
 }
 
 /// Forks a helper into the unguarded cgroup that makes a socket and hands it
@@ -102,8 +104,10 @@ pub fn udp(probe: &Probe, v6: bool) -> io::Result<()> {
     with_helper(probe, make, |channel, _pid| {
         number(channel)?;
         probe.open_gpu()?;
-        let socket = take(channel)?;
-        probe.attempt("send", || sys::send(&socket, probe.marker(), 0, &[]));
+        probe.attempt("send", || {
+            let socket = take(channel)?;
+            sys::send(&socket, probe.marker(), 0, &[])
+        });
         Ok(())
     })
 }
@@ -136,8 +140,10 @@ pub fn stream(probe: &Probe, v6: bool) -> io::Result<()> {
     with_helper(probe, make, |channel, _pid| {
         number(channel)?;
         probe.open_gpu()?;
-        let socket = take(channel)?;
-        probe.attempt("send", || sys::send(&socket, probe.marker(), 0, &[]));
+        probe.attempt("send", || {
+            let socket = take(channel)?;
+            sys::send(&socket, probe.marker(), 0, &[])
+        });
         Ok(())
     })
 }
