@@ -21,11 +21,10 @@ fn pass_on(probe: &Probe, v6: bool, request: &mut impl io::Read) -> io::Result<(
     if word.is_empty() {
         return Ok(());
     }
-    match sys::send(&datagram(v6)?, &word, 0, &target) {
-        // A tree's older child: the scan has found it, so it is held as well.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
-        sent => sent.map(drop),
-    }
+    // Its own attempt: in a tree the scan may have found it, and it is held.
+    let socket = datagram(v6)?;
+    probe.attempt("forward", || sys::send(&socket, &word, 0, &target));
+    Ok(())
 }
 
 /// Forks the deputy into the unguarded cgroup; it ends by itself when nobody
