@@ -9,8 +9,9 @@
 //! `$MERESTONE_PACKETS` is how many (1,000,000; in an emulated machine 50,000),
 //! `$MERESTONE_SEED` the first number of the generator.
 #![expect(
-    clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::unwrap_in_result,
     clippy::unwrap_used,
     reason = "a failing helper is a failing test; a skipped one says so"
 )]

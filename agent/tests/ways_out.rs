@@ -5,10 +5,12 @@
 //!
 //! A child process is this executable again, told by its environment what to
 //! do.
-
 #![expect(
+    clippy::indexing_slicing,
     clippy::panic,
+    clippy::panic_in_result_fn,
     clippy::print_stdout,
+    clippy::unwrap_in_result,
     clippy::unwrap_used,
     unsafe_code,
     reason = "a failing helper is a failing test; a skipped one says so; some calls have no wrapper"
@@ -34,6 +36,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 const ORDERS: &str = "MERESTONE_TEST_ORDERS";
@@ -47,6 +50,14 @@ struct Stage {
     home: PathBuf,
 }
 
+/// Where cgroups are made; found once, since it loads every program to tell.
+static ROOT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+
+fn root() -> Result<PathBuf, String> {
+    let found = probe(Path::new("")).map_err(|error| error.to_string())?;
+    Ok(found.cgroup_root)
+}
+
 impl Stage {
     /// None, and a word on why, where the test cannot run.
     fn set(name: &str) -> Option<Self> {
@@ -54,8 +65,8 @@ impl Stage {
             println!("SKIPPED: {name}: {error}");
             return None;
         }
-        let found = match probe(Path::new("")) {
-            Ok(found) => found,
+        let root = match ROOT.get_or_init(root) {
+            Ok(root) => root,
             Err(error) => {
                 println!("SKIPPED: {name}: {error}");
                 return None;
@@ -63,7 +74,7 @@ impl Stage {
         };
         let name = format!("merestone-ways-{name}");
         let stage = Self {
-            cgroup: found.cgroup_root.join(&name),
+            cgroup: root.join(&name),
             pins: Path::new("/sys/fs/bpf").join(&name),
             home: std::env::temp_dir().join(&name),
         };

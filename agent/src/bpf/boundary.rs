@@ -222,7 +222,7 @@ fn fill(trie: impl AsFd, batch: &[TablePrefix], base: u32) -> io::Result<()> {
 ///
 /// The loader would do it, but gives the trie that it shows the kernel as a
 /// model a type (BTF), and kernels as old as 6.1 then take no trie without one
-/// (kernel/bpf/map_in_map.c `bpf_map_meta_equal`, the `timer_off` there).
+/// (`kernel/bpf/map_in_map.c`, `bpf_map_meta_equal`, the `timer_off` there).
 pub(super) fn prepare(pins: &Path) -> Result<(), KernelError> {
     let at = pins.join(maps::PREFIXES);
     if at.exists() {

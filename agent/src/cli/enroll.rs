@@ -67,7 +67,7 @@ fn inputs(config: &Config, more: &[PathBuf]) -> Result<TrustInputs, Failure> {
     };
     let statement: SessionStatement =
         decode(&last.statement).map_err(|error| Failure::of(&error))?;
-    let sources = policy::Sources::of(&config)?;
+    let sources = policy::Sources::of(config)?;
     let load = |file: &std::path::Path| policy::load_with(file, &sources);
     let mut boundaries = vec![Digest(load(&config.boundary)?.digest)];
     for file in more {

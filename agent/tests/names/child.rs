@@ -51,12 +51,16 @@ pub(crate) fn obey() {
     }
 }
 
+fn parsed(to: &str) -> io::Result<SocketAddr> {
+    to.parse().map_err(io::Error::other)
+}
+
 fn connect(to: &str) -> io::Result<TcpStream> {
-    TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(2))
+    TcpStream::connect_timeout(&parsed(to)?, Duration::from_secs(2))
 }
 
 fn socket(to: &str, source: u16) -> io::Result<(UdpSocket, SocketAddr)> {
-    let to: SocketAddr = to.parse().unwrap();
+    let to = parsed(to)?;
     let any: IpAddr = if to.is_ipv4() {
         [0; 4].into()
     } else {
@@ -115,7 +119,7 @@ fn segments(to: &str, data: &[u8]) -> io::Result<String> {
         &socket,
         libc::SOL_UDP,
         libc::UDP_SEGMENT,
-        i32::try_from(data.len() / 2).unwrap(),
+        i32::try_from(data.len() / 2).map_err(io::Error::other)?,
     );
     send(&socket, data, 0).map(|()| String::new())
 }

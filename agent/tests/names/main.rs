@@ -123,6 +123,7 @@ fn a_question_for_a_name_outside_never_reaches_a_resolver_b47() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one form after the other")]
 fn what_is_not_one_plain_question_is_refused_b45_b47() {
     let Some(mut stage) = Stage::guarded("form") else {
         return;

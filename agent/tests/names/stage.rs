@@ -221,7 +221,7 @@ fn mapped(text: &str) -> [u8; 16] {
     }
 }
 
-/// 198.18.0.0/24 and 2001:db8:18::/64 are inside by address, the private
+/// 198.18.0.0/24 and `2001:db8:18::/64` are inside by address, the private
 /// network 10.9.0.0/16 for one port; two names by name.
 pub(crate) fn tables(registry: bool) -> Tables {
     let prefix = |text: &str, bits: u8, set: u32| TablePrefix {

@@ -78,7 +78,7 @@ pub(crate) fn name(question: &[u8]) -> String {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 pub(crate) fn unhex(text: &str) -> Vec<u8> {

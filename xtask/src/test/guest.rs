@@ -91,7 +91,10 @@ fn script(programs: &[Program]) -> String {
             let out = "MERESTONE_OUTCOMES=/merestone/out/egress-outcomes.json";
             format!("{SPARED} {out} MERESTONE_BIN=/{bin}/merestone /{bin}/egress-suite")
         } else {
-            format!("/{}/{name} --show-output --test-threads=1", disk::TESTS)
+            format!(
+                "{SPARED} /{}/{name} --show-output --test-threads=1",
+                disk::TESTS
+            )
         };
         lines.push(format!("echo '==> {name}'"));
         lines.push(format!("{run} || failed=1"));
