@@ -116,6 +116,23 @@ pub enum Reply {
     },
 }
 
+/// Requests that guarded servers answered, since the agent started.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RecordsInfo {
+    /// Whether they are followed.
+    pub enabled: bool,
+    /// Entries of grade R1.
+    pub observed: u64,
+    /// Entries of grade R2.
+    pub bound: u64,
+    /// Told again, because they went on after they had counted as over.
+    pub amended: u64,
+    /// Health and metrics, left out.
+    pub left_out: u64,
+    /// Under way now.
+    pub open: u64,
+}
+
 /// A name with the digest of what it names.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct BoundaryInfo {
@@ -273,6 +290,9 @@ pub struct Status {
     /// Attempts on enforcement itself.
     #[serde(default)]
     pub tamper: TamperInfo,
+    /// Requests that guarded servers answered.
+    #[serde(default)]
+    pub records: RecordsInfo,
     /// The GPU monitor's state.
     pub gpu: String,
     /// What that state means, and what to do.

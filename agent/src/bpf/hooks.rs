@@ -28,18 +28,21 @@ pub(super) enum TierKind {
     Kill,
     /// What learns the addresses of names; without it a boundary names none.
     Names,
+    /// What follows requests and answers; without it there are no records.
+    Records,
     /// BPF LSM again: what keeps root from taking enforcement away.
     Tamper,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Cgroup,
         Self::Lineage,
         Self::Lsm,
         Self::Link,
         Self::Kill,
         Self::Names,
+        Self::Records,
         Self::Tamper,
     ];
 
@@ -51,6 +54,7 @@ impl TierKind {
             Self::Link => "link",
             Self::Kill => "kill",
             Self::Names => "names",
+            Self::Records => "records",
             Self::Tamper => "tamper",
         }
     }
@@ -169,6 +173,7 @@ const KILL_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 const INGRESS: &str = "cgroup_skb/ingress";
+const TURNS_IN: &str = "cgroup_skb/ingress (turns)";
 
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
@@ -209,12 +214,26 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 36] = [
+pub(super) const HOOKS: [HookKind; 38] = [
     cgroup("egress", "cgroup_skb/egress"),
     HookKind {
         program: "ingress",
         shown: INGRESS,
         tier: TierKind::Names,
+        target: None,
+        needs: &[],
+    },
+    HookKind {
+        program: "turns_in",
+        shown: TURNS_IN,
+        tier: TierKind::Records,
+        target: None,
+        needs: &[],
+    },
+    HookKind {
+        program: "turns_out",
+        shown: "cgroup_skb/egress (turns)",
+        tier: TierKind::Records,
         target: None,
         needs: &[],
     },
@@ -505,7 +524,7 @@ fn link_and_pin(
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
-            let direction = if hook.shown == INGRESS {
+            let direction = if matches!(hook.shown, INGRESS | TURNS_IN) {
                 CgroupSkbAttachType::Ingress
             } else {
                 CgroupSkbAttachType::Egress

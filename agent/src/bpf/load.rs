@@ -49,6 +49,8 @@ pub struct Options {
     pub patience: Duration,
     /// Whether to keep root from taking enforcement away, where BPF LSM loads.
     pub tamper: bool,
+    /// Whether requests and answers of guarded servers are followed.
+    pub records: bool,
 }
 
 impl Options {
@@ -67,6 +69,7 @@ impl Options {
             on_loss: OnLoss::default(),
             patience: standing::PATIENCE,
             tamper: false,
+            records: false,
         }
     }
 }
@@ -135,7 +138,7 @@ pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
     let mut ebpf = host.load_object(None, &Limits::default())?;
     Ok(Preflight {
         cgroup_root,
-        hooks: host.load_hooks(&mut ebpf, true),
+        hooks: host.load_hooks(&mut ebpf, true, true),
     })
 }
 
@@ -187,7 +190,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut maps = Maps::open(pins)?;
     host::require_host_pids(options)?;
     standing::take_over(&mut maps, options)?;
-    let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
+    let mut hooks = host.load_hooks(&mut ebpf, options.tamper, options.records);
     hooks::leave_out(&mut hooks, options.kill_families);
     require(&options.require, &hooks)?;
     claim_abi(pins)?;
@@ -205,6 +208,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
     scan::adopt_trees(&mut maps)?;
     let events = EventStream::open(pins, found)?;
+    let ends = super::turns::Ends::open(pins)?;
     let programs = programs(&ebpf, &hooks);
     let pins = Pins::hold(pins, cgroup, attached(&ebpf, &hooks)?)?;
     standing::protect(&mut maps, &pins, &programs)?;
@@ -230,6 +234,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         lines: Lines::of(&mut ebpf),
         selects: tables.selects.clone(),
         network,
+        ends,
     };
     Ok((kernel, events))
 }
@@ -327,10 +332,12 @@ impl Host {
             })
     }
 
-    fn load_hooks(&self, ebpf: &mut Ebpf, tamper: bool) -> Vec<Hook> {
+    fn load_hooks(&self, ebpf: &mut Ebpf, tamper: bool, records: bool) -> Vec<Hook> {
         let mut load = |kind: &hooks::HookKind| {
             let refused = if kind.tier == TierKind::Tamper && !tamper {
                 Some("not asked for: `[enforcement] tamper` is false".to_owned())
+            } else if kind.tier == TierKind::Records && !records {
+                Some("not asked for: `[records] enabled` is false".to_owned())
             } else {
                 hooks::load(ebpf, kind, &self.layout, &self.btf).err()
             };

@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashM
 use merestone_abi::{
     AgentState, Device, DeviceClass, FastCount, Glass, Grant, GrantUse, Group, GroupCount, Learned,
     LearnedKey, NAME_BYTES, NamePrefix, Protected, ResolverPrefix, RuleSet, SELECTOR_BYTES,
-    Selected, Settings, SocketMark, Task, maps,
+    Selected, Settings, SocketMark, Task, Turn, maps,
 };
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -46,6 +46,7 @@ pub(super) struct Maps {
     pub(super) resolvers: LpmTrie<MapData, Wire<ResolverPrefix>, u32>,
     pub(super) learned: HashMap<MapData, Wire<LearnedKey>, Wire<Learned>>,
     pub(super) asked: HashMap<MapData, u64, [u8; NAME_BYTES]>,
+    pub(super) turns: HashMap<MapData, u64, Wire<Turn>>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -87,6 +88,7 @@ impl Maps {
             resolvers: open(pins, maps::RESOLVERS)?,
             learned: open(pins, maps::LEARNED)?,
             asked: open(pins, maps::ASKED)?,
+            turns: open(pins, maps::TURNS)?,
         })
     }
 }

@@ -33,6 +33,7 @@ mod selects;
 mod standing;
 mod sys;
 mod tally;
+mod turns;
 mod watch;
 mod wire;
 
@@ -53,7 +54,9 @@ pub use standing::{Guard, OnLoss, guard};
 pub use watch::Finding;
 
 use maps::Maps;
-use merestone_abi::{Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task};
+use merestone_abi::{
+    Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task, Turn,
+};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -80,6 +83,8 @@ pub struct Kernel {
     /// The live ones.
     selects: Vec<TableSelect>,
     network: Option<links::Links>,
+    /// Finished turns.
+    ends: turns::Ends,
 }
 
 impl Kernel {
@@ -299,6 +304,22 @@ impl Kernel {
     /// [`Kernel::refresh_devices`].
     pub fn scan(&mut self) -> Result<Vec<Event>, KernelError> {
         scan::guard_holders(&mut self.maps, &self.hierarchy)
+    }
+
+    /// Turns that ended since the last call, in the order they did.
+    pub fn ended_turns(&mut self) -> Result<Vec<Turn>, KernelError> {
+        turns::ended(&mut self.ends)
+    }
+
+    /// Turns under way.
+    pub fn open_turns(&self) -> Result<Vec<Turn>, KernelError> {
+        turns::open(&self.maps)
+    }
+
+    /// Stops following connections that nothing has passed on since
+    /// `before_ns`.
+    pub fn forget_turns(&mut self, before_ns: u64) -> Result<(), KernelError> {
+        turns::forget(&mut self.maps, before_ns)
     }
 
     /// What is known of one process; none where it is not guarded.

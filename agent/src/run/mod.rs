@@ -12,6 +12,7 @@ mod exact;
 mod jsonl;
 mod report;
 mod tamper;
+mod turns;
 
 pub use entries::class_name;
 pub use report::tiers;
@@ -177,6 +178,7 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
     root.clone_into(&mut options.cgroup_root);
     options.require.clone_from(&config.enforcement.require);
     options.tamper = config.enforcement.tamper;
+    options.records = config.records.enabled;
     options.on_loss = match config.enforcement.on_agent_loss {
         OnAgentLoss::Hold => bpf::OnLoss::Hold,
         OnAgentLoss::DenyAll => bpf::OnLoss::DenyAll,

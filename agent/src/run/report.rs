@@ -281,6 +281,7 @@ pub(super) fn status(agent: &Agent) -> Status {
             .collect(),
         lost: losses(agent),
         tamper: agent.parts.watch.info(),
+        records: agent.turns.info(),
         gpu: gpu.state.name().to_owned(),
         gpu_detail: gpu.sentence(),
         gpus: gpu
@@ -445,6 +446,51 @@ pub(super) fn gpus_of(agent: &Agent, event: &Event) -> Vec<String> {
     node.map(|(major, minor)| format!("{major}:{minor}"))
         .into_iter()
         .collect()
+}
+
+/// What of a turn the kernel's programs do not say.
+pub(super) fn turn_facts(agent: &mut Agent, turn: &merestone_abi::Turn) -> super::turns::Facts {
+    let event = super::turns::as_event(turn);
+    let info = if turn.owner == 0 {
+        crate::flow::ProcessInfo::default()
+    } else {
+        agent.attributor.process(&event)
+    };
+    let kernel = &agent.parts.kernel;
+    let snapshot = agent.parts.gpu.latest();
+    let is_of_group = |pid: u32| {
+        let task = kernel.task(pid);
+        task.is_some_and(|task| task.group == turn.group)
+    };
+    let mut gpus: Vec<String> = snapshot
+        .devices
+        .iter()
+        .filter(|device| {
+            let mut processes = device.processes.iter().flatten();
+            processes.any(|process| is_of_group(process.pid))
+        })
+        .map(super::entries::gpu_id)
+        .collect();
+    if gpus.is_empty() {
+        gpus = gpus_of(agent, &event);
+    }
+    let cgroup = agent.attributor.cgroup(turn.group);
+    let boundary = &agent.parts.boundary;
+    let select = cgroup.and_then(|cgroup| boundary.select(&cgroup));
+    let decision = crate::policy::lookup_in(
+        boundary,
+        select.map_or(0, |select| select.boundary),
+        turn.peer,
+        merestone_abi::protocol::TCP,
+        turn.peer_port,
+        false,
+    );
+    super::turns::Facts {
+        process: super::turns::process(&info),
+        peer_inside: decision.verdict == Verdict::ALLOW,
+        gpus,
+        boot_ms: clock::now_ms().saturating_sub(clock::boot_ns() / 1_000_000),
+    }
 }
 
 /// The text exposition.

@@ -13,6 +13,7 @@ mod canonical;
 mod digest;
 mod entry;
 mod epoch;
+mod inference;
 mod kind;
 mod proof;
 mod session;
@@ -26,6 +27,7 @@ pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
 pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, Process};
 pub use epoch::{Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss};
+pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{BundleKind, EntryKind, EpochKind, SessionKind};
 pub use minicbor::bytes::ByteVec as Blob;
 pub use proof::{

@@ -166,6 +166,7 @@ impl ReceiptEntry {
             Body::BreakGlass { .. } => "break_glass",
             Body::Found { .. } => "found",
             Body::Deputy { .. } => "deputy",
+            Body::Inference { .. } => "inference",
         };
         Self {
             index,

@@ -24,6 +24,7 @@ pub mod maps;
 mod names;
 mod select;
 mod tamper;
+mod turn;
 
 pub use boundary::{
     Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
@@ -46,6 +47,7 @@ pub use names::{
 };
 pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};
+pub use turn::{Form, MAX_TURNS, TURN_HEAD, TURN_RING_BYTES, Turn, TurnState};
 
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 2;

@@ -147,8 +147,9 @@ fn remember(
     }
 }
 
+/// Whose packet it is: by its socket's cgroup, else by the socket's mark.
 #[inline(always)]
-fn subject_of(skb: *mut __sk_buff, mask: u64) -> Option<Subject> {
+pub(crate) fn subject_of(skb: *mut __sk_buff, mask: u64) -> Option<Subject> {
     // SAFETY: the context is valid; the helper finds the socket's cgroup.
     let own = unsafe { bpf_skb_cgroup_id(skb) };
     // SAFETY: as above; the helper checks the level itself.
@@ -167,7 +168,7 @@ fn subject_of(skb: *mut __sk_buff, mask: u64) -> Option<Subject> {
 
 /// The packet's full socket; for a SYN-ACK its listener; else null.
 #[inline(always)]
-fn socket(skb: *mut __sk_buff) -> *mut c_void {
+pub(crate) fn socket(skb: *mut __sk_buff) -> *mut c_void {
     // SAFETY: the context is valid.
     let sk = unsafe { (*skb).__bindgen_anon_2.sk };
     if sk.is_null() {

@@ -75,6 +75,8 @@ mod stance;
 #[cfg(target_arch = "bpf")]
 mod tamper;
 #[cfg(target_arch = "bpf")]
+mod turns;
+#[cfg(target_arch = "bpf")]
 mod unix;
 #[cfg(target_arch = "bpf")]
 mod verdicts;

@@ -17,7 +17,7 @@ use merestone_abi::{
 };
 use merestone_abi::{
     Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS,
-    NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix,
+    MAX_TURNS, NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix, TURN_RING_BYTES, Turn,
 };
 
 #[map]
@@ -93,6 +93,13 @@ pub(crate) static LEARNED: HashMap<LearnedKey, Learned> =
 #[map]
 pub(crate) static ASKED: LruHashMap<u64, [u8; NAME_BYTES]> =
     LruHashMap::with_max_entries(MAX_ASKED, 0);
+
+// Not preallocated: twelve megabytes that few hosts need.
+#[map]
+pub(crate) static TURNS: HashMap<u64, Turn> =
+    HashMap::with_max_entries(MAX_TURNS, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static TURN_ENDS: RingBuf = RingBuf::with_byte_size(TURN_RING_BYTES, 0);
 
 #[map]
 pub(crate) static SELECTED: HashMap<GroupId, Selected> =
