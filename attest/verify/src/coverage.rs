@@ -20,6 +20,9 @@ pub struct Gap {
     /// Its length, exactly.
     #[serde(skip)]
     pub(crate) ms: u64,
+    /// Its start, exactly.
+    #[serde(skip)]
+    pub(crate) from_ms: u64,
 }
 
 /// What part of the period is attested.
@@ -96,7 +99,7 @@ impl Coverage {
 
 fn gap(gaps: &mut Vec<Gap>, from: u64, to: u64, reason: &'static str) {
     if to > from {
-        let ms = to - from;
+        let (ms, from_ms) = (to - from, from);
         let (from, to) = (rfc3339(from), rfc3339(to));
         gaps.push(Gap {
             from,
@@ -104,6 +107,7 @@ fn gap(gaps: &mut Vec<Gap>, from: u64, to: u64, reason: &'static str) {
             seconds: ms.div_ceil(1000),
             reason,
             ms,
+            from_ms,
         });
     }
 }

@@ -1,5 +1,6 @@
 //! The checks in their order. Each stage takes the value that only the stage before can make.
 
+use crate::account::Account;
 use crate::boot::BootChecked;
 use crate::coverage::Coverage;
 use crate::frame::{Purpose, Unverified};
@@ -22,6 +23,7 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         coverage: Coverage::of(&log.bundle, &log.sessions),
         location: Location::of(&log.sessions),
         egress: Egress::of(&log.sessions),
+        account: Account::of(&log),
         entries: log
             .proven
             .iter()
@@ -61,19 +63,27 @@ struct Shown {
     coverage: Coverage,
     location: Location,
     egress: Egress,
+    account: Account,
     entries: Vec<ReceiptEntry>,
 }
 
 fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
     let (outcome, checks, not_checked) = tally.finish();
-    let (coverage, location, egress, entries) = match shown {
-        None => (None, None, None, Vec::new()),
+    let (coverage, location, egress, account, entries) = match shown {
+        None => (None, None, None, None, Vec::new()),
         Some(Shown {
             coverage,
             location,
             egress,
+            account,
             entries,
-        }) => (Some(coverage), Some(location), Some(egress), entries),
+        }) => (
+            Some(coverage),
+            Some(location),
+            Some(egress),
+            Some(account),
+            entries,
+        ),
     };
     Verdict {
         verdict: outcome,
@@ -83,6 +93,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         coverage,
         location,
         egress,
+        account,
         entries,
     }
 }

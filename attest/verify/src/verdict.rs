@@ -4,10 +4,12 @@
 //! evidence that is wrong says nothing, so nothing outweighs it; a violation that is shown
 //! outweighs something that could not be looked at.
 
+use crate::account::Account;
 use crate::coverage::Coverage;
 use crate::refusal::{Grade, Refusal};
 use crate::report::{Egress, Location, ReceiptEntry};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Who stands behind what a check looked at.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -30,11 +32,11 @@ pub enum Source {
 }
 
 macro_rules! checks {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $source:ident;)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $source:ident;)*) => {
         /// A check, in the order they are made. Ids are stable.
         #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
         pub enum CheckId {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])+ $variant,)*
         }
 
         /// Every check, in order.
@@ -46,6 +48,14 @@ macro_rules! checks {
             pub const fn text(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)*
+                }
+            }
+
+            /// What holds when it passes, as a sentence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)*
                 }
             }
 
@@ -233,6 +243,8 @@ pub struct NotChecked {
     pub id: &'static str,
     /// Why it was not made.
     pub detail: String,
+    /// The trust policy asks for it: without it there is no pass.
+    pub required: bool,
 }
 
 /// Everything there is to say about a file.
@@ -253,6 +265,8 @@ pub struct Verdict {
     pub location: Option<Location>,
     /// What tried to leave.
     pub egress: Option<Egress>,
+    /// What the sealed statements and entries tell, session by session.
+    pub account: Option<Account>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }
@@ -262,6 +276,8 @@ pub struct Verdict {
 pub(crate) struct Tally {
     outcome: Outcome,
     checks: Vec<(CheckId, CheckResult, String)>,
+    /// Asked for by the policy and not made.
+    demanded: BTreeSet<CheckId>,
 }
 
 impl Tally {
@@ -269,6 +285,7 @@ impl Tally {
         Self {
             outcome: Outcome::Pass,
             checks: Vec::new(),
+            demanded: BTreeSet::new(),
         }
     }
 
@@ -285,6 +302,7 @@ impl Tally {
     /// Not made although the policy asks for it.
     pub(crate) fn missing(&mut self, id: CheckId, detail: impl Into<String>) {
         self.outcome = self.outcome.max(Outcome::Indeterminate);
+        self.demanded.insert(id);
         self.checks
             .push((id, CheckResult::NotChecked, detail.into()));
     }
@@ -294,7 +312,10 @@ impl Tally {
         let grade = refusal.grade();
         self.outcome = self.outcome.max(grade.into());
         let result = match grade {
-            Grade::Indeterminate => CheckResult::NotChecked,
+            Grade::Indeterminate => {
+                self.demanded.insert(id);
+                CheckResult::NotChecked
+            }
             Grade::Failed | Grade::Untrusted => CheckResult::Fail,
         };
         self.checks.push((id, result, refusal.to_string()));
@@ -303,6 +324,7 @@ impl Tally {
     /// Every check in order; one that was never reached says so.
     pub(crate) fn finish(self) -> (Outcome, Vec<Check>, Vec<NotChecked>) {
         let mut checks = Vec::new();
+        let mut not_checked = Vec::new();
         for &id in CHECKS {
             let made = self.checks.iter().filter(|(made, ..)| *made == id);
             let mut made = made.peekable();
@@ -311,15 +333,21 @@ impl Tally {
                 checks.push(check(id, CheckResult::NotChecked, detail));
             }
             checks.extend(made.map(|(_, result, detail)| check(id, *result, detail.clone())));
+            let own = checks
+                .iter()
+                .rev()
+                .take_while(|check| check.id == id.text());
+            let mut skipped: Vec<_> = own
+                .filter(|check| check.result == CheckResult::NotChecked)
+                .map(|check| NotChecked {
+                    id: check.id,
+                    detail: check.detail.clone(),
+                    required: self.demanded.contains(&id),
+                })
+                .collect();
+            skipped.reverse();
+            not_checked.append(&mut skipped);
         }
-        let skipped = checks
-            .iter()
-            .filter(|check| check.result == CheckResult::NotChecked);
-        let not_checked = skipped.map(|check| NotChecked {
-            id: check.id,
-            detail: check.detail.clone(),
-        });
-        let not_checked = not_checked.collect();
         (self.outcome, checks, not_checked)
     }
 }

@@ -5,6 +5,7 @@ mod error;
 
 pub(crate) use error::LogError;
 
+use crate::account::Seen;
 use crate::boot::BootChecked;
 use crate::chain;
 use crate::frame::Purpose;
@@ -26,6 +27,8 @@ pub struct LogChecked {
     pub(crate) sessions: Vec<Session>,
     /// Leaves shown by a proof each, with index.
     pub(crate) proven: Vec<(u64, Entry)>,
+    /// What every entry shown adds up to.
+    pub(crate) seen: Seen,
 }
 
 impl LogChecked {
@@ -54,7 +57,8 @@ impl LogChecked {
         if let Err(error) = inclusion(&bundle, &roots, tally) {
             return fail(CheckId::LogInclusion, error, tally);
         }
-        let proven = match entries(&bundle, tally) {
+        let mut seen = Seen::default();
+        let proven = match entries(&bundle, &mut seen, tally) {
             Ok(proven) => proven,
             Err(error) => return fail(CheckId::LogEntries, error, tally),
         };
@@ -72,6 +76,7 @@ impl LogChecked {
             purpose,
             sessions,
             proven,
+            seen,
         })
     }
 }
@@ -324,11 +329,16 @@ fn inclusion(bundle: &Bundle, roots: &Roots, tally: &mut Tally) -> Result<(), Lo
     Ok(())
 }
 
-fn entries(bundle: &Bundle, tally: &mut Tally) -> Result<Vec<(u64, Entry)>, LogError> {
+fn entries(
+    bundle: &Bundle,
+    seen: &mut Seen,
+    tally: &mut Tally,
+) -> Result<Vec<(u64, Entry)>, LogError> {
     let mut count = 0_u64;
     if let Some(span) = &bundle.span {
         for (index, leaf) in (span.start..).zip(&span.leaves) {
-            decode::<Entry>(leaf).map_err(|source| LogError::Entry { index, source })?;
+            let entry: Entry = decode(leaf).map_err(|source| LogError::Entry { index, source })?;
+            seen.see(&entry);
             count += 1;
         }
     }
@@ -336,6 +346,7 @@ fn entries(bundle: &Bundle, tally: &mut Tally) -> Result<Vec<(u64, Entry)>, LogE
     for proof in &bundle.proofs {
         let index = proof.index;
         let entry = decode(&proof.leaf).map_err(|source| LogError::Entry { index, source })?;
+        seen.see(&entry);
         proven.push((index, entry));
         count += 1;
     }
