@@ -71,7 +71,7 @@ macro_rules! checks {
 }
 
 checks! {
-    /// Sizes and the outer frame.
+    /// The file has an allowed size and one well-formed frame.
     Frame = "frame", Verifier;
     /// A key is pinned for the node.
     TrustNode = "trust.node", Trust;
@@ -81,13 +81,13 @@ checks! {
     Enrolment = "enrolment", Trust;
     /// The key in the file is the pinned one.
     AkName = "ak.name", Trust;
-    /// It can only sign what its TPM says.
+    /// The attestation key can only sign what its TPM says.
     AkAttributes = "ak.attributes", Tpm;
-    /// Every quote is signed by it.
+    /// Every quote is signed by the attestation key.
     QuoteSignature = "quote.signature", Tpm;
-    /// Every quote is one: magic, type, nothing left over.
+    /// Every quote is a quote: magic, type, nothing left over.
     QuoteForm = "quote.form", Tpm;
-    /// It hangs under the endorsement hierarchy.
+    /// The attestation key hangs under the endorsement hierarchy.
     AkHierarchy = "ak.hierarchy", Tpm;
     /// Every quote is over its own statement.
     QuoteBinding = "quote.binding", Tpm;
@@ -117,9 +117,9 @@ checks! {
     LogSizes = "log.sizes", Agent;
     /// Every leaf is there and leads to the sealed roots.
     LogLeaves = "log.leaves", Tpm;
-    /// Trees outside the span only grew.
+    /// The log outside the leaves shown only grew.
     LogConsistency = "log.consistency", Tpm;
-    /// Single leaves are in sealed trees.
+    /// Leaves shown one by one are in sealed trees.
     LogInclusion = "log.inclusion", Tpm;
     /// Every leaf is an entry.
     LogEntries = "log.entries", Agent;
@@ -131,7 +131,7 @@ checks! {
     Receipts = "receipts", Agent;
     /// The GPU attests itself.
     GpuAttestation = "gpu.attestation", Gpu;
-    /// Where it ran.
+    /// The place it ran at is an accepted one.
     Location = "location", Operator;
     /// The period asked for is in the file.
     PolicyPeriod = "policy.period", Trust;
@@ -141,15 +141,15 @@ checks! {
     PolicyAge = "policy.age", Trust;
     /// The boundary is an accepted one.
     PolicyBoundary = "policy.boundary", Trust;
-    /// It was enforced.
+    /// The boundary was enforced.
     PolicyMode = "policy.mode", Trust;
     /// The eBPF object is an accepted one.
     PolicyObject = "policy.object", Trust;
     /// The agent is an accepted one.
     PolicyAgent = "policy.agent", Trust;
-    /// Required tiers were in force.
+    /// The tiers asked for were in force.
     PolicyTiers = "policy.tiers", Trust;
-    /// Ways out that nothing covers.
+    /// Every way out is covered.
     PolicyUncovered = "policy.uncovered", Trust;
     /// Nothing left that should not have.
     PolicyEgress = "policy.egress", Trust;
@@ -261,7 +261,7 @@ pub struct Verdict {
     pub not_checked: Vec<NotChecked>,
     /// What time is attested.
     pub coverage: Option<Coverage>,
-    /// Where it ran.
+    /// The place it ran at is an accepted one.
     pub location: Option<Location>,
     /// What tried to leave.
     pub egress: Option<Egress>,

@@ -11,7 +11,7 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
         number(of.count() as u64)
     };
     html! {
-        section.sheet aria-labelledby="checks" {
+        section aria-labelledby="checks" {
             h2 #checks { "Every check" }
             p {
                 (count(CheckResult::Pass)) " hold, " (count(CheckResult::Fail)) " fail, "
@@ -19,11 +19,11 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
             }
             table.stack {
                 caption { "Checks in the order they are made" }
-                thead { tr { th scope="col" { "Result" } th scope="col" { "Check" } th scope="col" { "What was found" } } }
+                thead { tr { th.w8 scope="col" { "Result" } th.w30 scope="col" { "Check" } th scope="col" { "What was found" } } }
                 tbody {
                     @for check in &verdict.checks {
                         tr {
-                            td.s { (tag(check.result)) }
+                            td { (tag(check.result)) }
                             td { b { (title(check.id)) } " " span.id { (check.id) } }
                             td { bdi { (check.detail) } span.src { "Rests on: " (source(check.source)) } }
                         }

@@ -35,7 +35,7 @@ pub(super) fn section(egress: &Egress, account: &Account) -> Markup {
             @if !by_hook.is_empty() {
                 table {
                     caption { "Decisions by place and protocol" }
-                    thead { tr { th scope="col" { "Where" } th scope="col" { "Protocol" } th scope="col" { "Decision" } th.n scope="col" { "Count" } } }
+                    thead { tr { th scope="col" { "Where" } th.w5 scope="col" { "Protocol" } th.w5 scope="col" { "Decision" } th.n.w4 scope="col" { "Count" } } }
                     tbody {
                         @for count in by_hook.iter().take(MOST_ROWS) {
                             tr {
@@ -53,7 +53,7 @@ pub(super) fn section(egress: &Egress, account: &Account) -> Markup {
             @if lost_by_reason.values().any(|count| *count > 0) {
                 table {
                     caption { "Losses by reason" }
-                    thead { tr { th scope="col" { "Reason" } th.n scope="col" { "Count" } } }
+                    thead { tr { th scope="col" { "Reason" } th.n.w6 scope="col" { "Count" } } }
                     tbody {
                         @for (reason, count) in lost_by_reason.iter().filter(|(_, count)| **count > 0) {
                             tr { td { bdi { (reason) } } td.n { (number(*count)) } }
@@ -77,7 +77,7 @@ fn destinations(account: &Account) -> Markup {
         } @else {
             table.stack {
                 caption { "Destinations that were refused, or only watched, by entries of the log" }
-                thead { tr { th scope="col" { "Destination" } th scope="col" { "Protocol" } th scope="col" { "Decision" } th scope="col" { "Why" } th.n scope="col" { "Times" } } }
+                thead { tr { th scope="col" { "Destination" } th.w5 scope="col" { "Protocol" } th.w5 scope="col" { "Decision" } th scope="col" { "Why" } th.n.w4 scope="col" { "Times" } } }
                 tbody {
                     @for to in &account.refused {
                         tr {

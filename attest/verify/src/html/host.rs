@@ -28,7 +28,7 @@ pub(super) fn gpus(account: &Account) -> Markup {
             @if devices.is_empty() { p { "No GPU is listed." } } @else {
                 table.stack {
                     caption { "GPUs by session" }
-                    thead { tr { th scope="col" { "Session" } th scope="col" { "GPU" } th scope="col" { "Confidential computing" } th.n scope="col" { "Energy" } } }
+                    thead { tr { th.w4 scope="col" { "Session" } th scope="col" { "GPU" } th.w8 scope="col" { "Confidential computing" } th.n.w6 scope="col" { "Energy" } } }
                     tbody {
                         @for (at, session, device) in devices.iter().take(MOST_ROWS) {
                             tr {
@@ -98,7 +98,7 @@ fn one(at: usize, session: &SessionAccount) -> Markup {
             }
             table {
                 caption { "Tiers of enforcement" }
-                thead { tr { th scope="col" { "Tier" } th scope="col" { "At the start" } th scope="col" { "In words" } } }
+                thead { tr { th.w5 scope="col" { "Tier" } th.w5 scope="col" { "At the start" } th scope="col" { "In words" } } }
                 tbody {
                     @for tier in session.tiers.iter().take(MOST_ROWS) {
                         tr {
@@ -128,7 +128,7 @@ pub(super) fn inferences(entries: &[ReceiptEntry]) -> Markup {
             @if !entries.is_empty() {
                 table.stack {
                     caption { "Single entries proven in this file" }
-                    thead { tr { th scope="col" { "Entry" } th scope="col" { "Time" } th scope="col" { "Kind" } th scope="col" { "All it says" } } }
+                    thead { tr { th.w4 scope="col" { "Entry" } th.w12 scope="col" { "Time" } th.w5 scope="col" { "Kind" } th scope="col" { "All it says" } } }
                     tbody {
                         @for entry in entries.iter().take(MOST_ROWS) {
                             tr {
@@ -171,7 +171,7 @@ pub(super) fn happenings(account: &Account) -> Markup {
             h2 #events { "What happened" }
             table {
                 caption { "Entries of the log in this file, by kind" }
-                thead { tr { th scope="col" { "Kind" } th.n scope="col" { "Entries" } } }
+                thead { tr { th scope="col" { "Kind" } th.n.w6 scope="col" { "Entries" } } }
                 tbody {
                     @for (kind, text) in WATCHED {
                         tr { td { (text) } td.n { (number(account.entries.get(kind).copied().unwrap_or(0))) } }
@@ -181,7 +181,7 @@ pub(super) fn happenings(account: &Account) -> Markup {
             @if shown > 0 {
                 table.stack {
                     caption { "One by one, without guards, flows and GPU samples" }
-                    thead { tr { th scope="col" { "Time" } th scope="col" { "Kind" } th scope="col" { "What" } th.n scope="col" { "Times" } } }
+                    thead { tr { th.w12 scope="col" { "Time" } th.w6 scope="col" { "Kind" } th scope="col" { "What" } th.n.w4 scope="col" { "Times" } } }
                     tbody { @for happening in account.happenings.iter().take(shown) { (row(happening)) } }
                 }
                 @let left = (account.happenings.len() - shown) as u64 + account.happenings_left_out;

@@ -80,7 +80,7 @@ const DUTIES: [Duty; 5] = [
 
 pub(super) fn section(verdict: &Verdict) -> Markup {
     html! {
-        section.sheet aria-labelledby="law" {
+        section aria-labelledby="law" {
             h2 #law { "What it is good for in law" }
             p.warn {
                 "This file can support a demonstration. It does not prove compliance with any provision, and it is no legal advice. "
@@ -88,7 +88,7 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
             }
             table.stack {
                 caption { "Provisions, what in this file supports them, and what stays open" }
-                thead { tr { th scope="col" { "Provision" } th scope="col" { "What supports it, and how far here" } th scope="col" { "What it does not show" } } }
+                thead { tr { th.w30 scope="col" { "Provision" } th scope="col" { "What supports it, and how far here" } th.w30 scope="col" { "What it does not show" } } }
                 tbody {
                     @for duty in &DUTIES {
                         tr {

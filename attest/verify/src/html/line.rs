@@ -72,7 +72,7 @@ pub(super) fn section(coverage: &Coverage, account: &Account, page: &Page<'_>) -
             } @else {
                 table.stack {
                     caption { "Stretches that no sealed epoch covers, and why" }
-                    thead { tr { th scope="col" { "From" } th scope="col" { "To" } th.n scope="col" { "Length" } th scope="col" { "Why" } } }
+                    thead { tr { th.w12 scope="col" { "From" } th.w12 scope="col" { "To" } th.n.w6 scope="col" { "Length" } th scope="col" { "Why" } } }
                     tbody {
                         @for gap in gaps.iter().take(MOST_ROWS) {
                             tr {

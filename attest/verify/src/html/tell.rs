@@ -4,6 +4,9 @@ use crate::coverage::rfc3339;
 use crate::verdict::{CheckResult, Source};
 use maud::{Markup, html};
 
+/// Characters of a detail on the first screen.
+const LONG: usize = 160;
+
 /// An instant, to the second.
 pub(super) fn instant(ms: u64) -> Markup {
     let exact = rfc3339(ms);
@@ -19,6 +22,7 @@ pub(super) fn length(ms: u64) -> String {
     let (days, hours) = (ms / 86_400_000, ms / 3_600_000 % 24);
     let (minutes, seconds) = (ms / 60_000 % 60, ms / 1000 % 60);
     match (days, hours, minutes) {
+        (0, 0, 0) if ms < 1000 => format!("{ms} ms"),
         (0, 0, 0) if ms < 10_000 => format!("{}.{} s", seconds, ms % 1000 / 100),
         (0, 0, 0) => format!("{seconds} s"),
         (0, 0, _) => format!("{minutes} min {seconds} s"),
@@ -73,6 +77,15 @@ pub(super) fn more(shown: usize, all: usize) -> Markup {
         @if all > shown {
             p.note { "And " (number((all - shown) as u64)) " more: " code { "--json" } " has them all." }
         }
+    }
+}
+
+/// A text's beginning, where the whole stands elsewhere on the page.
+pub(super) fn beginning(text: &str) -> Markup {
+    let mut ends = text.char_indices().map(|(at, _)| at);
+    match ends.nth(LONG).and_then(|at| text.get(..at)) {
+        None => html! { bdi { (text) } },
+        Some(start) => html! { bdi { (start) } "… " a href="#checks" { "in full below" } },
     }
 }
 

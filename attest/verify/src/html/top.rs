@@ -1,7 +1,7 @@
 //! The first screen: what the verdict is, and what it does not rest on.
 
 use super::Page;
-use super::tell::{instant, number, tag};
+use super::tell::{beginning, instant, number, tag};
 use crate::verdict::{CheckId, CheckResult, Outcome, Verdict};
 use maud::{Markup, html};
 
@@ -11,9 +11,10 @@ pub(super) fn head(verdict: &Verdict, page: &Page<'_>) -> Markup {
         .as_ref()
         .filter(|_| verdict.verdict != Outcome::Untrusted)
         .map(|account| account.node.as_str());
+    let name = page.file.rsplit(['/', '\\']).next().unwrap_or(page.file);
     html! {
         p.meta { "Merestone evidence report" }
-        h1 { bdi { (page.file) } }
+        h1 { bdi { (name) } }
         p.meta {
             @if let Some(node) = node { "Node " b { bdi { (node) } } " · " }
             "judged as of " (instant(page.at_ms))
@@ -68,10 +69,11 @@ pub(super) fn title(id: &str) -> &'static str {
 }
 
 pub(super) fn not_checked(verdict: &Verdict) -> Markup {
-    let (later, open): (Vec<_>, Vec<_>) = verdict
+    let (later, mut open): (Vec<_>, Vec<_>) = verdict
         .not_checked
         .iter()
         .partition(|skipped| skipped.detail.starts_with("not reached"));
+    open.sort_by_key(|skipped| !skipped.required);
     let count = verdict.not_checked.len() as u64;
     html! {
         section.open aria-labelledby="open" {
@@ -86,7 +88,7 @@ pub(super) fn not_checked(verdict: &Verdict) -> Markup {
                     li {
                         (title(skipped.id)) " "
                         @if skipped.required { b { "Asked for by the policy. " } }
-                        span { bdi { (skipped.detail) } } " " span.id { (skipped.id) }
+                        span { (beginning(&skipped.detail)) } " " span.id { (skipped.id) }
                     }
                 }
                 @if !later.is_empty() {
