@@ -54,15 +54,20 @@ pub struct Context<'a> {
 /// The claims of an attestation result.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Ear {
-    eat_profile: &'static str,
+    #[serde(rename = "eat_profile")]
+    profile: &'static str,
     iat: u64,
-    ear_verifier_id: VerifierId,
-    ear_status: Tier,
+    #[serde(rename = "ear_verifier_id")]
+    verifier: VerifierId,
+    #[serde(rename = "ear_status")]
+    status: Tier,
     submods: BTreeMap<&'static str, Appraisal>,
     /// The verdict in this program's own words.
-    merestone_verdict: &'static str,
+    #[serde(rename = "merestone_verdict")]
+    verdict: &'static str,
     /// Names the file that was judged.
-    merestone_evidence: String,
+    #[serde(rename = "merestone_evidence")]
+    evidence: String,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -73,12 +78,18 @@ struct VerifierId {
 
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 struct Appraisal {
-    ear_status: Tier,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    ear_trustworthiness_vector: BTreeMap<&'static str, i8>,
-    ear_appraisal_policy_ids: [String; 1],
+    #[serde(rename = "ear_status")]
+    status: Tier,
+    #[serde(
+        rename = "ear_trustworthiness_vector",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    vector: BTreeMap<&'static str, i8>,
+    #[serde(rename = "ear_appraisal_policy_ids")]
+    policies: [String; 1],
     /// Each check behind it, by id.
-    ear_verifier_claims: BTreeMap<&'static str, CheckResult>,
+    #[serde(rename = "ear_verifier_claims")]
+    checks: BTreeMap<&'static str, CheckResult>,
 }
 
 /// One AR4SI claim: the checks behind it, and its value where all hold, where one fails, and where
@@ -209,34 +220,32 @@ pub fn claims(verdict: &Verdict, context: &Context<'_>) -> Ear {
     let mut submods: BTreeMap<&'static str, Appraisal> = BTreeMap::new();
     for rule in &RULES {
         let appraisal = submods.entry(rule.submod).or_insert_with(|| Appraisal {
-            ear_status: Tier::None,
-            ear_trustworthiness_vector: BTreeMap::new(),
-            ear_appraisal_policy_ids: [context.policy.clone()],
-            ear_verifier_claims: BTreeMap::new(),
+            status: Tier::None,
+            vector: BTreeMap::new(),
+            policies: [context.policy.clone()],
+            checks: BTreeMap::new(),
         });
         for id in rule.checks {
-            appraisal.ear_verifier_claims.insert(id, worst(id, verdict));
+            appraisal.checks.insert(id, worst(id, verdict));
         }
         let value = value(rule, verdict);
         if value != 0 {
-            appraisal
-                .ear_trustworthiness_vector
-                .insert(rule.claim, value);
+            appraisal.vector.insert(rule.claim, value);
         }
-        appraisal.ear_status = appraisal.ear_status.max(Tier::of(value));
+        appraisal.status = appraisal.status.max(Tier::of(value));
     }
-    let worst_part = submods.values().map(|part| part.ear_status).max();
+    let worst_part = submods.values().map(|part| part.status).max();
     Ear {
-        eat_profile: PROFILE,
+        profile: PROFILE,
         iat: context.issued_at_s,
-        ear_verifier_id: VerifierId {
+        verifier: VerifierId {
             developer: "Merestone",
             build: context.build.to_owned(),
         },
-        ear_status: status(verdict.verdict, worst_part.unwrap_or(Tier::None)),
+        status: status(verdict.verdict, worst_part.unwrap_or(Tier::None)),
         submods,
-        merestone_verdict: verdict.verdict.text(),
-        merestone_evidence: context.evidence.clone(),
+        verdict: verdict.verdict.text(),
+        evidence: context.evidence.clone(),
     }
 }
 

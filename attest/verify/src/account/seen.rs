@@ -174,16 +174,42 @@ fn who(process: Option<&Process>) -> String {
     })
 }
 
-/// Outcome, words and count of what is told one by one. Guards, flows and GPU samples are many
-/// and are summed; each has its own part of a report.
-fn told(body: &Body) -> Option<(String, String, u64)> {
-    let word = |yes: bool, is: &str, not: &str| if yes { is } else { not }.to_owned();
-    let (outcome, detail, count) = match body {
+/// Outcome, words, and how often.
+type Told = (String, String, u64);
+
+fn word(yes: bool, is: &str, not: &str) -> String {
+    if yes { is } else { not }.to_owned()
+}
+
+/// What is told one by one. Guards, flows and GPU samples are many and are summed; each has its
+/// own part of a report.
+fn told(body: &Body) -> Option<Told> {
+    let once = |detail: String| Some((String::new(), detail, 1));
+    match body {
         Body::GuardStart { .. } | Body::GuardStop { .. } | Body::Flow { .. } | Body::Gpu { .. } => {
-            return None;
+            None
         }
         // What held is a number; what did not is told.
-        Body::Canary { result, .. } if result == "held" => return None,
+        Body::Canary { result, .. } if result == "held" => None,
+        Body::AgentStart { version } => once(format!("version {version}")),
+        Body::AgentStop { cause } => once(cause.clone()),
+        Body::Lost { reason, count } => Some((String::new(), reason.clone(), *count)),
+        Body::Left {
+            group,
+            cgroup,
+            process,
+        } => once(format!(
+            "group {group}, now in {cgroup}{}",
+            who(process.as_ref())
+        )),
+        Body::Recovered { detail, .. } => once(detail.clone()),
+        judged => outcome(judged),
+    }
+}
+
+/// What an entry says of leave given, refused or taken.
+fn outcome(body: &Body) -> Option<Told> {
+    let told = match body {
         Body::Canary {
             run,
             vector,
@@ -194,8 +220,6 @@ fn told(body: &Body) -> Option<(String, String, u64)> {
             format!("{vector} in run {run}: {detail}"),
             1,
         ),
-        Body::AgentStart { version } => (String::new(), format!("version {version}"), 1),
-        Body::AgentStop { cause } => (String::new(), cause.clone(), 1),
         Body::Boundary {
             name,
             sha256,
@@ -210,17 +234,6 @@ fn told(body: &Body) -> Option<(String, String, u64)> {
             let detail = format!("{name} ({sha256}), generation {generation}{error}");
             (word(*accepted, "accepted", "refused"), detail, 1)
         }
-        Body::Lost { reason, count } => (String::new(), reason.clone(), *count),
-        Body::Left {
-            group,
-            cgroup,
-            process,
-        } => {
-            let who = who(process.as_ref());
-            let detail = format!("group {group}, now in {cgroup}{who}");
-            (String::new(), detail, 1)
-        }
-        Body::Recovered { detail, .. } => (String::new(), detail.clone(), 1),
         Body::Tamper {
             attempt,
             refused,
@@ -232,30 +245,6 @@ fn told(body: &Body) -> Option<(String, String, u64)> {
             let who = who(process.as_ref());
             let detail = format!("{attempt} of {target}, seen by {hook}{who}");
             (word(*refused, "refused", "not refused"), detail, *count)
-        }
-        Body::Grant {
-            name,
-            sha256,
-            state,
-            bytes,
-            detail,
-        } => {
-            let detail = format!("{name} ({sha256}), {bytes} bytes, {detail}");
-            (state.clone(), detail, 1)
-        }
-        Body::BreakGlass {
-            sha256,
-            state,
-            reason,
-            until_ms,
-        } => {
-            let until = rfc3339(*until_ms);
-            let detail = format!("token {sha256}, until {until}: {reason}");
-            (state.clone(), detail, 1)
-        }
-        Body::Found { what, kept, detail } => {
-            let detail = format!("{what}: {detail}");
-            (word(*kept, "kept", "removed"), detail, 1)
         }
         Body::Deputy {
             refused,
@@ -269,6 +258,38 @@ fn told(body: &Body) -> Option<(String, String, u64)> {
             let detail = format!("{deputy}, seen by {hook}{who}");
             (word(*refused, "refused", "reported"), detail, *count)
         }
+        other => return leave(other),
     };
-    Some((outcome, detail, count))
+    Some(told)
+}
+
+/// What an entry says of exceptions that somebody signed, and of what a start found.
+fn leave(body: &Body) -> Option<Told> {
+    match body {
+        Body::Grant {
+            name,
+            sha256,
+            state,
+            bytes,
+            detail,
+        } => {
+            let detail = format!("{name} ({sha256}), {bytes} bytes, {detail}");
+            Some((state.clone(), detail, 1))
+        }
+        Body::BreakGlass {
+            sha256,
+            state,
+            reason,
+            until_ms,
+        } => {
+            let until = rfc3339(*until_ms);
+            let detail = format!("token {sha256}, until {until}: {reason}");
+            Some((state.clone(), detail, 1))
+        }
+        Body::Found { what, kept, detail } => {
+            let detail = format!("{what}: {detail}");
+            Some((word(*kept, "kept", "removed"), detail, 1))
+        }
+        _ => None,
+    }
 }
