@@ -24,7 +24,7 @@ pub use bundle::{
 };
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
-pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, Process};
+pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, Process};
 pub use epoch::{
     Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
 };
