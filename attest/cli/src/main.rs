@@ -8,6 +8,7 @@ mod args;
 mod escape;
 mod fault;
 mod html;
+mod incidents;
 mod inspect;
 mod json;
 mod text;

@@ -5,6 +5,7 @@
 //! outweighs something that could not be looked at.
 
 use crate::coverage::Coverage;
+use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
 use crate::refusal::{Grade, Refusal};
 use crate::report::{Egress, Location, ReceiptEntry};
 use serde::Serialize;
@@ -123,6 +124,16 @@ checks! {
     GpuAttestation = "gpu.attestation", Gpu;
     /// Where it ran.
     Location = "location", Operator;
+    /// Enforcement was not found changed.
+    Tamper = "tamper", Agent;
+    /// Protection was not opened.
+    BreakGlass = "break_glass", Agent;
+    /// What left under grants kept to them.
+    Grants = "grants", Agent;
+    /// Nobody outside a group was asked on its host.
+    Deputies = "deputies", Agent;
+    /// Tries to get out were made, and none did.
+    Canary = "canary", Agent;
     /// The period asked for is in the file.
     PolicyPeriod = "policy.period", Trust;
     /// The period is attested without long gaps.
@@ -253,6 +264,16 @@ pub struct Verdict {
     pub location: Option<Location>,
     /// What tried to leave.
     pub egress: Option<Egress>,
+    /// Attempts on enforcement, and what was found of it.
+    pub tamper: Option<Tamper>,
+    /// Openings of protection.
+    pub break_glass: Option<BreakGlass>,
+    /// What left under grants.
+    pub grants: Option<Grants>,
+    /// Who was asked on the host.
+    pub deputies: Option<Deputies>,
+    /// What tries to get out came to.
+    pub canary: Option<CanaryReport>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }
