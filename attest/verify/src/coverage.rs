@@ -127,19 +127,24 @@ fn shown(gaps: &mut Vec<Gap>, opened: u64, closed: u64, unproven: &[Unproven]) -
     attested + closed.saturating_sub(at)
 }
 
+/// Stretches that touch and have one reason are one.
 fn gap(gaps: &mut Vec<Gap>, from: u64, to: u64, reason: &'static str) {
-    if to > from {
-        let (ms, from_ms) = (to - from, from);
-        let (from, to) = (rfc3339(from), rfc3339(to));
-        gaps.push(Gap {
-            from,
-            to,
-            seconds: ms.div_ceil(1000),
-            reason,
-            ms,
-            from_ms,
-        });
+    if to <= from {
+        return;
     }
+    let touches =
+        |last: &mut Gap| last.reason == reason && last.from_ms.saturating_add(last.ms) == from;
+    let before = gaps.pop_if(touches);
+    let from_ms = before.map_or(from, |before| before.from_ms);
+    let ms = to - from_ms;
+    gaps.push(Gap {
+        from: rfc3339(from_ms),
+        to: rfc3339(to),
+        seconds: ms.div_ceil(1000),
+        reason,
+        ms,
+        from_ms,
+    });
 }
 
 /// An instant as people write it; one beyond the calendar as its number.
