@@ -21,6 +21,8 @@ const STATES: [&str; 12] = [
     "\u{202e}\u{0}",
 ];
 
+const STRICT: &str = "[require]\ndeputies = \"none\"\ncanary = true\n";
+
 fn number(random: &mut Seeded) -> u64 {
     match random.next(4) {
         0 => 0,
@@ -102,8 +104,7 @@ fn no_sealed_entry_panics_the_checks_and_none_that_tells_of_an_incident_passes()
     let mut maker = Maker::new();
     (maker.epochs, maker.leaves_each) = (1, 1);
     let bundle_of = |maker: &Maker| encode(&maker.bundle());
-    let strict = maker.trust() + "[require]\ndeputies = \"none\"\ncanary = true\n";
-    let strict = Trust::parse(&strict, "trust.toml").unwrap();
+    let strict = Trust::parse(&(maker.trust() + STRICT), "trust.toml").unwrap();
     let lax = maker.trust()
         + "[require]\npermit = [\"tamper\", \"break_glass\", \"break_glass_unsigned\", \"grants\"]\n";
     let lax = Trust::parse(&lax, "trust.toml").unwrap();
@@ -132,7 +133,7 @@ fn twenty_thousand_mutations_of_entries_decode_or_are_refused_and_never_panic() 
     let mut told = everything().told;
     told.push((0, entry(7_000, super::tamper::denied("kill"))));
     let good: Vec<_> = told.iter().map(|(_, entry)| encode(entry)).collect();
-    let mut decoded = 0;
+    let mut decoded = Vec::new();
     for _ in 0..20_000 {
         let mut bytes = good[random.next(good.len())].clone();
         for _ in 0..=random.next(3) {
@@ -148,8 +149,21 @@ fn twenty_thousand_mutations_of_entries_decode_or_are_refused_and_never_panic() 
         if let Ok(entry) = decode::<Entry>(&bytes) {
             // Whatever is accepted has one spelling.
             assert_eq!(encode(&entry), bytes);
-            decoded += 1;
+            decoded.push((0, entry));
         }
     }
-    assert!(decoded > 1_000, "{decoded}");
+    assert!(decoded.len() > 1_000, "{}", decoded.len());
+    // What decodes is sealed as it is, and judged.
+    let mut maker = Maker::new();
+    (maker.epochs, maker.leaves_each) = (1, 1);
+    let strict = Trust::parse(&(maker.trust() + STRICT), "trust.toml").unwrap();
+    for some in decoded.chunks(500) {
+        maker.told = some.to_vec();
+        let verdict = verify(&encode(&maker.bundle()), &strict, Purpose::Period, NOW);
+        assert!(
+            verdict.tamper.is_some() && verdict.exit != 0,
+            "{:?}",
+            verdict.checks
+        );
+    }
 }
