@@ -7,6 +7,7 @@
 mod args;
 mod escape;
 mod fault;
+mod incidents;
 mod inspect;
 mod json;
 mod reports;

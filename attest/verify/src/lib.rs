@@ -18,8 +18,10 @@ pub mod ear;
 pub mod escape;
 mod frame;
 pub mod html;
+mod incidents;
 mod key;
 mod log;
+mod network;
 mod pipeline;
 mod policy;
 mod quote;
@@ -36,12 +38,16 @@ pub use account::{
 pub use boot::BootChecked;
 pub use coverage::{Coverage, Gap};
 pub use frame::{Purpose, Unverified};
+pub use incidents::{
+    Attempt, BreakGlass, CanaryReport, Deputies, Deputy, GrantUsed, Grants, Opening, Tamper,
+    Unkept, Who,
+};
 pub use key::KeyTrusted;
 pub use log::LogChecked;
 pub use pipeline::verify;
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
-pub use trust::{Trust, TrustError};
+pub use trust::{DeputyRule, Permit, Require, Trust, TrustError};
 pub use verdict::{CHECKS, Check, CheckId, CheckResult, NotChecked, Outcome, Source, Verdict};
 pub use wire::WireError;

@@ -6,6 +6,7 @@
 
 use crate::account::Account;
 use crate::coverage::Coverage;
+use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
 use crate::refusal::{Grade, Refusal};
 use crate::report::{Egress, Location, ReceiptEntry};
 use serde::Serialize;
@@ -133,6 +134,16 @@ checks! {
     GpuAttestation = "gpu.attestation", Gpu;
     /// The place it ran at is an accepted one.
     Location = "location", Operator;
+    /// Enforcement was not found changed.
+    Tamper = "tamper", Agent;
+    /// Protection was not opened.
+    BreakGlass = "break_glass", Agent;
+    /// What left under grants kept to them.
+    Grants = "grants", Agent;
+    /// Nobody outside a group was asked on its host.
+    Deputies = "deputies", Agent;
+    /// Tries to get out were made, and none did.
+    Canary = "canary", Agent;
     /// The period asked for is in the file.
     PolicyPeriod = "policy.period", Trust;
     /// The period is attested without long gaps.
@@ -265,6 +276,16 @@ pub struct Verdict {
     pub location: Option<Location>,
     /// What tried to leave.
     pub egress: Option<Egress>,
+    /// Attempts on enforcement, and what was found of it.
+    pub tamper: Option<Tamper>,
+    /// Openings of protection.
+    pub break_glass: Option<BreakGlass>,
+    /// What left under grants.
+    pub grants: Option<Grants>,
+    /// Who was asked on the host.
+    pub deputies: Option<Deputies>,
+    /// What tries to get out came to.
+    pub canary: Option<CanaryReport>,
     /// What the sealed statements and entries tell, session by session.
     pub account: Option<Account>,
     /// The entries that single proofs show.

@@ -26,8 +26,6 @@ pub struct Account {
     pub to_ms: u64,
     /// The sessions, in order.
     pub sessions: Vec<SessionAccount>,
-    /// Stretches of the period that epochs cover, in order; touching ones of a session are one.
-    pub attested_ms: Vec<(u64, u64)>,
     /// Entries by kind.
     pub entries: BTreeMap<&'static str, u64>,
     /// Entries that a reader should know of one by one, in order.
@@ -134,7 +132,6 @@ impl Account {
             from_ms,
             to_ms,
             sessions: log.sessions.iter().map(session).collect(),
-            attested_ms: attested(&log.sessions, from_ms, to_ms),
             entries: BTreeMap::new(),
             happenings: Vec::new(),
             happenings_left_out: 0,
@@ -144,25 +141,6 @@ impl Account {
         log.seen.tell(&mut account);
         account
     }
-}
-
-/// The counterpart of the gaps: clamped alike, so that both add up to the period.
-fn attested(sessions: &[Session], from: u64, to: u64) -> Vec<(u64, u64)> {
-    let mut stretches: Vec<(u64, u64)> = Vec::new();
-    let mut at = from;
-    for epoch in sessions.iter().flat_map(|session| &session.epochs) {
-        let opened = epoch.statement.opened_ms.clamp(at, to);
-        let closed = epoch.statement.closed_ms.clamp(at, to);
-        at = closed.max(at);
-        if closed <= opened {
-            continue;
-        }
-        match stretches.last_mut() {
-            Some((_, end)) if *end == opened => *end = closed,
-            _ => stretches.push((opened, closed)),
-        }
-    }
-    stretches
 }
 
 fn session(session: &Session) -> SessionAccount {

@@ -190,7 +190,7 @@ fn told(body: &Body) -> Option<Told> {
             None
         }
         // What held is a number; what did not is told.
-        Body::Canary { result, .. } if result == "held" => None,
+        Body::Canary { result, .. } if result == "held" || result == "not_applicable" => None,
         Body::AgentStart { version } => once(format!("version {version}")),
         Body::AgentStop { cause } => once(cause.clone()),
         Body::Lost { reason, count } => Some((String::new(), reason.clone(), *count)),
@@ -241,6 +241,7 @@ fn outcome(body: &Body) -> Option<Told> {
             target,
             process,
             count,
+            ..
         } => {
             let who = who(process.as_ref());
             let detail = format!("{attempt} of {target}, seen by {hook}{who}");
@@ -272,6 +273,7 @@ fn leave(body: &Body) -> Option<Told> {
             state,
             bytes,
             detail,
+            ..
         } => {
             let detail = format!("{name} ({sha256}), {bytes} bytes, {detail}");
             Some((state.clone(), detail, 1))
@@ -281,6 +283,7 @@ fn leave(body: &Body) -> Option<Told> {
             state,
             reason,
             until_ms,
+            ..
         } => {
             let until = rfc3339(*until_ms);
             let detail = format!("token {sha256}, until {until}: {reason}");

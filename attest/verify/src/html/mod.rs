@@ -7,6 +7,7 @@
 mod checks;
 mod egress;
 mod host;
+mod incidents;
 mod law;
 mod line;
 mod place;
@@ -79,6 +80,12 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
         location,
         egress,
         account,
+        // Shown together by `incidents`.
+        tamper,
+        break_glass: _,
+        grants: _,
+        deputies: _,
+        canary: _,
         entries,
     } = verdict;
     let claims = *outcome != Outcome::Untrusted;
@@ -102,6 +109,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
                         (host::sessions(account))
                     }
                     @if coverage.is_some() { (host::inferences(entries)) }
+                    @if tamper.is_some() { (incidents::section(verdict)) }
                     @if let Some(account) = account { (host::happenings(account)) }
                 }
                 @if !claims || coverage.is_none() { (top::no_claims(*outcome)) }

@@ -128,6 +128,7 @@ fn an_untrusted_file_makes_no_claim_on_its_page() {
             "gpus",
             "sessions",
             "inferences",
+            "incidents",
             "events",
         ] {
             assert!(
@@ -191,6 +192,7 @@ fn n73_hostile_strings_in_every_place_do_nothing_on_the_page() {
         target: hostile(),
         process: None,
         count: 3,
+        repaired: None,
     };
     maker.extra_leaf = Some(encode(&Entry {
         kind: EntryKind,
