@@ -226,6 +226,7 @@ pub(super) fn epoch_inputs(agent: &Agent) -> EpochInputs {
             .collect(),
         groups: agent.exact.groups(),
         clock: clock::quality(),
+        canary: None,
     }
 }
 

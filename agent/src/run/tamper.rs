@@ -141,6 +141,7 @@ impl Agent {
             target: target.clone(),
             process: entries::process(&process),
             count,
+            repaired: None,
         });
         let names = self.names(event, process);
         let mut event = FlowEvent::new(event, names, count);

@@ -25,8 +25,10 @@ pub use bundle::{
 };
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
-pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, Process};
-pub use epoch::{Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss};
+pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, Process};
+pub use epoch::{
+    Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
+};
 pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{BundleKind, EntryKind, EpochKind, SessionKind};
 pub use minicbor::bytes::ByteVec as Blob;

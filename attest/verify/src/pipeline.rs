@@ -1,8 +1,10 @@
 //! The checks in their order. Each stage takes the value that only the stage before can make.
 
+use crate::account::Account;
 use crate::boot::BootChecked;
 use crate::coverage::Coverage;
 use crate::frame::{Purpose, Unverified};
+use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
 use crate::log::LogChecked;
 use crate::policy::{self, Matter};
@@ -18,10 +20,13 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
     let Some(log) = log else {
         return verdict(tally, None);
     };
+    let incidents = Incidents::of(&log, &trust.require);
     let shown = Shown {
-        coverage: Coverage::of(&log.bundle, &log.sessions),
+        coverage: Coverage::of(&log.bundle, &log.sessions, &incidents.unproven()),
         location: Location::of(&log.sessions),
-        egress: Egress::of(&log.sessions),
+        account: Account::of(&log),
+        egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
+        incidents,
         entries: log
             .proven
             .iter()
@@ -33,6 +38,7 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         coverage: &shown.coverage,
         egress: &shown.egress,
         location: &shown.location,
+        incidents: &shown.incidents,
         now_ms,
     };
     policy::check(&matter, trust, &mut tally);
@@ -61,28 +67,40 @@ struct Shown {
     coverage: Coverage,
     location: Location,
     egress: Egress,
+    account: Account,
+    incidents: Incidents,
     entries: Vec<ReceiptEntry>,
 }
 
 fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
     let (outcome, checks, not_checked) = tally.finish();
-    let (coverage, location, egress, entries) = match shown {
-        None => (None, None, None, Vec::new()),
-        Some(Shown {
-            coverage,
-            location,
-            egress,
-            entries,
-        }) => (Some(coverage), Some(location), Some(egress), entries),
-    };
-    Verdict {
+    let mut verdict = Verdict {
         verdict: outcome,
         exit: outcome.exit(),
         checks,
         not_checked,
-        coverage,
-        location,
-        egress,
-        entries,
+        coverage: None,
+        location: None,
+        egress: None,
+        tamper: None,
+        break_glass: None,
+        grants: None,
+        deputies: None,
+        canary: None,
+        account: None,
+        entries: Vec::new(),
+    };
+    if let Some(shown) = shown {
+        verdict.coverage = Some(shown.coverage);
+        verdict.location = Some(shown.location);
+        verdict.egress = Some(shown.egress);
+        verdict.tamper = Some(shown.incidents.tamper);
+        verdict.break_glass = Some(shown.incidents.break_glass);
+        verdict.grants = Some(shown.incidents.grants);
+        verdict.deputies = Some(shown.incidents.deputies);
+        verdict.canary = Some(shown.incidents.canary);
+        verdict.account = Some(shown.account);
+        verdict.entries = shown.entries;
     }
+    verdict
 }

@@ -3,6 +3,7 @@
 use crate::boot::{EventLogError, ImaError};
 use crate::chain::ChainError;
 use crate::clock::ClockError;
+use crate::incidents::IncidentError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
 use crate::quote::QuoteError;
@@ -141,6 +142,9 @@ pub enum Refusal {
     /// Sound, and not what the policy asks for.
     #[error("{0}")]
     Policy(#[from] PolicyError),
+    /// Sound, and it tells of something that should not have been.
+    #[error("{0}")]
+    Incident(#[from] IncidentError),
 }
 
 impl Refusal {
@@ -149,7 +153,7 @@ impl Refusal {
     pub const fn grade(&self) -> Grade {
         match self {
             Self::Key(_) => Grade::Indeterminate,
-            Self::KeyHierarchy { .. } => Grade::Failed,
+            Self::KeyHierarchy { .. } | Self::Incident(_) => Grade::Failed,
             Self::Clock { source, .. } => source.grade(),
             Self::Chain { source, .. } => source.grade(),
             Self::Log(source) => source.grade(),

@@ -3,6 +3,7 @@
 //! The grammar is closed: an unknown key, a repeated node or a malformed digest is a usage
 //! error with the line it stands on, never something passed over (N74).
 
+use crate::network::Network;
 use core::ops::Range;
 use merestone_evidence::Digest;
 use serde::Deserialize;
@@ -84,8 +85,48 @@ pub struct Require {
     pub region: Option<BTreeSet<String>>,
     /// Lowest level of location evidence.
     pub location_level: u8,
+    /// What may have happened to enforcement.
+    pub permit: BTreeSet<Permit>,
+    /// Networks that grants may be to; `None` names none.
+    pub(crate) grant_to: Option<Vec<Network>>,
+    /// Most bytes that may have left under grants; `None` names no number.
+    pub max_grant_bytes: Option<u64>,
+    /// Whom guarded groups may have asked on their host.
+    pub deputies: DeputyRule,
+    /// Every epoch must tell of a canary at work.
+    pub canary: bool,
     /// Accepted values by register.
     pub pcrs: BTreeMap<u8, BTreeSet<Digest>>,
+}
+
+/// Something that fails unless it is permitted. Each is a word of `permit`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Permit {
+    /// Enforcement was found changed, or not as it had been left.
+    Tamper,
+    /// Protection was opened by a signed token.
+    BreakGlass,
+    /// Protection was opened by root, with nobody's signature.
+    BreakGlassUnsigned,
+    /// Grants were in force.
+    Grants,
+}
+
+/// Whom guarded groups may have asked on their host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DeputyRule {
+    /// Anybody; the verdict says that nothing follows what those pass on.
+    Any,
+    /// Nobody: each request was refused.
+    None,
+    /// Only those named.
+    Listed(BTreeSet<String>),
+}
+
+impl Require {
+    pub(crate) fn permits(&self, permit: Permit) -> bool {
+        self.permit.contains(&permit)
+    }
 }
 
 impl Trust {
@@ -156,6 +197,12 @@ struct RequireTable {
     country: Option<Spanned<OneOrMany>>,
     region: Option<Spanned<OneOrMany>>,
     location_level: Option<Spanned<String>>,
+    permit: Option<Spanned<OneOrMany>>,
+    grant_to: Option<Spanned<OneOrMany>>,
+    max_grant_bytes: Option<u64>,
+    deputies: Option<Spanned<String>>,
+    deputy: Option<Spanned<OneOrMany>>,
+    canary: bool,
     pcr: BTreeMap<Spanned<String>, Spanned<OneOrMany>>,
 }
 
@@ -240,6 +287,11 @@ impl RequireTable {
             country: self.country.map(texts),
             region: self.region.map(texts),
             location_level: self.location_level.map_or(Ok(0), level)?,
+            permit: self.permit.map_or(Ok(BTreeSet::new()), permits)?,
+            grant_to: self.grant_to.map(networks).transpose()?,
+            max_grant_bytes: self.max_grant_bytes,
+            deputies: deputies(self.deputies, self.deputy)?,
+            canary: self.canary,
             pcrs,
         })
     }
@@ -247,6 +299,52 @@ impl RequireTable {
 
 fn texts(values: Spanned<OneOrMany>) -> BTreeSet<String> {
     values.into_inner().all().into_iter().collect()
+}
+
+fn permits(values: Spanned<OneOrMany>) -> Result<BTreeSet<Permit>, Fault> {
+    let span = values.span();
+    let words = values.into_inner().all().into_iter();
+    let permits = words.map(|word| match word.as_str() {
+        "tamper" => Ok(Permit::Tamper),
+        "break_glass" => Ok(Permit::BreakGlass),
+        "break_glass_unsigned" => Ok(Permit::BreakGlassUnsigned),
+        "grants" => Ok(Permit::Grants),
+        _ => Err((
+            span.clone(),
+            format!(
+                "{word:?} cannot be permitted; these can: \"tamper\", \"break_glass\", \"break_glass_unsigned\", \"grants\""
+            ),
+        )),
+    });
+    permits.collect()
+}
+
+fn networks(values: Spanned<OneOrMany>) -> Result<Vec<Network>, Fault> {
+    let span = values.span();
+    let texts = values.into_inner().all().into_iter();
+    let networks = texts.map(|text| Network::parse(&text).map_err(|detail| (span.clone(), detail)));
+    networks.collect()
+}
+
+fn deputies(
+    rule: Option<Spanned<String>>,
+    listed: Option<Spanned<OneOrMany>>,
+) -> Result<DeputyRule, Fault> {
+    let word = rule.as_ref().map(|rule| rule.get_ref().as_str());
+    match (word, listed) {
+        (Some("listed"), Some(listed)) => Ok(DeputyRule::Listed(texts(listed))),
+        (None | Some("any"), None) => Ok(DeputyRule::Any),
+        (Some("none"), None) => Ok(DeputyRule::None),
+        (None | Some("any" | "none"), Some(listed)) => {
+            let detail = "deputy needs deputies = \"listed\"".to_owned();
+            Err((listed.span(), detail))
+        }
+        (Some(_), _) => {
+            let span = rule.map_or(0..0, |rule| rule.span());
+            let detail = "deputies is \"any\", \"none\", or \"listed\" with deputy = [...]";
+            Err((span, detail.to_owned()))
+        }
+    }
 }
 
 fn digests(values: Spanned<OneOrMany>) -> Result<BTreeSet<Digest>, Fault> {
