@@ -1,8 +1,9 @@
 //! The canary's process and cgroup, as the agent holds them.
 //!
-//! Made before the agent gives up its privileges and starts threads. Dropping
-//! it ends the canary and removes the cgroup; after a kill -9 of the agent the
-//! canary does both by itself, and the next start removes what is left.
+//! Made before the agent gives up its privileges and starts threads. The canary
+//! ends when this end of its socket does, be that by a drop or by a kill -9 of
+//! the agent; its keeper then removes the cgroup. What a killed keeper leaves,
+//! the next start removes.
 
 use super::words::{Answer, Order};
 use std::io;
@@ -42,6 +43,7 @@ pub enum CageError {
 /// A canary that waits for orders.
 #[derive(Debug)]
 pub struct Cage {
+    /// The canary's keeper.
     child: Child,
     cgroup: PathBuf,
     path: String,
@@ -66,22 +68,12 @@ impl Cage {
                 return Err(CageError::Process { source });
             }
         };
-        let cage = Self {
+        Ok(Self {
             path: format!("/{name}"),
             child,
             agent,
-            cgroup: cgroup.clone(),
-        };
-        // It does nothing before it is told to, so that it is inside by then.
-        let procs = cgroup.join("cgroup.procs");
-        std::fs::write(procs, cage.pid().to_string()).map_err(failed)?;
-        Ok(cage)
-    }
-
-    /// The canary's process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+            cgroup,
+        })
     }
 
     /// Its cgroup, as a path below the root.
@@ -144,12 +136,9 @@ impl Cage {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        // It was removed, unless the canary was killed.
-        match std::fs::remove_dir(&self.cgroup) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, cgroup = %self.cgroup.display(), "cannot remove the canary's cgroup");
-            }
-            _ => {}
+        if self.cgroup.exists() {
+            let cgroup = self.cgroup.display();
+            tracing::warn!(%cgroup, "the canary's cgroup is left; the next start removes it");
         }
     }
 }

@@ -1,9 +1,11 @@
-//! The canary's own process.
+//! The canary's own processes: a keeper, the canary, and one for each try.
 //!
-//! It waits for an order before it does anything, opens its device node, gives
-//! up every capability but `CAP_NET_RAW`, and then starts one process for each
-//! try. It ends with the agent, however that ends: the socket to the agent is
-//! then at its end, and the canary removes its cgroup behind itself.
+//! The canary enters its cgroup, waits for the order, opens its device node,
+//! gives up every capability but `CAP_NET_RAW`, and starts a process for each
+//! try. It ends with the agent, however that ends: the socket between them is
+//! then at its end. The keeper waits for that and removes the cgroup, which
+//! takes `CAP_DAC_OVERRIDE` (the hierarchy's root is nobody's to write) and a
+//! process that is not inside; it does nothing else.
 
 use super::words::{Answer, Order, Outcome};
 use super::{DEVICE, sys, tries};
@@ -47,6 +49,7 @@ pub fn main(arguments: &[OsString]) -> u8 {
     let words: Vec<&str> = arguments.iter().filter_map(|one| one.to_str()).collect();
     match words.as_slice() {
         ["keep", cgroup] => u8::from(keep(Path::new(cgroup)).is_err()),
+        ["sit", cgroup] => u8::from(sit(Path::new(cgroup)).is_err()),
         ["try", vector, v4, v6, root, rest @ ..] => {
             let fd = rest.first().and_then(|fd| fd.parse().ok());
             let (Ok(v4), Ok(v6)) = (v4.parse(), v6.parse()) else {
@@ -91,8 +94,28 @@ struct Kept {
     older6: io::Result<OwnedFd>,
 }
 
-/// Obeys until the agent is gone.
+/// Starts the canary, and removes its cgroup once it has ended.
 fn keep(cgroup: &Path) -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args([super::CHILD, "sit"]).arg(cgroup).env_clear();
+    let mut canary = command.stdout(Stdio::null()).spawn()?;
+    let dropped = give_up_all_but(Capability::DacOverride);
+    canary.wait()?;
+    std::fs::remove_dir(cgroup)?;
+    dropped.map_err(io::Error::other)
+}
+
+/// Gives up every capability but `one`, and that too where it is not held.
+fn give_up_all_but(one: Capability) -> Result<(), String> {
+    let held = privilege::effective().map_err(|error| error.to_string())?;
+    let keep: Vec<_> = held.has(one).then_some(one).into_iter().collect();
+    let dropped = privilege::drop_to(&keep);
+    dropped.map(drop).map_err(|error| error.to_string())
+}
+
+/// Obeys until the agent is gone.
+fn sit(cgroup: &Path) -> io::Result<()> {
+    std::fs::write(cgroup.join("cgroup.procs"), "0")?;
     let root = cgroup.parent().unwrap_or(Path::new("/")).to_owned();
     let agent = UnixStream::from(fcntl_dupfd_cloexec(io::stdin(), 3)?);
     let mut reader = BufReader::new(agent.try_clone()?);
@@ -105,7 +128,8 @@ fn keep(cgroup: &Path) -> io::Result<()> {
             Order::Guard { v4, v6 } => match guard(v4, v6) {
                 Ok(found) => {
                     kept = Some(found);
-                    Answer::Opened {}
+                    let pid = std::process::id();
+                    Answer::Opened { pid }
                 }
                 Err(why) => Answer::NotOpened { why },
             },
@@ -120,13 +144,7 @@ fn keep(cgroup: &Path) -> io::Result<()> {
         bytes.push(b'\n');
         (&agent).write_all(&bytes)?;
     }
-    leave(&root, cgroup)
-}
-
-/// A cgroup can be removed once nobody is in it.
-fn leave(root: &Path, cgroup: &Path) -> io::Result<()> {
-    std::fs::write(root.join("cgroup.procs"), "0")?;
-    std::fs::remove_dir(cgroup)
+    Ok(())
 }
 
 /// Opens the node that counts as a GPU, then gives up what is not needed.
@@ -144,14 +162,7 @@ fn guard(v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Kept, String> {
         Ok(_) | Err(rustix::io::Errno::NXIO | rustix::io::Errno::NODEV) => {}
         Err(error) => return Err(format!("its device node cannot be opened: {error}")),
     }
-    let held = privilege::effective().map_err(|error| error.to_string())?;
-    let raw = [Capability::NetRaw];
-    let keep: &[Capability] = if held.has(Capability::NetRaw) {
-        &raw
-    } else {
-        &[]
-    };
-    privilege::drop_to(keep).map_err(|error| error.to_string())?;
+    give_up_all_but(Capability::NetRaw)?;
     Ok(kept)
 }
 

@@ -219,8 +219,8 @@ impl Canary {
     fn heard(&mut self, answer: Option<Answer>, context: &Context<'_>) {
         let now = Instant::now();
         match answer {
-            Some(Answer::Opened {}) => {
-                self.state = self.guarded(context);
+            Some(Answer::Opened { pid }) => {
+                self.state = guarded(pid, context);
                 self.next_round = now;
             }
             Some(Answer::NotOpened { why }) => self.fail(why),
@@ -231,18 +231,6 @@ impl Canary {
                 }
             }
             None => self.fail("its process has ended".to_owned()),
-        }
-    }
-
-    /// The kernel's own word for it.
-    fn guarded(&self, context: &Context<'_>) -> State {
-        let pid = self.cage.as_ref().map_or(0, Cage::pid);
-        match context.kernel.task(pid) {
-            Some(task) if task.group != 0 => State::Guarded(task.group),
-            _ => State::Failed(
-                "it opened its device node and the kernel does not hold it: the device hook did not run"
-                    .to_owned(),
-            ),
         }
     }
 
@@ -541,4 +529,15 @@ fn seen(event: &Event) -> String {
     let name = |name: Option<&str>| name.unwrap_or("?").to_ascii_lowercase();
     let (hook, reason) = (name(event.hook.name()), name(event.reason.name()));
     format!("{hook} says {reason}")
+}
+
+/// Whether a process is guarded, by the kernel's own word.
+fn guarded(pid: u32, context: &Context<'_>) -> State {
+    match context.kernel.task(pid) {
+        Some(task) if task.group != 0 => State::Guarded(task.group),
+        _ => State::Failed(
+            "it opened its device node and the kernel does not hold it: the device hook did not run"
+                .to_owned(),
+        ),
+    }
 }

@@ -31,7 +31,10 @@ pub enum Order {
 #[serde(tag = "answer", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Answer {
     /// The device node was opened.
-    Opened {},
+    Opened {
+        /// By this process.
+        pid: u32,
+    },
     /// It could not be.
     NotOpened {
         /// Why.

@@ -172,7 +172,11 @@ impl FlowEvent {
 
     /// The one line an operator reads: who, what, where to, why.
     pub fn line(&self) -> String {
-        let verdict = self.verdict.as_deref().unwrap_or(&self.kind);
+        let verdict = match &self.verdict {
+            Some(verdict) if self.kind == CANARY => &format!("canary {verdict}"),
+            Some(verdict) => verdict,
+            None => &self.kind,
+        };
         let process = if self.process.pid == 0 {
             format!(
                 "group {}",
