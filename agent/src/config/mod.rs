@@ -53,6 +53,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The kernel side.
     pub enforcement: Enforcement,
+    /// The process that tries the boundary.
+    pub canary: Canary,
     /// GPUs.
     pub gpu: Gpu,
     /// The TPM.
@@ -142,6 +144,15 @@ pub struct BreakGlass {
     /// Keys whose tokens let an operator in: `ed25519:<base64>`, or the path
     /// of a PEM public key.
     pub signers: Vec<String>,
+}
+
+/// `[canary]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Canary {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How often it tries the next few ways out.
+    pub interval: Duration,
 }
 
 /// `[gpu]`.
@@ -276,6 +287,14 @@ impl Config {
                 ),
                 tamper: reader.boolean("enforcement.tamper", true),
                 kill_families: reader.boolean("enforcement.kill_families", false),
+            },
+            canary: Canary {
+                enabled: reader.boolean("canary.enabled", true),
+                interval: reader.duration(
+                    "canary.interval",
+                    Duration::from_secs(60),
+                    Duration::from_secs(1)..=Duration::from_secs(3600),
+                ),
             },
             gpu: gpu(reader),
             tpm: Tpm {

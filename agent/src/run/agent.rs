@@ -5,12 +5,14 @@
 //! none of its waits is a wait for the GPU driver or the TPM.
 
 use super::attribute::Attributor;
+use super::canary;
 use super::entries::{self, Moment};
 use super::exact::Exact;
 use super::jsonl::Jsonl;
 use super::report;
 use crate::api::{Reply, Request};
 use crate::bpf::{EventStream, Kernel};
+use crate::canary::Canary;
 use crate::clock;
 use crate::config::Config;
 use crate::flow::{FlowEvent, Fold, Names, ProcessInfo, Store};
@@ -66,6 +68,8 @@ pub(super) struct Agent {
     pub(super) exact: Exact,
     /// What made each group guarded, as far as this run has heard.
     pub(super) guards: BTreeMap<GroupId, Event>,
+    /// None where it is switched off.
+    pub(super) canary: Option<Canary>,
     grants: Grants,
     fold: Fold,
     lost: BTreeMap<String, u64>,
@@ -102,6 +106,7 @@ impl Agent {
             jsonl,
             unlogged: 0,
             guards: BTreeMap::new(),
+            canary: None,
             fold: Fold::default(),
             lost: BTreeMap::new(),
             gpu_state: String::new(),
@@ -153,6 +158,7 @@ impl Agent {
                 },
                 Some(call) = asked.recv() => self.answer(call),
                 sealed = sealed(&mut self.sealing) => self.sealed(sealed),
+                woken = canary::wake(&mut self.canary) => self.canary_woken(woken),
                 _ = hangup.recv() => {
                     self.reload();
                     if let Err(error) = self.jsonl.reopen() {
@@ -235,6 +241,10 @@ impl Agent {
         }
         // Looked at even when it is folded away: a process may end meanwhile.
         let process = tokio::task::block_in_place(|| self.attributor.process(&event));
+        let canary = self.canary.as_mut();
+        if canary.is_some_and(|canary| canary.saw(&event)) {
+            return self.tell_canary(&event, process);
+        }
         for (event, count) in self.fold.push(event) {
             self.tell(&event, process.clone(), count);
         }
@@ -334,6 +344,11 @@ impl Agent {
             return;
         }
         self.log_losses();
+        if self.parts.sealer.status().session.is_none()
+            && let Some(canary) = &mut self.canary
+        {
+            canary.begin_session();
+        }
         if !self.parts.gpu.latest().devices.is_empty() {
             let body = entries::from_gpu(&self.parts.gpu.latest());
             self.log(body);
@@ -442,6 +457,7 @@ impl Agent {
                 grants: self.grants.list(),
             },
             Request::GrantRevoke { name } => self.revoke(name),
+            Request::Drill {} => return self.drill(reply),
             Request::Seal {} => {
                 self.waiting.push(reply);
                 self.close_epoch(Cause::Work);
@@ -509,6 +525,7 @@ impl Agent {
             let process = self.attributor.process(&event);
             self.tell(&event, process, count);
         }
+        self.end_canary();
         self.log(Body::AgentStop {
             cause: cause.to_owned(),
         });

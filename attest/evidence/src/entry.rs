@@ -275,10 +275,10 @@ pub enum Body {
         /// `canary` or `drill`.
         #[n(0)]
         run: String,
-        /// What was tried.
+        /// What was tried; `guard`, where the canary itself was not guarded.
         #[n(1)]
         vector: String,
-        /// `held`, `leaked`, `uncovered`, `absent` or `broken`.
+        /// `held`, `escaped`, `not_applicable` or `error`.
         #[n(2)]
         result: String,
         /// What was seen.

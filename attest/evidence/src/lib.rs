@@ -25,7 +25,9 @@ pub use bundle::{
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
 pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, Process};
-pub use epoch::{Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss};
+pub use epoch::{
+    Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
+};
 pub use kind::{BundleKind, EntryKind, EpochKind, SessionKind};
 pub use minicbor::bytes::ByteVec as Blob;
 pub use proof::{

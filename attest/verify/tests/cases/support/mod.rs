@@ -463,6 +463,7 @@ fn epoch_statement(
             synchronised: true,
             error_us: Some(10),
         },
+        canary: None,
     }
 }
 
