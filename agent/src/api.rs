@@ -5,6 +5,7 @@
 //! mode lets its group read; who may change something is checked by peer
 //! credentials (see [`crate::serve`]).
 
+use crate::canary;
 use crate::flow::FlowEvent;
 use crate::grant::Terms;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// Have the canary try every way out now.
+    Drill {},
     /// Close the epoch now, so that a report covers all up to this moment.
     Seal {},
 }
@@ -69,6 +72,7 @@ impl Request {
     pub const fn changes_state(&self) -> bool {
         match self {
             Self::Reload {}
+            | Self::Drill {}
             | Self::Seal {}
             | Self::OpenGlass { .. }
             | Self::OpenGlassUnsigned { .. }
@@ -99,6 +103,12 @@ pub enum Reply {
     Grants {
         /// The grants, the latest first.
         grants: Vec<GrantInfo>,
+    },
+    /// To [`Request::Drill`].
+    Drill {
+        /// What each way out came to; one row, `guard`, where the canary is not
+        /// guarded.
+        rows: Vec<DrillRow>,
     },
     /// One event, to [`Request::Flows`].
     Flow(Box<FlowEvent>),
@@ -256,6 +266,68 @@ pub struct TamperInfo {
     pub break_glass: Option<BreakGlassInfo>,
 }
 
+/// What a way out came to.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DrillRow {
+    /// Its name.
+    pub vector: String,
+    /// What was tried.
+    pub what: String,
+    /// What it came to.
+    pub result: canary::Result,
+    /// What was seen: the call's answer, the kernel's counts, its report.
+    pub proof: String,
+}
+
+/// The last try of one way out.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CanaryVector {
+    /// What it came to.
+    #[serde(flatten)]
+    pub row: DrillRow,
+    /// When, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+}
+
+/// The canary.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CanaryInfo {
+    /// Whether it is guarded as a workload is; without that it shows nothing.
+    pub guarded: bool,
+    /// The same in words, and why not.
+    pub state: String,
+    /// Tries of this session by result, drills included.
+    pub runs: Vec<(String, u64)>,
+    /// When the last one ended, milliseconds since the Unix epoch.
+    pub last_ms: Option<u64>,
+    /// Decisions refused to its group; they are in `counters`, too.
+    pub denied: u64,
+    /// The last try of each way out.
+    pub vectors: Vec<CanaryVector>,
+}
+
+impl CanaryInfo {
+    /// In a line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let runs: Vec<_> = self
+            .runs
+            .iter()
+            .map(|(result, count)| format!("{count} {}", result.replace('_', " ")))
+            .collect();
+        let state = if self.guarded {
+            self.state.clone()
+        } else {
+            self.state.replacen("not guarded", "NOT GUARDED", 1)
+        };
+        let last = self.last_ms.map_or_else(String::new, |last| {
+            let ago = crate::clock::now_ms().saturating_sub(last) / 1000;
+            format!(", last {ago} s ago")
+        });
+        format!("{state}; {}{last}", runs.join(", "))
+    }
+}
+
 /// All that `merestone status` shows.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Status {
@@ -293,6 +365,9 @@ pub struct Status {
     /// Requests that guarded servers answered.
     #[serde(default)]
     pub records: RecordsInfo,
+    /// The canary, where it is switched on.
+    #[serde(default)]
+    pub canary: Option<CanaryInfo>,
     /// The GPU monitor's state.
     pub gpu: String,
     /// What that state means, and what to do.
@@ -310,7 +385,7 @@ pub struct Status {
 pub struct GuardedGroup {
     /// The cgroup id, or the tree's root process.
     pub id: u64,
-    /// `cgroup` or `tree`.
+    /// `cgroup` or `tree`; `canary` for the agent's own.
     pub kind: String,
     /// The cgroup's path below the root, where it still exists.
     pub cgroup: Option<String>,

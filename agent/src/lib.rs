@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod bpf;
+pub mod canary;
 pub mod cli;
 pub mod clock;
 pub mod config;

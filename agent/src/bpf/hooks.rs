@@ -1,7 +1,9 @@
 //! The hooks: loading, attaching, pinning.
 //!
-//! A restart attaches the new program first and then renames its pin over the
-//! old one, so that at no moment is a hook empty.
+//! A restart puts the new program behind the link that is there, in one step:
+//! at no moment is a hook empty, and none judges and counts a packet twice.
+//! Links that cannot do that (of tracing and LSM programs) are made anew and
+//! pinned over the old ones, which go only then.
 
 use super::KernelError;
 use super::error::innermost;
@@ -11,6 +13,8 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// A set of hooks that is claimed as a whole or not at all.
@@ -478,8 +482,8 @@ fn explain(hook: &HookKind, error: &ProgramError) -> String {
     innermost(error)
 }
 
-/// Attaches one loaded program and pins its link, over the pin of a program
-/// that is there already.
+/// Attaches one loaded program: behind its pinned link, else by a link of its
+/// own that is pinned over the one that is there.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     hook: &HookKind,
@@ -495,17 +499,38 @@ pub(super) fn attach(
         .ok_or_else(|| KernelError::Missing {
             name: hook.program.to_owned(),
         })?;
+    let pin = links.join(hook.program);
+    if is_replaced(program, cgroup, &pin) {
+        return Ok(());
+    }
     // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
     let new = links.join(format!("{}_new", hook.program));
     remove_if_there(&new)?;
     link_and_pin(program, hook, cgroup, &new)
         .map_err(|error| refused(innermost(error.as_ref())))?;
-    let pin = links.join(hook.program);
     fs::rename(&new, &pin).map_err(|source| KernelError::Io {
         action: "cannot replace",
         path: pin,
         source,
     })
+}
+
+/// Puts the program behind the link of an earlier start, where that link is
+/// seen to run on this very cgroup (kernel/bpf/cgroup.c
+/// `cgroup_bpf_replace`). A pin's name is its hook's, so the hook is the same.
+fn is_replaced(program: &Program, cgroup: &File, pin: &Path) -> bool {
+    let (Ok(link), Ok(program)) = (sys::get(pin), program.fd()) else {
+        return false;
+    };
+    let Ok(info) = sys::link_info(link.as_fd()) else {
+        return false;
+    };
+    let Some((id, attach_type)) = info.cgroup else {
+        return false;
+    };
+    let is_here = cgroup.metadata().is_ok_and(|found| found.ino() == id)
+        && sys::effective(cgroup, attach_type).is_ok_and(|all| all.contains(&info.program));
+    is_here && sys::update_link(link, program).is_ok()
 }
 
 /// The kernel's cgroup links are "multi" whatever the flags say

@@ -1,7 +1,7 @@
 //! `merestone status` and `merestone policy reload`: asking the running agent.
 
 use super::{Exit, Failure, Globals, ask, output};
-use crate::api::{EvidenceInfo, Reply, Request, Status};
+use crate::api::{DrillRow, EvidenceInfo, Reply, Request, Status};
 use crate::serve::ClientError;
 use std::fmt::Write as _;
 
@@ -106,6 +106,28 @@ fn enforcement(out: &mut Lines, status: &Status) {
     }
     let guarded = format!("{} groups, {} processes", status.groups, status.processes);
     out.line("guarded", &guarded);
+    canary(out, status);
+}
+
+fn canary(out: &mut Lines, status: &Status) {
+    let Some(canary) = &status.canary else {
+        return out.line("canary", "OFF: nothing tries the boundary");
+    };
+    out.line("canary", &canary.line());
+    let failed = canary
+        .vectors
+        .iter()
+        .filter(|one| one.row.result.is_failure());
+    for one in failed {
+        let DrillRow {
+            vector,
+            result,
+            proof,
+            what: _,
+        } = &one.row;
+        let word = result.word().to_uppercase();
+        out.line("canary", &format!("{word} {vector}: {proof}"));
+    }
 }
 
 fn coverage(out: &mut Lines, status: &Status) {

@@ -65,6 +65,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The kernel side.
     pub enforcement: Enforcement,
+    /// The process that tries the boundary.
+    pub canary: Canary,
     /// GPUs.
     pub gpu: Gpu,
     /// The TPM.
@@ -167,6 +169,15 @@ pub struct Records {
     pub idle: Duration,
     /// Paths that are no inference: health, metrics.
     pub leave_out: Vec<String>,
+}
+
+/// `[canary]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Canary {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How often it tries the next few ways out.
+    pub interval: Duration,
 }
 
 /// `[gpu]`.
@@ -301,6 +312,14 @@ impl Config {
                 ),
                 tamper: reader.boolean("enforcement.tamper", true),
                 kill_families: reader.boolean("enforcement.kill_families", false),
+            },
+            canary: Canary {
+                enabled: reader.boolean("canary.enabled", true),
+                interval: reader.duration(
+                    "canary.interval",
+                    Duration::from_secs(60),
+                    Duration::from_secs(1)..=Duration::from_secs(3600),
+                ),
             },
             gpu: gpu(reader),
             tpm: Tpm {

@@ -72,6 +72,8 @@ pub(super) const KEYS: &[Key] = &[
     key("enforcement.on_agent_loss", Kind::Text),
     key("enforcement.tamper", Kind::Boolean),
     key("enforcement.kill_families", Kind::Boolean),
+    key("canary.enabled", Kind::Boolean),
+    key("canary.interval", Kind::Text),
     key("gpu.nvml_library", Kind::Text),
     key("gpu.interval", Kind::Text),
     key("gpu.devices", Kind::List),

@@ -5,6 +5,9 @@ use merestone_abi::{Event, EventKind, Reason};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr};
 
+/// The kind of events that are the canary's own doing.
+pub const CANARY: &str = "canary";
+
 /// A process as far as it could be named.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ProcessInfo {
@@ -50,7 +53,7 @@ pub struct Destination {
 pub struct FlowEvent {
     /// When, RFC 3339 UTC.
     pub time: String,
-    /// `flow`, `guard`, `left`, …
+    /// `flow`, `guard`, `left`, …; `canary` for what the canary was refused.
     pub kind: String,
     /// `allow`, `deny` or `audit`; absent where nothing was judged.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -158,14 +161,22 @@ impl FlowEvent {
         }
     }
 
-    /// Whether it tells of something refused, or that would have been.
+    /// Whether it tells of something refused, or that would have been. What
+    /// the canary does is no news.
     pub fn is_denied(&self) -> bool {
+        if self.kind == CANARY {
+            return false;
+        }
         self.attempt.is_some() || matches!(self.verdict.as_deref(), Some("deny" | "audit"))
     }
 
     /// The one line an operator reads: who, what, where to, why.
     pub fn line(&self) -> String {
-        let verdict = self.verdict.as_deref().unwrap_or(&self.kind);
+        let verdict = match &self.verdict {
+            Some(verdict) if self.kind == CANARY => &format!("canary {verdict}"),
+            Some(verdict) => verdict,
+            None => &self.kind,
+        };
         let process = if self.process.pid == 0 {
             format!(
                 "group {}",

@@ -5,6 +5,7 @@
 //! none of its waits is a wait for the GPU driver or the TPM.
 
 use super::attribute::Attributor;
+use super::canary;
 use super::entries::{self, Moment};
 use super::exact::Exact;
 use super::jsonl::Jsonl;
@@ -12,6 +13,7 @@ use super::report;
 use super::turns::Turns;
 use crate::api::{Reply, Request};
 use crate::bpf::{EventStream, Kernel};
+use crate::canary::Canary;
 use crate::clock;
 use crate::config::Config;
 use crate::flow::{FlowEvent, Fold, Names, ProcessInfo, Store};
@@ -69,6 +71,8 @@ pub(super) struct Agent {
     pub(super) exact: Exact,
     /// What made each group guarded, as far as this run has heard.
     pub(super) guards: BTreeMap<GroupId, Event>,
+    /// None where it is switched off.
+    pub(super) canary: Option<Canary>,
     grants: Grants,
     pub(super) turns: Turns,
     fold: Fold,
@@ -109,6 +113,7 @@ impl Agent {
             jsonl,
             unlogged: 0,
             guards: BTreeMap::new(),
+            canary: None,
             fold: Fold::default(),
             lost: BTreeMap::new(),
             gpu_state: String::new(),
@@ -161,6 +166,7 @@ impl Agent {
                 },
                 Some(call) = asked.recv() => self.answer(call),
                 sealed = sealed(&mut self.sealing) => self.sealed(sealed),
+                woken = canary::wake(&mut self.canary) => self.canary_woken(woken),
                 _ = hangup.recv() => {
                     self.reload();
                     if let Err(error) = self.jsonl.reopen() {
@@ -243,6 +249,10 @@ impl Agent {
         }
         // Looked at even when it is folded away: a process may end meanwhile.
         let process = tokio::task::block_in_place(|| self.attributor.process(&event));
+        let canary = self.canary.as_mut();
+        if canary.is_some_and(|canary| canary.saw(&event)) {
+            return self.tell_canary(&event, process);
+        }
         for (event, count) in self.fold.push(event) {
             self.tell(&event, process.clone(), count);
         }
@@ -390,6 +400,11 @@ impl Agent {
             return;
         }
         self.log_losses();
+        if self.parts.sealer.status().session.is_none()
+            && let Some(canary) = &mut self.canary
+        {
+            canary.begin_session();
+        }
         if !self.parts.gpu.latest().devices.is_empty() {
             let body = entries::from_gpu(&self.parts.gpu.latest());
             self.log(body);
@@ -498,6 +513,7 @@ impl Agent {
                 grants: self.grants.list(),
             },
             Request::GrantRevoke { name } => self.revoke(name),
+            Request::Drill {} => return self.drill(reply),
             Request::Seal {} => {
                 self.waiting.push(reply);
                 self.close_epoch(Cause::Work);
@@ -565,6 +581,7 @@ impl Agent {
             let process = self.attributor.process(&event);
             self.tell(&event, process, count);
         }
+        self.end_canary();
         self.log(Body::AgentStop {
             cause: cause.to_owned(),
         });

@@ -7,6 +7,7 @@
 
 mod agent;
 mod attribute;
+mod canary;
 mod entries;
 mod exact;
 mod jsonl;
@@ -18,6 +19,7 @@ pub use entries::class_name;
 pub use report::tiers;
 
 use crate::bpf;
+use crate::canary::{self as canary_process, Cage};
 use crate::config::{Config, Faults, OnAgentLoss};
 use crate::flow::Store;
 use crate::gpu;
@@ -53,13 +55,18 @@ pub fn run(config: Config) -> Result<()> {
         Address::Device(path) => Some(path.as_path()),
         Address::Swtpm { .. } => None,
     };
+    // Before the privileges go, and before there are threads.
+    let cage = config.canary.enabled.then(|| {
+        let cage = Cage::set(&root);
+        cage.map_err(|error| error.to_string())
+    });
     privilege::drop_to(&privilege::wanted(device))?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(begin(config, boundary, &root, address))
+        .block_on(begin(config, boundary, &root, address, cage))
 }
 
 /// The boundary file, audited where the configuration says so.
@@ -100,7 +107,13 @@ fn note_refusal(config: &Config, faults: &Faults) {
     }
 }
 
-async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address) -> Result<()> {
+async fn begin(
+    config: Config,
+    boundary: Compiled,
+    root: &Path,
+    address: Address,
+    cage: Option<std::result::Result<Cage, String>>,
+) -> Result<()> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
@@ -136,6 +149,7 @@ async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address
         watch,
     };
     let mut agent = Box::pin(Agent::begin(parts, root.to_owned())).await?;
+    agent.begin_canary(cage);
     // Absent a service manager there is nobody to tell.
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
     let mut hangup = signal(SignalKind::hangup())?;
@@ -194,6 +208,9 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
             class: merestone_abi::DeviceClass::CONFIGURED,
         })
         .collect();
+    if config.canary.enabled {
+        options.devices.push(canary_process::DEVICE);
+    }
     options.tree_roots = config
         .enforcement
         .login_scopes

@@ -10,6 +10,7 @@ use crate::api::{
     BoundaryInfo, CounterInfo, EvidenceInfo, GuardedGroup, GuardedProcess, Status, TierInfo,
 };
 use crate::bpf::KernelError;
+use crate::canary::Canary;
 use crate::clock;
 use crate::gpu::{self, GpuSnapshot};
 use crate::policy::Compiled;
@@ -226,7 +227,7 @@ pub(super) fn epoch_inputs(agent: &Agent) -> EpochInputs {
             .collect(),
         groups: agent.exact.groups(),
         clock: clock::quality(),
-        canary: None,
+        canary: agent.canary.as_ref().map(Canary::counts),
     }
 }
 
@@ -283,6 +284,7 @@ pub(super) fn status(agent: &Agent) -> Status {
         lost: losses(agent),
         tamper: agent.parts.watch.info(),
         records: agent.turns.info(),
+        canary: agent.canary.as_ref().map(|canary| canary.info(kernel)),
         gpu: gpu.state.name().to_owned(),
         gpu_detail: gpu.sentence(),
         gpus: gpu
@@ -340,7 +342,9 @@ pub(super) fn guarded(agent: &mut Agent) -> Result<Vec<GuardedGroup>, KernelErro
                 .unwrap_or_else(|| tree_origin(agent, id, &tasks));
             GuardedGroup {
                 id,
-                kind: if id & TREE_GROUP == 0 {
+                kind: if agent.canary.as_ref().and_then(Canary::group) == Some(id) {
+                    "canary"
+                } else if id & TREE_GROUP == 0 {
                     "cgroup"
                 } else {
                     "tree"

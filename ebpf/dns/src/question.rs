@@ -205,7 +205,9 @@ impl Work {
             if j >= wire {
                 return;
             }
-            self.lookup.key[j as usize] = self.message[place!(HEADER_BYTES + wire - 1 - j)];
+            // A name that is unfit has a length beyond all; its key is rubbish.
+            let at = (HEADER_BYTES - 1).wrapping_add(wire).wrapping_sub(j);
+            self.lookup.key[j as usize] = self.message[place!(at)];
         }
     }
 
