@@ -121,6 +121,67 @@ const FILE_FIELDS: &[&str] = &[
     "INODE_RDEV",
     "INODE_SB",
     "SB_MAGIC",
+    "FILE_MODE",
+    "FILE_PATH",
+    "PATH_DENTRY",
+    "DENTRY_NAME",
+    "QSTR_NAME",
+];
+
+/// Of a listener, its cgroup; of who connects, the address.
+const REQUEST_FIELDS: &[&str] = &[
+    "SKC_FAMILY",
+    "SKC_DADDR",
+    "SKC_DPORT",
+    "SKC_V6_DADDR",
+    "SK_CGROUP_DATA",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
+];
+
+/// How the agent itself, or its successor, is told from others.
+const AGENT_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+];
+
+/// The same, and what kind of key or of file system is asked for.
+const POWER_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+    "KEY_TYPE",
+    "KEY_TYPE_NAME",
+    "FC_TYPE",
+    "FS_NAME",
+    "FS_FLAGS",
+];
+
+/// The same, and who a process is guarded with.
+const REACH_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+    "TASK_TGID",
+    "TASK_CGROUPS",
+    "CSS_SET_CGROUP",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
 ];
 
 /// How a socket's peer is told from the group: by its cgroup, or who made it.
@@ -218,7 +279,7 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 38] = [
+pub(super) const HOOKS: [HookKind; 47] = [
     cgroup("egress", "cgroup_skb/egress"),
     HookKind {
         program: "ingress",
@@ -242,6 +303,7 @@ pub(super) const HOOKS: [HookKind; 38] = [
         needs: &[],
     },
     cgroup("setsockopt", "cgroup/setsockopt"),
+    cgroup("sysctl", "cgroup/sysctl"),
     HookKind {
         program: LINK,
         shown: "tcx/egress",
@@ -359,6 +421,56 @@ pub(super) const HOOKS: [HookKind; 38] = [
         RECEIVE_FIELDS,
     ),
     kernel(
+        "file_permission",
+        "lsm/file_permission",
+        TierKind::Lsm,
+        "file_permission",
+        FILE_FIELDS,
+    ),
+    kernel(
+        "inode_lookup",
+        "lsm/inode_permission",
+        TierKind::Lsm,
+        "inode_permission",
+        FILE_FIELDS,
+    ),
+    kernel(
+        "inet_conn_request",
+        "lsm/inet_conn_request",
+        TierKind::Lsm,
+        "inet_conn_request",
+        REQUEST_FIELDS,
+    ),
+    kernel(
+        "power_capable",
+        "lsm/capable",
+        TierKind::Lsm,
+        "capable",
+        AGENT_FIELDS,
+    ),
+    kernel("power_bpf", "lsm/bpf", TierKind::Lsm, "bpf", AGENT_FIELDS),
+    kernel(
+        "power_key",
+        "lsm/key_alloc",
+        TierKind::Lsm,
+        "key_alloc",
+        POWER_FIELDS,
+    ),
+    kernel(
+        "power_mount",
+        "lsm/fs_context_parse_param",
+        TierKind::Lsm,
+        "fs_context_parse_param",
+        POWER_FIELDS,
+    ),
+    kernel(
+        "reach",
+        "lsm/ptrace_access_check",
+        TierKind::Lsm,
+        "ptrace_access_check",
+        REACH_FIELDS,
+    ),
+    kernel(
         "sys_enter",
         "tp_btf/sys_enter",
         TierKind::Kill,
@@ -419,6 +531,7 @@ pub(super) fn load(
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
+        Program::CgroupSysctl(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         Program::BtfTracePoint(program) => program.load(target, btf),
         Program::Lsm(program) => program.load(target, btf),
@@ -567,6 +680,10 @@ fn link_and_pin(
         }
         Program::CgroupSockopt(program) => {
             let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::SetSockopt as u32)?;
+            return Ok(sys::pin(link, at)?);
+        }
+        Program::CgroupSysctl(program) => {
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::Sysctl as u32)?;
             return Ok(sys::pin(link, at)?);
         }
         Program::BtfTracePoint(program) => {
