@@ -97,6 +97,7 @@ pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, Exp
         span,
         consistency,
         proofs: Vec::new(),
+        enrolments,
     });
     let limit = Bundle::LIMITS.bytes;
     if bytes.len() > limit {

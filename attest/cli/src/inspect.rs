@@ -46,6 +46,7 @@ impl Page {
             span,
             consistency,
             proofs,
+            enrolments,
         } = bundle;
         self.line(
             0,

@@ -13,6 +13,8 @@ pub mod boot;
 mod chain;
 mod clock;
 mod coverage;
+pub mod ek;
+pub mod enrolment;
 mod frame;
 mod key;
 mod log;

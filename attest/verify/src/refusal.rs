@@ -3,6 +3,7 @@
 use crate::boot::{EventLogError, ImaError};
 use crate::chain::ChainError;
 use crate::clock::ClockError;
+use crate::enrolment::EnrolmentError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
 use crate::quote::QuoteError;
@@ -135,6 +136,9 @@ pub enum Refusal {
         /// Why.
         source: ChainError,
     },
+    /// No authority that is pinned vouches for it.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
@@ -152,6 +156,7 @@ impl Refusal {
             Self::KeyHierarchy { .. } => Grade::Failed,
             Self::Clock { source, .. } => source.grade(),
             Self::Chain { source, .. } => source.grade(),
+            Self::Enrolment(source) => source.grade(),
             Self::Log(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)

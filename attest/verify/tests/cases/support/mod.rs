@@ -283,6 +283,7 @@ impl Maker {
             }),
             consistency,
             proofs: Vec::new(),
+            enrolments: None,
         }
     }
 
