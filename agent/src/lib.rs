@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod enrolment;
 pub mod export;
 pub mod flow;
 pub mod geo;

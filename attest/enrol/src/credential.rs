@@ -58,7 +58,11 @@ pub fn make(
     };
     let mut key = [0; AES_KEY];
     let derived = kdf_a(&seed, "STORAGE", ak_name, AES_BITS);
-    key.copy_from_slice(derived.first_chunk::<AES_KEY>().ok_or(CredentialError::Key)?);
+    key.copy_from_slice(
+        derived
+            .first_chunk::<AES_KEY>()
+            .ok_or(CredentialError::Key)?,
+    );
     // A TPM2B_DIGEST, with a zero initialisation vector: the key is used once.
     let mut identity = [&[0, 32], secret.as_slice()].concat();
     cfb_mode::Encryptor::<Aes128>::new(&key.into(), &[0; 16].into()).encrypt(&mut identity);

@@ -28,7 +28,7 @@ pub use challenge::{Challenged, challenge};
 pub use error::EnrolError;
 pub use request::{Checked, check_request};
 pub use revoke::{RevokeError, revoke};
-pub use sign::{SignError, sign, signing_key};
+pub use sign::{SignError, payload, sign, signing_key};
 
 /// A source of random bytes, good enough for keys; it fills the slice whole.
 pub type Random<'r> = &'r mut dyn FnMut(&mut [u8]);

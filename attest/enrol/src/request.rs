@@ -99,7 +99,9 @@ fn endorsement_key(
         .iter()
         .map(|der| der.as_slice())
         .collect();
-    let ek = policy.anchors.trace(&offered, policy.rules, now_ms / 1000)?;
+    let ek = policy
+        .anchors
+        .trace(&offered, policy.rules, now_ms / 1000)?;
     if ek.key != public.key {
         return Err(EnrolError::EkKey);
     }

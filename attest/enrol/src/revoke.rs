@@ -2,9 +2,7 @@
 
 use crate::{SignError, sign};
 use ed25519_dalek::SigningKey;
-use merestone_evidence::{
-    DecodeError, Revocation, Revocations, RevocationsKind, decode, encode,
-};
+use merestone_evidence::{DecodeError, Revocation, Revocations, RevocationsKind, decode, encode};
 use merestone_verify::enrolment::{CoseError, Kind, open};
 
 /// Why there is no next list.

@@ -1,6 +1,6 @@
 //! What an authority signs, as `COSE_Sign1`.
 
-use coset::{CoseSign1Builder, TaggedCborSerializable as _};
+use coset::{CoseSign1, CoseSign1Builder, TaggedCborSerializable as _};
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use ed25519_dalek::{Signer as _, SigningKey};
 use merestone_verify::enrolment::{Kind, protected_header};
@@ -19,6 +19,12 @@ pub enum SignError {
     /// The message could not be written.
     #[error("cannot write the signed file: {detail}")]
     Encode {
+        /// Why.
+        detail: String,
+    },
+    /// Not a signed file.
+    #[error("not a signed file (COSE_Sign1): {detail}")]
+    Form {
         /// Why.
         detail: String,
     },
@@ -46,6 +52,15 @@ pub fn sign(kind: Kind, key: &SigningKey, payload: &[u8]) -> Result<Vec<u8>, Sig
         return Err(SignError::Size { got, limit });
     }
     Ok(message)
+}
+
+/// What a signed file says, without a check of anything: for looking at.
+pub fn payload(message: &[u8]) -> Result<Vec<u8>, SignError> {
+    let form = |detail: String| SignError::Form { detail };
+    let parsed = CoseSign1::from_tagged_slice(message).map_err(|error| form(error.to_string()))?;
+    parsed
+        .payload
+        .ok_or_else(|| form("it carries no payload".to_owned()))
 }
 
 /// An authority's private key, from its PEM (PKCS #8).

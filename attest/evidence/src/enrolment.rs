@@ -6,8 +6,8 @@
 
 use crate::canonical::{Limits, Record};
 use crate::{
-    Blob, Digest, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind, EnrolmentKind,
-    RevocationsKind, Site, TpmInfo,
+    Blob, Digest, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
+    EnrolmentKind, RevocationsKind, Site, TpmInfo,
 };
 use core::fmt;
 use minicbor::{Decode, Encode};

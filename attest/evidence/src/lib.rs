@@ -26,14 +26,14 @@ pub use bundle::{
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
 pub use enrolment::{
-    EkIdentity, EnrolAnswer, EnrolChallenge, EnrolPending, EnrolRequest, Enrolment, NvIndex, Replaced, Revocation,
-    Revocations, Serial,
+    EkIdentity, EnrolAnswer, EnrolChallenge, EnrolPending, EnrolRequest, Enrolment, NvIndex,
+    Replaced, Revocation, Revocations, Serial,
 };
 pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, Process};
 pub use epoch::{Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss};
 pub use kind::{
-    BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind, EnrolmentKind, EntryKind,
-    EpochKind, RevocationsKind, SessionKind,
+    BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
+    EnrolmentKind, EntryKind, EpochKind, RevocationsKind, SessionKind,
 };
 pub use minicbor::bytes::ByteVec as Blob;
 pub use proof::{

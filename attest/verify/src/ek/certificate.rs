@@ -6,8 +6,8 @@ use super::{EkError, EkKey};
 use base64ct::{Base64, Encoding as _};
 use merestone_evidence::{Digest, sha256};
 use x509_cert::certificate::{CertificateInner, Raw};
-use x509_cert::der::asn1::ObjectIdentifier as Oid;
 use x509_cert::der::Decode as _;
+use x509_cert::der::asn1::ObjectIdentifier as Oid;
 use x509_cert::ext::Extension;
 use x509_cert::name::Name;
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
@@ -149,7 +149,9 @@ impl Certificate {
                     let bytes = key.as_bytes().get(at)?;
                     <[u8; 32]>::try_from(bytes).ok()
                 };
-                let (x, y) = coordinate(1..33).zip(coordinate(33..65)).ok_or_else(malformed)?;
+                let (x, y) = coordinate(1..33)
+                    .zip(coordinate(33..65))
+                    .ok_or_else(malformed)?;
                 Ok(EkKey::P256 { x, y })
             }
             other => Err(unknown("key algorithm", other.to_string())),
@@ -213,7 +215,13 @@ fn shown(name: &Name) -> String {
     let text = name.to_string();
     let mut text: String = text
         .chars()
-        .map(|character| if character.is_control() { '?' } else { character })
+        .map(|character| {
+            if character.is_control() {
+                '?'
+            } else {
+                character
+            }
+        })
         .take(MAX_SHOWN)
         .collect();
     if text.is_empty() {

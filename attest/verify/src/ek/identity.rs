@@ -70,11 +70,7 @@ impl Identity {
                 && text
                     .iter()
                     .all(|byte| byte.is_ascii_graphic() || *byte == b' ');
-            is_text.then(|| {
-                String::from_utf8_lossy(&text)
-                    .trim_end()
-                    .to_owned()
-            })
+            is_text.then(|| String::from_utf8_lossy(&text).trim_end().to_owned())
         });
         text.unwrap_or_else(|| self.manufacturer.clone())
     }

@@ -182,12 +182,7 @@ impl<'c> Search<'c> {
     }
 
     /// Whether `issuer` may have issued the last of `path`, and did.
-    fn issued(
-        &mut self,
-        issuer: &Certificate,
-        path: &[&Certificate],
-        is_pinned: bool,
-    ) -> bool {
+    fn issued(&mut self, issuer: &Certificate, path: &[&Certificate], is_pinned: bool) -> bool {
         let Some(last) = path.last() else {
             return false;
         };
@@ -253,7 +248,10 @@ fn leaf_profile(leaf: &Certificate, rules: Rules) -> Result<Option<Identity>, Ek
         why: why.to_owned(),
     };
     let extensions = Extensions::read(leaf)?;
-    if extensions.constraints.is_some_and(|constraints| constraints.ca) {
+    if extensions
+        .constraints
+        .is_some_and(|constraints| constraints.ca)
+    {
         return Err(refused("it is a certificate authority"));
     }
     let is_ek = |usage: &ExtendedKeyUsage| usage.0.contains(&EK_CERTIFICATE);
@@ -329,7 +327,9 @@ impl<'c> Extensions<'c> {
             }
         }
         if !seen.is_empty() && !certificate.is_v3() {
-            return Err(form("extensions in a certificate before version 3".to_owned()));
+            return Err(form(
+                "extensions in a certificate before version 3".to_owned(),
+            ));
         }
         Ok(read)
     }

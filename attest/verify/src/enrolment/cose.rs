@@ -208,7 +208,9 @@ fn header(kind: Kind, message: &CoseSign1) -> Result<Digest, CoseError> {
         || !counter_signatures.is_empty()
         || !rest.is_empty();
     if more {
-        return Err(refused("it holds more than algorithm, content type and key id"));
+        return Err(refused(
+            "it holds more than algorithm, content type and key id",
+        ));
     }
     let id = key_id.as_slice().try_into();
     let id = id.map_err(|_length: core::array::TryFromSliceError| refused("no key id"))?;

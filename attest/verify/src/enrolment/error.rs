@@ -83,7 +83,9 @@ pub enum EnrolmentError {
         detail: String,
     },
     /// Sealed after the certificate was revoked.
-    #[error("enrolment {serial} is revoked for what was sealed from {from} on ({reason:?}), and this was at {at}")]
+    #[error(
+        "enrolment {serial} is revoked for what was sealed from {from} on ({reason:?}), and this was at {at}"
+    )]
     Revoked {
         /// Its number.
         serial: Serial,

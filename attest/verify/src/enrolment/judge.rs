@@ -130,8 +130,7 @@ fn revocation(
             .all(|spell| spell.is_revoked(*at))
             .then_some((*at, first))
     });
-    if let Some((at, spell, entry)) =
-        gone.and_then(|(at, spell)| Some((at, spell, spell.revoked?)))
+    if let Some((at, spell, entry)) = gone.and_then(|(at, spell)| Some((at, spell, spell.revoked?)))
     {
         let error = EnrolmentError::Revoked {
             serial: spell.vouched.claims.serial,
@@ -152,9 +151,7 @@ fn revocation(
     match (oldest, limit) {
         (None, Some(_)) => tally.missing(id, "the policy asks for a list of revocations"),
         (None, None) => tally.skip(id, "the policy names no list of revocations"),
-        (Some(issued), Some(age))
-            if issued < now_ms.saturating_sub(age.saturating_mul(1000)) =>
-        {
+        (Some(issued), Some(age)) if issued < now_ms.saturating_sub(age.saturating_mul(1000)) => {
             tally.missing(
                 id,
                 format!("the list of {} is older than {age} s", rfc3339(issued)),

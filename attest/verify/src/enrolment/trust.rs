@@ -128,15 +128,16 @@ fn lists(
         let bytes = files(entry.get_ref()).map_err(fail)?;
         let opened =
             open(Kind::Revocations, &bytes, keys).map_err(|error| fail(error.to_string()))?;
-        let list: Revocations =
-            decode(&opened.payload).map_err(|error| fail(error.to_string()))?;
+        let list: Revocations = decode(&opened.payload).map_err(|error| fail(error.to_string()))?;
         let signer = keys.iter().find(|key| super::key_id(key) == opened.signer);
         let Some(&signer) = signer else {
             continue;
         };
         // An older list of the same authority would forget what a newer one says.
         if lists.iter().any(|(key, _)| *key == signer) {
-            return Err(fail("a second list of one authority: name the newest alone".to_owned()));
+            return Err(fail(
+                "a second list of one authority: name the newest alone".to_owned(),
+            ));
         }
         lists.push((signer, list));
     }

@@ -80,8 +80,8 @@ fn certificates(bundle: &Bundle, authority: &Authority) -> Result<Vec<Vouched>, 
         let number = at + 1;
         let opened = open(Kind::Enrolment, message, &authority.keys)
             .map_err(|source| EnrolmentError::Signature { number, source })?;
-        let claims: Enrolment = decode(&opened.payload)
-            .map_err(|source| EnrolmentError::Form { number, source })?;
+        let claims: Enrolment =
+            decode(&opened.payload).map_err(|source| EnrolmentError::Form { number, source })?;
         fits(&claims, bundle)?;
         all.push(Vouched {
             claims,
@@ -155,7 +155,10 @@ fn described(vouched: &[Vouched]) -> String {
             format!("TPM {}", tpm.join(" "))
         };
         let serial = vouched.claims.serial;
-        format!("{serial} by authority {}: the key lives in {tpm}", vouched.signer)
+        format!(
+            "{serial} by authority {}: the key lives in {tpm}",
+            vouched.signer
+        )
     };
     vouched.iter().map(one).collect::<Vec<_>>().join("; ")
 }
