@@ -176,6 +176,9 @@ pub(crate) struct Accept {
     /// Where the host stands, as you know it: country=DE,region=…,facility=…
     #[arg(long, value_name = "PLACE", value_parser = site)]
     pub(crate) site: Option<Site>,
+    /// Vouch for this NV index of the request too: you know its Name; may be given again
+    #[arg(long, value_name = "INDEX", value_parser = index)]
+    pub(crate) nv: Vec<u32>,
     /// It holds for evidence sealed from then on [default: now]
     #[arg(long, value_name = "RFC3339", value_parser = instant)]
     pub(crate) from: Option<u64>,
@@ -260,6 +263,12 @@ fn site(text: &str) -> Result<Site, String> {
         return Err("a country is two capital letters (ISO 3166-1 alpha-2)".to_owned());
     }
     Ok(site)
+}
+
+fn index(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u32::from_str_radix(digits, 16)
+        .map_err(|_digits| "an NV index is a hexadecimal number like 0x01500001".to_owned())
 }
 
 fn instant(text: &str) -> Result<u64, String> {

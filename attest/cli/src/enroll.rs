@@ -114,6 +114,7 @@ fn accept(args: Accept) -> Result<String, Fault> {
     let replaces = args.replaces.as_deref().map(|file| replaced(file, &key));
     let terms = Terms {
         site: args.site,
+        nv: args.nv,
         from_ms: args.from,
         until_ms: args.until,
         replaces: replaces.transpose()?,
@@ -281,6 +282,14 @@ fn described(checked: &Checked) -> String {
     writeln_to(&mut said, &format!("leads to {}", checked.ek.anchor_name));
     if let Some(site) = &request.site {
         writeln_to(&mut said, &format!("the operator states: {}", place(site)));
+    }
+    for nv in &request.nv {
+        let line = format!(
+            "the host names nv index {:#010x} {}",
+            nv.index,
+            hex::encode(&nv.name)
+        );
+        writeln_to(&mut said, &line);
     }
     if request.tpm.software {
         writeln_to(

@@ -5,7 +5,7 @@ use crate::{EnrolError, Policy, check_request};
 use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use merestone_evidence::{
-    Blob, EnrolAnswer, EnrolPending, Enrolment, EnrolmentKind, Replaced, Site, decode, encode,
+    Blob, EnrolAnswer, EnrolPending, Enrolment, EnrolmentKind, NvIndex, Replaced, Site, decode, encode,
     sha256,
 };
 use merestone_verify::enrolment::Kind;
@@ -16,6 +16,9 @@ use sha2::Sha256;
 pub struct Terms {
     /// Where the host stands, by the authority's own knowledge.
     pub site: Option<Site>,
+    /// NV indices of the request to vouch for: the activation says nothing about them, so only
+    /// those that the authority knows.
+    pub nv: Vec<u32>,
     /// The certificate holds from then on; absent: from now on.
     pub from_ms: Option<u64>,
     /// It holds until then; absent: for as long as authority.toml says.
@@ -82,6 +85,7 @@ pub fn accept(
     if until_ms <= from_ms {
         return Err(EnrolError::Validity);
     }
+    let nv = vouched_nv(&checked.request.nv, &terms.nv)?;
     let chain = || checked.ek.chain.iter().cloned().map(Blob::from).collect();
     let claims = Enrolment {
         kind: EnrolmentKind,
@@ -93,7 +97,7 @@ pub fn accept(
         ak_name: checked.request.ak_name.clone(),
         ak_public: checked.request.ak_public.clone(),
         ek: checked.identity(),
-        nv: checked.request.nv.clone(),
+        nv,
         site: terms.site,
         replaces: terms.replaces,
         ek_chain: (!terms.without_ek_chain).then(chain),
@@ -108,6 +112,15 @@ pub fn accept(
         pending,
         claims,
     })
+}
+
+fn vouched_nv(offered: &[NvIndex], wanted: &[u32]) -> Result<Vec<NvIndex>, EnrolError> {
+    let mut found = Vec::new();
+    for &index in wanted {
+        let one = offered.iter().find(|nv| nv.index == index);
+        found.push(one.ok_or(EnrolError::NoIndex { index })?.clone());
+    }
+    Ok(found)
 }
 
 /// Whether the answer shows the secret; compared in constant time.

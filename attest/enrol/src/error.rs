@@ -85,6 +85,12 @@ pub enum EnrolError {
     /// The secret was not shown.
     #[error("the answer does not show the secret: another TPM, or another attestation key")]
     Secret,
+    /// An index that the host did not offer.
+    #[error("the request does not name NV index {index:#010x}")]
+    NoIndex {
+        /// The index.
+        index: u32,
+    },
     /// Terms that contradict each other.
     #[error("the certificate would end before it begins")]
     Validity,
@@ -102,7 +108,9 @@ impl EnrolError {
             Self::AkPublic(_) | Self::EkPublic(EkPublicError::Unsupported { .. }) => {
                 Grade::Indeterminate
             }
-            Self::Vendor { .. } | Self::Old { .. } | Self::Validity => Grade::Failed,
+            Self::Vendor { .. } | Self::Old { .. } | Self::NoIndex { .. } | Self::Validity => {
+                Grade::Failed
+            },
             Self::Form { .. }
             | Self::Node { .. }
             | Self::AkName { .. }

@@ -1,56 +1,97 @@
 //! One certificate, read; nothing about it is believed yet.
+//!
+//! Its outer structure is read by hand and its parts by `x509-cert`: a strict parser refuses whole
+//! generations of chips for a set in their issuer's name that is not sorted.
 
-use super::der::{SEQUENCE, element, only};
+use super::der::{Element, INTEGER, SEQUENCE, elements, only};
+use super::name::Name;
 use super::signature::{self, EC_PUBLIC_KEY, P256, RSA_ENCRYPTION, RSA_OAEP};
 use super::{EkError, EkKey};
 use base64ct::{Base64, Encoding as _};
 use merestone_evidence::{Digest, sha256};
-use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::certificate::Raw;
 use x509_cert::der::Decode as _;
-use x509_cert::der::asn1::ObjectIdentifier as Oid;
+use x509_cert::der::asn1::{BitString, ObjectIdentifier as Oid};
 use x509_cert::ext::Extension;
-use x509_cert::name::Name;
-use x509_cert::spki::SubjectPublicKeyInfoOwned;
+use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
+use x509_cert::time::Validity;
+
+const VERSION: u8 = 0xa0;
+const ISSUER_ID: u8 = 0x81;
+const SUBJECT_ID: u8 = 0x82;
+const EXTENSIONS: u8 = 0xa3;
 
 /// Largest certificate; the biggest of a vendor that was seen has 2 KiB.
 const MAX_BYTES: usize = 16 << 10;
 /// Most certificates of one file.
 const MAX_IN_FILE: usize = 256;
-/// Longest name that is shown.
-const MAX_SHOWN: usize = 200;
 
 /// One certificate, read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Certificate {
     der: Vec<u8>,
-    inner: CertificateInner<Raw>,
+    signed: Vec<u8>,
+    is_v3: bool,
+    issuer: Name,
+    subject: Name,
+    validity: Validity<Raw>,
+    key: SubjectPublicKeyInfoOwned,
+    extensions: Vec<Extension>,
+    algorithm: Oid,
+    signature: BitString,
 }
 
 impl Certificate {
     /// Reads one certificate in DER; nothing may follow it.
     pub fn read(der: &[u8]) -> Result<Self, EkError> {
-        let form = |detail: String| EkError::Form {
+        let form = |detail: &str| EkError::Form {
             what: format!("{} bytes", der.len()),
-            detail,
+            detail: detail.to_owned(),
         };
         if der.len() > MAX_BYTES {
-            return Err(form(format!("more than {MAX_BYTES} bytes")));
+            return Err(form("too long"));
         }
-        let inner =
-            CertificateInner::<Raw>::from_der(der).map_err(|error| form(error.to_string()))?;
-        let certificate = Self {
-            der: der.to_vec(),
-            inner,
+        let parts = only(der, SEQUENCE).and_then(elements);
+        let parts = parts.ok_or_else(|| form("not one der sequence"))?;
+        let [signed, algorithm, signature] = parts.as_slice() else {
+            return Err(form("not three parts"));
         };
-        if certificate.inner.signature_algorithm()
-            != certificate.inner.tbs_certificate().signature()
-        {
-            return Err(form("two signature algorithms".to_owned()));
+        let fields = only(signed.whole, SEQUENCE).and_then(elements);
+        let mut fields = Fields(fields.ok_or_else(|| form("its signed part is malformed"))?);
+        let version = fields.tagged(VERSION);
+        // The number is the vendor's own: some are negative or longer than RFC 5280 allows.
+        fields.next(INTEGER, "serial number")?;
+        let inner = fields.next(SEQUENCE, "signature algorithm")?;
+        if inner.whole != algorithm.whole {
+            return Err(form("two signature algorithms"));
         }
-        if certificate.signed_part().is_empty() {
-            return Err(form("no signed part".to_owned()));
-        }
-        Ok(certificate)
+        let issuer = fields.next(SEQUENCE, "issuer")?;
+        let validity = fields.next(SEQUENCE, "validity")?;
+        let subject = fields.next(SEQUENCE, "subject")?;
+        let key = fields.next(SEQUENCE, "key")?;
+        fields.tagged(ISSUER_ID);
+        fields.tagged(SUBJECT_ID);
+        let extensions = fields.tagged(EXTENSIONS);
+        fields.end()?;
+        let malformed = |error: x509_cert::der::Error| form(&error.to_string());
+        let algorithm = AlgorithmIdentifierOwned::from_der(algorithm.whole).map_err(malformed)?;
+        let extensions = match extensions {
+            Some(element) => Vec::from_der(element.contents).map_err(malformed)?,
+            None => Vec::new(),
+        };
+        let name = |element: Element<'_>| Name::read(&element).ok_or_else(|| form("a name"));
+        Ok(Self {
+            der: der.to_vec(),
+            signed: signed.whole.to_vec(),
+            is_v3: version.is_some_and(|version| version.contents == [INTEGER, 1, 2]),
+            issuer: name(issuer)?,
+            subject: name(subject)?,
+            validity: Validity::from_der(validity.whole).map_err(malformed)?,
+            key: SubjectPublicKeyInfoOwned::from_der(key.whole).map_err(malformed)?,
+            extensions,
+            algorithm: algorithm.oid,
+            signature: BitString::from_der(signature.whole).map_err(malformed)?,
+        })
     }
 
     /// Its bytes.
@@ -68,56 +109,51 @@ impl Certificate {
     /// Its subject, for people.
     #[must_use]
     pub fn subject(&self) -> String {
-        shown(self.inner.tbs_certificate().subject())
+        self.subject.shown()
     }
 
     /// Its issuer, for people.
     #[must_use]
     pub fn issuer(&self) -> String {
-        shown(self.inner.tbs_certificate().issuer())
+        self.issuer.shown()
     }
 
     /// Whether `self` names `other` as its issuer.
     pub(super) fn names_as_issuer(&self, other: &Self) -> bool {
-        let wanted = self.inner.tbs_certificate().issuer();
-        is_same(wanted, other.inner.tbs_certificate().subject())
+        self.issuer == other.subject
     }
 
-    pub(super) fn is_v3(&self) -> bool {
-        self.inner.tbs_certificate().version() == x509_cert::Version::V3
+    pub(super) const fn is_v3(&self) -> bool {
+        self.is_v3
     }
 
     /// First and last second of its validity.
     pub(super) fn validity(&self) -> (u64, u64) {
-        let validity = self.inner.tbs_certificate().validity();
         (
-            validity.not_before.to_unix_duration().as_secs(),
-            validity.not_after.to_unix_duration().as_secs(),
+            self.validity.not_before.to_unix_duration().as_secs(),
+            self.validity.not_after.to_unix_duration().as_secs(),
         )
     }
 
     pub(super) fn extensions(&self) -> &[Extension] {
-        let extensions = self.inner.tbs_certificate().extensions();
-        extensions.map_or(&[], |all| all.as_slice())
+        &self.extensions
     }
 
-    pub(super) fn algorithm(&self) -> Oid {
-        self.inner.signature_algorithm().oid
+    pub(super) const fn algorithm(&self) -> Oid {
+        self.algorithm
     }
 
     pub(super) fn signature(&self) -> Option<&[u8]> {
-        self.inner.signature().as_bytes()
+        self.signature.as_bytes()
     }
 
-    pub(super) fn key_info(&self) -> &SubjectPublicKeyInfoOwned {
-        self.inner.tbs_certificate().subject_public_key_info()
+    pub(super) const fn key_info(&self) -> &SubjectPublicKeyInfoOwned {
+        &self.key
     }
 
-    /// The bytes that were signed, as they stand in the file: encoding them anew would pass
-    /// over what a lenient vendor wrote.
+    /// The bytes that were signed, as they stand in the file.
     pub(super) fn signed_part(&self) -> &[u8] {
-        let first = only(&self.der, SEQUENCE).and_then(element);
-        first.map_or(&[], |(first, _)| first.whole)
+        &self.signed
     }
 
     /// The key that it certifies, if a TPM can decrypt with it.
@@ -191,41 +227,34 @@ pub fn certificates(bytes: &[u8]) -> Result<Vec<Certificate>, EkError> {
     Ok(found)
 }
 
-/// Names are the same when every attribute is, whatever string type it is written in: vendors
-/// write an issuer's name in another type than the issuer did.
-fn is_same(one: &Name, other: &Name) -> bool {
-    let attributes = |name: &Name| {
-        let all = name.iter_rdn().map(|relative| {
-            let all = relative
-                .iter()
-                .map(|attribute| (attribute.oid, attribute.value.value().to_ascii_lowercase()));
-            let mut all: Vec<_> = all.collect();
-            all.sort();
-            all
-        });
-        all.collect::<Vec<_>>()
-    };
-    one == other || attributes(one) == attributes(other)
-}
+/// The fields of a certificate's signed part, in their order.
+struct Fields<'b>(Vec<Element<'b>>);
 
-fn shown(name: &Name) -> String {
-    if name.is_empty() {
-        return "(a certificate with an empty subject)".to_owned();
-    }
-    let text = name.to_string();
-    let mut text: String = text
-        .chars()
-        .map(|character| {
-            if character.is_control() {
-                '?'
-            } else {
-                character
-            }
+impl<'b> Fields<'b> {
+    fn next(&mut self, tag: u8, what: &'static str) -> Result<Element<'b>, EkError> {
+        self.take(tag).ok_or_else(|| EkError::Form {
+            what: what.to_owned(),
+            detail: "it is not where it should be".to_owned(),
         })
-        .take(MAX_SHOWN)
-        .collect();
-    if text.is_empty() {
-        text.push_str("(a name without text)");
     }
-    text
+
+    /// An optional field.
+    fn tagged(&mut self, tag: u8) -> Option<Element<'b>> {
+        self.take(tag)
+    }
+
+    fn take(&mut self, tag: u8) -> Option<Element<'b>> {
+        let is_next = self.0.first().is_some_and(|first| first.tag == tag);
+        is_next.then(|| self.0.remove(0))
+    }
+
+    fn end(self) -> Result<(), EkError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(EkError::Form {
+            what: "its signed part".to_owned(),
+            detail: format!("{} fields too many", self.0.len()),
+        })
+    }
 }

@@ -13,6 +13,7 @@ mod certificate;
 mod der;
 mod error;
 mod identity;
+mod name;
 mod path;
 mod signature;
 

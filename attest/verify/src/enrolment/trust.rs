@@ -2,11 +2,15 @@
 
 use super::{Kind, open, public_key};
 use crate::ek::{Anchors, Rules, certificates};
+use base64ct::{Base64, Encoding as _};
 use core::ops::Range;
 use ed25519_dalek::VerifyingKey;
 use merestone_evidence::{Revocations, decode};
 use serde::Deserialize;
 use toml::Spanned;
+
+/// How a list stands in the policy itself.
+const INLINE: &str = "base64:";
 
 /// Enrolment authorities, and what is asked of their certificates.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -125,7 +129,11 @@ fn lists(
     let mut lists: Vec<(VerifyingKey, Revocations)> = Vec::new();
     for entry in entries {
         let fail = |detail: String| (entry.span(), detail);
-        let bytes = files(entry.get_ref()).map_err(fail)?;
+        let bytes = match entry.get_ref().strip_prefix(INLINE) {
+            Some(text) => Base64::decode_vec(text)
+                .map_err(|_base64| fail("not base64".to_owned()))?,
+            None => files(entry.get_ref()).map_err(fail)?,
+        };
         let opened =
             open(Kind::Revocations, &bytes, keys).map_err(|error| fail(error.to_string()))?;
         let list: Revocations = decode(&opened.payload).map_err(|error| fail(error.to_string()))?;
