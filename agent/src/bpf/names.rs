@@ -13,9 +13,9 @@ use crate::clock;
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use merestone_abi::{
-    Event, EventKind, GENERATION_SLOTS, LEARNED_SLOTS, Learned, LearnedKey, MAX_RULE_SETS,
-    NAME_BYTES, NAME_HEADER_BITS, NamePrefix, PREFIX_HEADER_BITS, Reason, Resolver, ResolverPrefix,
-    maps,
+    DENIED_NAME, Event, EventKind, GENERATION_SLOTS, LEARNED_SLOTS, Learned, LearnedKey,
+    MAX_RULE_SETS, NAME_BYTES, NAME_HEADER_BITS, NamePrefix, PREFIX_HEADER_BITS, Reason, Resolver,
+    ResolverPrefix, maps,
 };
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -30,6 +30,8 @@ pub struct TableName {
     pub bits: u16,
     /// Index into the sets.
     pub set: u32,
+    /// The rule that refuses even to ask for it.
+    pub denied: Option<u16>,
 }
 
 /// Whose answers a boundary learns from.
@@ -55,6 +57,8 @@ pub struct LearnedAddress {
     pub address: IpAddr,
     /// The name.
     pub name: String,
+    /// The resolver that said so.
+    pub resolver: IpAddr,
     /// Nothing new may use it from here on, nanoseconds since boot.
     pub expires_boot_ns: u64,
 }
@@ -69,8 +73,12 @@ pub(super) fn write(maps: &mut Maps, tables: &Tables, generation: u32) -> Result
             name: name.name,
         };
         let key = Key::new(NAME_HEADER_BITS + u32::from(name.bits), Wire(data));
+        let set = match name.denied {
+            Some(rule) => DENIED_NAME | u32::from(rule),
+            None => base + name.set,
+        };
         maps.names
-            .insert(&key, base + name.set, 0)
+            .insert(&key, set, 0)
             .map_err(|error| failed(maps::NAMES, &error))?;
     }
     for resolver in &tables.resolvers {
@@ -114,6 +122,7 @@ pub(super) fn carry_over(maps: &mut Maps, live: u32, next: u32) -> Result<(), Ke
             continue;
         }
         match maps.names.get(&Key::new(bits, Wire(data)), 0) {
+            Ok(set) if set & DENIED_NAME != 0 => {}
             Ok(set) => {
                 let key = LearnedKey { generation, ..key };
                 let learned = Learned { set, ..learned };
@@ -183,6 +192,7 @@ pub(super) fn learned(maps: &Maps) -> Result<Vec<LearnedAddress>, KernelError> {
         boundary: u16::from_be_bytes(key.boundary),
         address: Ipv6Addr::from(key.address).to_canonical(),
         name: text(&learned.name),
+        resolver: Ipv6Addr::from(learned.resolver).to_canonical(),
         expires_boot_ns: learned.expires_boot_ns,
     };
     Ok(entries(maps)?

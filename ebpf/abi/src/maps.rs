@@ -69,11 +69,13 @@ pub const QUESTIONS: &str = "QUESTIONS";
 pub const LEARNED: &str = "LEARNED";
 /// Digest (`u64`) of a name that was asked for to the name backwards.
 pub const ASKED: &str = "ASKED";
+/// An address of this host's own (16 bytes) to one `u32`, always 1.
+pub const OWN: &str = "OWN";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 33] = [
+pub const PINNED: [&str; 34] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -107,6 +109,7 @@ pub const PINNED: [&str; 33] = [
     QUESTIONS,
     LEARNED,
     ASKED,
+    OWN,
 ];
 
 /// Guarded cgroups at once.

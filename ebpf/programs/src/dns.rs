@@ -12,7 +12,7 @@
 use crate::decide::{self, Decision, Destination};
 use crate::emit;
 use crate::guarded::Subject;
-use crate::maps::{ASKED, LEARNED, NAMES, PREFIXES, QUESTIONS, SETTINGS};
+use crate::maps::{ASKED, LEARNED, NAMES, OWN, PREFIXES, QUESTIONS, SETTINGS};
 use crate::names;
 use crate::packet::{IPV4, IPV6, load};
 use crate::selected;
@@ -25,7 +25,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use core::arch::asm;
 use core::ffi::c_void;
 use merestone_abi::{
-    ANSWER_WITHIN_NS, EventKind, GENERATION_SLOTS, Hook, LEARNED_SLOTS, LEAST_TTL_S, Learned,
+    ANSWER_WITHIN_NS, DENIED_NAME, EventKind, GENERATION_SLOTS, Hook, LEARNED_SLOTS, LEAST_TTL_S, Learned,
     LearnedKey, LostReason, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
     PREFIX_HEADER_BITS, Pending, Prefix, Question, Reason, Resolver, Verdict, protocol,
 };
@@ -51,7 +51,7 @@ const DESKS: u32 = 4;
 struct Desk {
     /// 1 while somebody is at it.
     taken: u64,
-    /// Records of the answer.
+    /// Records of the answer; of a question the rule that refuses its name.
     records: u32,
     /// The generation it is learned under.
     generation: u32,
@@ -112,6 +112,7 @@ fn question(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: 
     };
     let mut reason = Reason::NAME_FORM;
     let mut name = 0;
+    let mut rule = 0;
     if let Some((at, length)) = whole_datagram(skb) {
         match sit_down() {
             None => reason = Reason::NO_ROOM,
@@ -127,6 +128,8 @@ fn question(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: 
                 reason = ask(skb, desk, &asker, (u64::from(at) << 32) | u64::from(length));
                 // SAFETY: `desk` came from `sit_down`.
                 name = unsafe { (&raw const (*desk).work.name).read_volatile() };
+                // SAFETY: as above.
+                rule = unsafe { (&raw const (*desk).records).read_volatile() };
                 stand_up(desk);
             }
         }
@@ -137,6 +140,7 @@ fn question(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: 
     *decision = decide::refuse(reason);
     if reason == Reason::NAME {
         decision.name = name;
+        decision.rule = rule as u16;
     }
 }
 
@@ -163,7 +167,9 @@ fn owner(boundary: u16, generation: u32) -> [u8; 4] {
 #[inline(never)]
 fn ask(skb: *mut __sk_buff, desk: *mut Desk, asker: &Asker, place: u64) -> Reason {
     // SAFETY: `desk` came from `sit_down`, so nobody else reads or writes it.
-    let work = unsafe { &mut (*desk).work };
+    let desk = unsafe { &mut *desk };
+    desk.records = 0;
+    let work = &mut desk.work;
     let length = place as u32;
     if length > MESSAGE_BYTES as u32 || !read(skb, work, (place >> 32) as u32, length) {
         return Reason::NAME_FORM;
@@ -174,7 +180,9 @@ fn ask(skb: *mut __sk_buff, desk: *mut Desk, asker: &Asker, place: u64) -> Reaso
         return Reason::NAME_FORM;
     };
     work.lookup.owner = asker.owner;
-    if listed(work).is_none() {
+    let set = listed(work);
+    if set.is_none_or(|set| set & DENIED_NAME != 0) {
+        desk.records = set.unwrap_or(0) & 0xffff;
         // For the alert alone: a name that found no room is told without.
         ASKED
             .insert(work.name, &work.lookup.key, BPF_ANY.into())
@@ -357,6 +365,8 @@ fn answer(skb: *mut __sk_buff, header: u32, length: u32) {
     let Some(desk) = sit_down() else {
         return emit::lost(LostReason::NAMES_FULL);
     };
+    // SAFETY: `desk` came from `sit_down`, so nobody else reads or writes it.
+    unsafe { (*desk).learned.resolver = resolver };
     let bytes = Bytes { skb, at, length };
     let end = matches(desk, &bytes, &pending);
     if end != 0 {
@@ -403,6 +413,9 @@ fn matching(desk: *mut Desk, bytes: &Bytes, pending: &Pending) -> Option<u32> {
     desk.generation = settings.generation;
     work.lookup.owner = owner(pending.boundary as u16, settings.generation);
     desk.learned.set = listed(work)?;
+    if desk.learned.set & DENIED_NAME != 0 {
+        return None;
+    }
     desk.learned.digest = work.name;
     desk.learned.name = work.lookup.key;
     desk.records = u32::from(count);
@@ -470,8 +483,11 @@ fn learn(desk: *mut Desk, address: &Address, pending: &Pending) {
     let desk = unsafe { &mut *desk };
     let generation = desk.generation;
     let boundary = pending.boundary as u16;
+    // SAFETY: the value is looked at and not read.
+    let is_own = unsafe { OWN.get(address.bytes) }.is_some();
     if address.standing == Standing::Never
-        || (address.standing == Standing::Private && !is_known(address, boundary, generation))
+        || ((is_own || address.standing == Standing::Private)
+            && !is_known(address, boundary, generation))
     {
         return;
     }

@@ -89,7 +89,15 @@ fn judge_learned(to: &Destination, boundary: u16, decision: &mut Decision) {
         let Some(learned) = (unsafe { LEARNED.get(key) }) else {
             continue;
         };
-        if learned.expires_boot_ns > now && decide::apply(learned.set, to, decision) {
+        if learned.expires_boot_ns <= now {
+            continue;
+        }
+        // Of several names the one that refuses counts, as among other rules.
+        let before = decision.verdict;
+        decision.verdict = Verdict::DENY;
+        if !decide::apply(learned.set, to, decision) {
+            decision.verdict = before;
+        } else if decision.verdict == Verdict::DENY {
             return;
         }
     }
