@@ -46,6 +46,7 @@ pub(super) struct Maps {
     pub(super) resolvers: LpmTrie<MapData, Wire<ResolverPrefix>, u32>,
     pub(super) learned: HashMap<MapData, Wire<LearnedKey>, Wire<Learned>>,
     pub(super) asked: HashMap<MapData, u64, [u8; NAME_BYTES]>,
+    pub(super) own: HashMap<MapData, [u8; 16], u32>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -87,6 +88,7 @@ impl Maps {
             resolvers: open(pins, maps::RESOLVERS)?,
             learned: open(pins, maps::LEARNED)?,
             asked: open(pins, maps::ASKED)?,
+            own: open(pins, maps::OWN)?,
         })
     }
 }

@@ -257,8 +257,8 @@ impl Work {
         if wire > WIRE_BYTES {
             return Err(Refused);
         }
-        // Out of the compiler's sight: it would drop the masks below, which the
-        // verifier of Linux 6.1 needs (it loses the bound of `wire` on the way).
+        // Out of the compiler's sight: it would drop the masks below, and older
+        // verifiers do not see what makes them needless.
         let end = black_box(HEADER_BYTES + wire + 5);
         let kind = self.word(end - 4);
         if end > self.length || !may_be_asked(kind) || self.word(end - 2) != IN {
