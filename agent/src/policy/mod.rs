@@ -13,6 +13,7 @@ mod entries;
 mod explain;
 mod load;
 mod lookup;
+mod named;
 mod names;
 mod network;
 mod parse;
@@ -30,12 +31,13 @@ pub use compile::{Compiled, CompiledPrefix, CompiledSelect, Part, RuleNote, comp
 pub use explain::{Explanation, ProcessAnswer};
 pub use load::{Database, Sources, load, load_with};
 pub use lookup::{Decision, embedded, judge, lookup, lookup_in};
+pub use named::{NameExplanation, NamedAnswer};
 pub use names::{CompiledName, CompiledResolver, NamePattern, Resolver, listed};
 pub use network::{Network, mapped, unmapped};
 pub use parse::parse;
 pub(crate) use select::deepest;
 pub use select::{Select, Selector};
-pub use target::{Target, TargetError};
+pub use target::{NameTarget, Target, TargetError};
 pub use versions::Versions;
 pub(crate) use versions::replace;
 

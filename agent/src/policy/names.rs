@@ -253,6 +253,34 @@ pub fn listed<'c>(compiled: &'c Compiled, boundary: u16, name: &str) -> Option<&
         .max_by_key(|one| (one.pattern.is_exact(), one.pattern.text.len()))
 }
 
+/// Whether the kernel refuses DNS there although a rule lets it pass, as its
+/// `names::hold` does: over TCP and TLS, and by a stub on loopback.
+pub(super) fn hold(
+    compiled: &Compiled,
+    boundary: u16,
+    address: [u8; 16],
+    number: u8,
+    port: u16,
+) -> bool {
+    if port != merestone_dns::PORT && port != merestone_dns::SECURE_PORT {
+        return false;
+    }
+    let at = Network::of(address, 128);
+    let of_it = compiled
+        .resolvers
+        .iter()
+        .filter(|one| one.boundary == boundary);
+    let nearest = of_it
+        .filter(|one| one.network.covers(&at))
+        .max_by_key(|one| one.network.bits);
+    let Some(nearest) = nearest else {
+        return false;
+    };
+    let is_question = port == merestone_dns::PORT && number == protocol::UDP;
+    let is_loopback = Ipv6Addr::from(address).to_canonical().is_loopback();
+    !is_question || (!nearest.trusted && is_loopback)
+}
+
 impl Parser<'_> {
     /// `name` of a rule.
     pub(super) fn names(&mut self, value: &Value<'_>) -> Vec<NamePattern> {

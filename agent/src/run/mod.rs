@@ -10,6 +10,7 @@ mod attribute;
 mod entries;
 mod exact;
 mod jsonl;
+mod names;
 mod report;
 mod tamper;
 
