@@ -11,7 +11,7 @@ use super::standing::{self, OnLoss};
 use super::watch::Shadow;
 use super::wire::Wire;
 use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
-use super::{cgroups, coverage, devices, host, left, links, object, reap, scan};
+use super::{cgroups, coverage, devices, host, left, links, names, object, own, reap, scan};
 use aya::maps::Array;
 use aya::{Btf, Ebpf, EbpfLoader};
 use merestone_abi::ABI_VERSION;
@@ -193,10 +193,12 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut hooks = host.load_hooks(&mut ebpf, options.tamper, options.records);
     hooks::leave_out(&mut hooks, options.kill_families);
     require(&options.require, &hooks)?;
+    names::require(tables, &hooks)?;
     claim_abi(pins)?;
 
     let device_rules = fill_devices(&mut maps, &options.devices)?;
     let roots_changed = fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
+    own::refresh(&mut maps)?;
     boundary::install(&mut maps, &hierarchy, tables)?;
     // A scan may have been cut short.
     if (roots_changed && !is_first) || scan::is_armed(&maps)? {
@@ -233,6 +235,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         left,
         lines: Lines::of(&mut ebpf),
         selects: tables.selects.clone(),
+        named: names::boundaries(tables),
         network,
         ends,
     };

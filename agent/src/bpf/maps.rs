@@ -47,6 +47,7 @@ pub(super) struct Maps {
     pub(super) learned: HashMap<MapData, Wire<LearnedKey>, Wire<Learned>>,
     pub(super) asked: HashMap<MapData, u64, [u8; NAME_BYTES]>,
     pub(super) turns: HashMap<MapData, u64, Wire<Turn>>,
+    pub(super) own: HashMap<MapData, [u8; 16], u32>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -89,6 +90,7 @@ impl Maps {
             learned: open(pins, maps::LEARNED)?,
             asked: open(pins, maps::ASKED)?,
             turns: open(pins, maps::TURNS)?,
+            own: open(pins, maps::OWN)?,
         })
     }
 }

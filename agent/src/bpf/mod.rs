@@ -25,6 +25,7 @@ mod log;
 mod maps;
 mod names;
 mod object;
+mod own;
 mod pins;
 mod protocols;
 mod reap;
@@ -82,6 +83,8 @@ pub struct Kernel {
     lines: log::Lines,
     /// The live ones.
     selects: Vec<TableSelect>,
+    /// The boundaries that have names.
+    named: BTreeSet<u16>,
     network: Option<links::Links>,
     /// Finished turns.
     ends: turns::Ends,
@@ -97,8 +100,10 @@ impl Kernel {
     /// Makes a boundary live, as a whole. Blocks for a tenth of a second.
     /// Returns its generation.
     pub fn install(&mut self, tables: &Tables) -> Result<u32, KernelError> {
+        names::require(tables, &self.hooks)?;
         let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
         self.selects.clone_from(&tables.selects);
+        self.named = names::boundaries(tables);
         self.shadow.installed(&self.maps, tables)?;
         // The new generation's trie is a map of its own.
         standing::protect(&mut self.maps, &self.pins, &self.programs)?;
@@ -172,11 +177,13 @@ impl Kernel {
     /// The name that an event speaks of: the one asked for, the one answered
     /// for, or the one that a destination was learned by.
     pub fn name_of(&self, event: &Event) -> Option<String> {
-        names::name_of(&self.maps, event)
+        names::name_of(&self.maps, &self.named, event)
     }
 
-    /// To be called every few seconds: forgets addresses whose time is over.
+    /// To be called every few seconds: forgets addresses whose time is long
+    /// over, and learns which addresses are this host's own.
     pub fn expire_names(&mut self) -> Result<(), KernelError> {
+        own::refresh(&mut self.maps)?;
         names::expire(&mut self.maps)
     }
 

@@ -270,6 +270,7 @@ impl Agent {
             mode: report::mode_word(&self.parts.boundary).to_owned(),
             boundary: report::boundary_info(&self.parts.boundary),
             gpu: report::gpus_of(self, event),
+            name: self.parts.kernel.name_of(event),
             process,
         };
         let event = FlowEvent::new(event, names, count);
@@ -368,6 +369,9 @@ impl Agent {
         }
         let told = self.grants.round(&mut self.parts.kernel);
         self.log_all(told);
+        if let Err(error) = self.parts.kernel.expire_names() {
+            tracing::error!(%error, "cannot look after the names");
+        }
         if let Err(error) = self.parts.kernel.refresh_devices() {
             tracing::error!(%error, "cannot look for new GPU devices");
         }
@@ -501,6 +505,13 @@ impl Agent {
                 Ok(groups) => Reply::Guarded { groups },
                 Err(error) => Reply::Refused {
                     error: format!("the guarded groups cannot be read: {error}"),
+                    hint: Some("see the agent's log".to_owned()),
+                },
+            },
+            Request::Names {} => match super::names::learned(self) {
+                Ok(names) => Reply::Names { names },
+                Err(error) => Reply::Refused {
+                    error: format!("what is learned of names cannot be read: {error}"),
                     hint: Some("see the agent's log".to_owned()),
                 },
             },

@@ -17,7 +17,7 @@ use crate::policy::Compiled;
 use crate::seal::{EpochInputs, SessionInputs};
 use crate::serve::{self, Readings};
 use crate::workload;
-use merestone_abi::{Event, Group, GroupId, Hook, TREE_GROUP, Task, Verdict};
+use merestone_abi::{Event, EventKind, Group, GroupId, Hook, Reason, TREE_GROUP, Task, Verdict};
 use merestone_evidence as evidence;
 use merestone_evidence::{Digest, FlowVerdict};
 use std::collections::BTreeMap;
@@ -282,6 +282,7 @@ pub(super) fn status(agent: &Agent) -> Status {
             })
             .collect(),
         lost: losses(agent),
+        names: super::names::count(agent),
         tamper: agent.parts.watch.info(),
         records: agent.turns.info(),
         canary: agent.canary.as_ref().map(|canary| canary.info(kernel)),
@@ -441,8 +442,9 @@ pub(super) fn gpus_of(agent: &Agent, event: &Event) -> Vec<String> {
     if !used.is_empty() {
         return used;
     }
+    let is_digest = event.kind == EventKind::ANSWER || event.reason == Reason::NAME;
     let node = match (event.major, event.minor) {
-        (0, _) => agent
+        (major, _) if major == 0 || is_digest => agent
             .guards
             .get(&event.group)
             .map(|guard| (guard.major, guard.minor)),

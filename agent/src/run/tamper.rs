@@ -108,6 +108,7 @@ impl Agent {
             mode: report::mode_word(&self.parts.boundary).to_owned(),
             boundary: report::boundary_info(&self.parts.boundary),
             gpu: Vec::new(),
+            name: None,
             process,
         }
     }

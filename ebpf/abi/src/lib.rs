@@ -41,9 +41,9 @@ pub use guard::{
     TREE_GROUP, Task, TaskFlags,
 };
 pub use names::{
-    ANSWER_WITHIN_NS, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, MAX_ASKED, MAX_LEARNED,
-    MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
-    Pending, Question, Resolver, ResolverPrefix,
+    ANSWER_WITHIN_NS, DENIED_NAME, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, MAX_ASKED,
+    MAX_LEARNED, MAX_NAMES, MAX_OWN, MAX_QUESTIONS, MAX_RESOLVERS, MOST_TTL_S, NAME_BYTES,
+    NAME_HEADER_BITS, NamePrefix, Pending, Question, Resolver, ResolverPrefix,
 };
 pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};

@@ -73,11 +73,13 @@ pub const ASKED: &str = "ASKED";
 pub const TURNS: &str = "TURNS";
 /// The ring buffer of finished [`crate::Turn`]s.
 pub const TURN_ENDS: &str = "TURN_ENDS";
+/// An address of this host's own (16 bytes) to one `u32`, always 1.
+pub const OWN: &str = "OWN";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 35] = [
+pub const PINNED: [&str; 36] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -113,6 +115,7 @@ pub const PINNED: [&str; 35] = [
     ASKED,
     TURNS,
     TURN_ENDS,
+    OWN,
 ];
 
 /// Guarded cgroups at once.

@@ -15,6 +15,7 @@ use crate::deputy;
 use crate::dns;
 use crate::emit;
 use crate::guarded::{self, Subject};
+use crate::names;
 use crate::packet;
 use crate::sockets;
 use crate::verdicts::{self, Remembered};
@@ -102,6 +103,11 @@ fn judge(skb: *mut __sk_buff, epoch: u32) -> i32 {
     match packet::parse(skb, &mut to) {
         Ok(source) => {
             decide::decide_for(&subject, &to, length, &mut decision);
+            if decision.verdict != Verdict::ALLOW
+                && let Some(mark) = sockets::storage(socket(skb), 0)
+            {
+                names::outlive(mark, &subject, &to, &mut decision);
+            }
             dns::judge(skb, &subject, &to, source, &mut decision);
         }
         Err(reason) => decision.reason = reason,

@@ -16,7 +16,7 @@ use merestone_abi::{
     Selected, Settings, SocketMark, Task, maps,
 };
 use merestone_abi::{
-    Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS,
+    Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_OWN, MAX_QUESTIONS, MAX_RESOLVERS,
     MAX_TURNS, NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix, TURN_RING_BYTES, Turn,
 };
 
@@ -93,6 +93,9 @@ pub(crate) static LEARNED: HashMap<LearnedKey, Learned> =
 #[map]
 pub(crate) static ASKED: LruHashMap<u64, [u8; NAME_BYTES]> =
     LruHashMap::with_max_entries(MAX_ASKED, 0);
+#[map]
+pub(crate) static OWN: HashMap<[u8; 16], u32> =
+    HashMap::with_max_entries(MAX_OWN, BPF_F_NO_PREALLOC);
 
 // Not preallocated: twelve megabytes that few hosts need.
 #[map]
