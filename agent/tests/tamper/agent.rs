@@ -84,6 +84,10 @@ fn tables(loopback: bool) -> Tables {
 /// The agent: looks every half second, and does as its input says.
 fn run(what: &str) {
     let has = |word: &str| what.split(' ').any(|one| one == word);
+    if has("own-cgroup") {
+        let procs = place(CGROUP).join("agent/cgroup.procs");
+        fs::write(procs, std::process::id().to_string()).unwrap();
+    }
     let mut options = Options::new(place(PINS));
     options.cgroup_root = place(CGROUP);
     options.tamper = has("tamper");
@@ -96,6 +100,7 @@ fn run(what: &str) {
         options.limits.tasks = 2;
     }
     let tables = tables(has("loopback"));
+    let begin = Instant::now();
     let (mut kernel, mut events) = match Kernel::start(&options, &tables) {
         Ok(started) => started,
         Err(error) => {
@@ -103,6 +108,12 @@ fn run(what: &str) {
             return;
         }
     };
+    println!("started in {:?}", begin.elapsed());
+    for tier in kernel.tiers() {
+        println!("tier: {} {}", tier.name, tier.active);
+    }
+    let (link, program, map) = attack::ids(&place(PINS));
+    println!("ids: {link} {program} {map}");
     let left = kernel.left();
     println!(
         "left: there={} links={} maps={} end_seen={} denied_all={} groups={} generation={}",
@@ -168,7 +179,7 @@ fn obey(kernel: &mut Kernel, order: &str) {
                 ..Glass::default()
             };
             kernel.set_glass(glass).unwrap();
-            println!("open");
+            println!("glass is set");
         }
         Some("eat") => {
             // More than the cgroup may have.
@@ -218,6 +229,9 @@ impl Agent {
         let (into, output) = (Arc::clone(&lines), child.stdout.take().unwrap());
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if std::env::var_os("MERESTONE_TAMPER_TALK").is_some() {
+                    println!("agent: {line}");
+                }
                 into.lock().unwrap().push(line);
             }
         });
@@ -227,7 +241,7 @@ impl Agent {
     }
 
     fn wait_ready(&mut self) {
-        // An emulated processor spends most of a minute in the verifier.
+        // An emulated processor spends half a minute in the verifier.
         let deadline = Instant::now() + Duration::from_secs(300);
         while Instant::now() < deadline {
             let said = self.said("ready").is_some() || self.said("refused").is_some();
@@ -264,6 +278,26 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(10));
         }
         begin.elapsed()
+    }
+
+    /// Whether it says that in time.
+    pub(super) fn says_within(&self, text: &str, limit: Duration) -> bool {
+        let begin = Instant::now();
+        while self.said(text).is_none() {
+            if begin.elapsed() >= limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    /// The ids of the egress link, its program, and the map ARMED.
+    pub(super) fn ids(&self) -> (u32, u32, u32) {
+        let line = self.said("ids: ").unwrap();
+        let words = line.split_once("ids: ").unwrap().1.split(' ');
+        let ids: Vec<u32> = words.map(|word| word.parse().unwrap()).collect();
+        (ids[0], ids[1], ids[2])
     }
 
     pub(super) fn forget(&self) {

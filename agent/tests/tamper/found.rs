@@ -49,7 +49,7 @@ fn what_root_takes_away_is_found_told_and_put_back_b58() {
     };
     let agent = stage.agent("");
     assert_eq!(stage.send(true), "EPERM");
-    let (link, _, armed) = crate::attack::ids(&stage.pins);
+    let (link, _, armed) = agent.ids();
     for (attack, told) in [
         ("unpin", "found: UNPIN pin of cgroup_skb/egress"),
         ("unpin-all", "found: UNPIN"),
@@ -63,8 +63,10 @@ fn what_root_takes_away_is_found_told_and_put_back_b58() {
     ] {
         found(&stage, &agent, attack, told);
     }
-    let by_id = format!("map-by-id {armed}");
-    found(&stage, &agent, &by_id, "found: MAP_WRITE ARMED");
+    for attack in ["map-by-id", "write-by-program"] {
+        let by_id = format!("{attack} {armed}");
+        found(&stage, &agent, &by_id, "found: MAP_WRITE ARMED");
+    }
     // The link that was detached above is no more.
     assert_ne!(stage.attack(&format!("link-by-id {link}")), "EPERM");
 }
