@@ -15,6 +15,7 @@ mod devices;
 mod error;
 mod events;
 mod grants;
+mod home;
 mod hooks;
 mod host;
 mod layout;
@@ -34,6 +35,7 @@ mod standing;
 mod sys;
 mod tally;
 mod watch;
+mod watched;
 mod wire;
 
 pub use boundary::{TablePrefix, Tables};
@@ -80,6 +82,9 @@ pub struct Kernel {
     /// The live ones.
     selects: Vec<TableSelect>,
     network: Option<links::Links>,
+    fixed: standing::Fixed,
+    home: home::Home,
+    watched: watched::Watched,
 }
 
 impl Kernel {
@@ -95,9 +100,20 @@ impl Kernel {
         let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
         self.selects.clone_from(&tables.selects);
         self.shadow.installed(&self.maps, tables)?;
+        self.watched.installed(tables, generation);
         // The new generation's trie is a map of its own.
-        standing::protect(&mut self.maps, &self.pins, &self.programs)?;
+        self.protect()?;
         Ok(generation)
+    }
+
+    fn protect(&mut self) -> Result<(), KernelError> {
+        standing::protect(
+            &mut self.maps,
+            &self.pins,
+            &self.programs,
+            &self.fixed,
+            &self.hierarchy,
+        )
     }
 
     /// The live generation and the modes.
@@ -214,15 +230,24 @@ impl Kernel {
     pub fn watch(&mut self) -> Result<Vec<Finding>, KernelError> {
         standing::beat(&mut self.maps)?;
         let mut found = self.pins.watch();
+        found.extend(self.home.look(&self.hierarchy));
         if !found.is_empty() {
-            standing::protect(&mut self.maps, &self.pins, &self.programs)?;
+            self.protect()?;
         }
         self.check_attached();
         found.extend(self.shadow.look(&mut self.maps)?);
-        if self.shadow.boundary_differs(&self.maps)? {
+        self.watched.look_at_uses(&mut self.maps, &mut found)?;
+        self.watched.look_at_selected(
+            &mut self.maps,
+            &self.hierarchy,
+            &self.selects,
+            &mut found,
+        )?;
+        let names_differ = self.watched.names_differ(&self.maps)?;
+        if self.shadow.boundary_differs(&self.maps)? || names_differ {
             found.push(Finding {
                 attempt: Attempt::BOUNDARY,
-                target: "prefixes or rule sets of the live generation".to_owned(),
+                target: "prefixes, rule sets or names of the live generation".to_owned(),
                 repaired: Err("not installed again yet".to_owned()),
             });
         }

@@ -2,7 +2,7 @@
 //! executable, each with its role.
 
 use crate::attack;
-use crate::stage::{CGROUP, NODE, PINS, ROLE, Stage, WHAT};
+use crate::stage::{CGROUP, NODE, PINS, ROLE, STATE, Stage, WHAT};
 use merestone_abi::{Attempt, Glass, RULE_ENTRIES, RuleEntry, RuleSet, Verdict};
 use merestone_agent::bpf::{Kernel, OnLoss, Options, TablePrefix, Tables};
 use std::fs;
@@ -92,6 +92,7 @@ fn run(what: &str) {
     options.cgroup_root = place(CGROUP);
     options.tamper = has("tamper");
     options.patience = Duration::from_secs(2);
+    options.places = vec![place(STATE)];
     if has("deny-all") {
         options.on_loss = OnLoss::DenyAll;
     }

@@ -48,6 +48,7 @@ fn on_pins(armed: u32) -> Vec<Try> {
         ("put-pin", "UNPIN"),
         ("mount-over", "MOUNT_OVER"),
         ("mount-over-pins", "MOUNT_OVER"),
+        ("cover-state", "MOUNT_OVER"),
         ("unmount-lazily", "UNMOUNT"),
     ]
     .into_iter()

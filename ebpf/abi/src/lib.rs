@@ -48,7 +48,7 @@ pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};
 
 /// The version of this contract; the agent refuses pins made under another.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The rule number of the built-in rule that lets loopback be.
 pub const LOOPBACK_RULE: u16 = u16::MAX;
