@@ -3,8 +3,11 @@
 
 use crate::attack;
 use crate::stage::{CGROUP, NODE, PINS, ROLE, STATE, Stage, WHAT};
-use merestone_abi::{Attempt, Glass, RULE_ENTRIES, RuleEntry, RuleSet, Verdict};
-use merestone_agent::bpf::{Kernel, OnLoss, Options, TablePrefix, Tables};
+use merestone_abi::{Attempt, Glass, Grant, NAME_BYTES, RULE_ENTRIES, RuleEntry, RuleSet, Verdict};
+use merestone_agent::bpf::{
+    Kernel, OnLoss, Options, TableName, TablePrefix, TableResolver, TableSelect, Tables,
+};
+use merestone_agent::policy::Selector;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::UdpSocket;
@@ -23,6 +26,8 @@ fn role() {
     match role.as_str() {
         "agent" => run(&what),
         "workload" => println!("said: {}", workload(&what)),
+        "flood" => println!("said: {}", flood()),
+        "stranger" => println!("said: {}", stranger()),
         "attacker" => println!("said: {}", attack::obey(&what)),
         other => panic!("{other}"),
     }
@@ -45,6 +50,26 @@ fn workload(what: &str) -> String {
         Ok(_) => "sent".to_owned(),
         Err(error) => attack::errno(&error),
     }
+}
+
+/// Sends more than the ring holds reports of; how many left.
+fn flood() -> String {
+    let procs = place(CGROUP).join("server/cgroup.procs");
+    fs::write(procs, std::process::id().to_string()).unwrap();
+    let sent = (1..2000_u16).filter(|port| {
+        // A socket and a port each, so that each is a report of its own.
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"x", ("127.0.0.1", *port)).is_ok()
+    });
+    sent.count().to_string()
+}
+
+/// Opens the GPU in a cgroup that nobody has guarded, then sends.
+fn stranger() -> String {
+    let procs = place(CGROUP).join("agent/cgroup.procs");
+    fs::write(procs, std::process::id().to_string()).unwrap();
+    let opened = fs::File::open(place(NODE)).unwrap_err();
+    attack::errno(&opened)
 }
 
 /// Nothing is allowed but, where asked for, loopback.
@@ -81,6 +106,40 @@ fn tables(loopback: bool) -> Tables {
     }
 }
 
+/// Names, a resolver, and a boundary of its own for the server's cgroup; under
+/// neither boundary anything is reached.
+fn speak(tables: &mut Tables) {
+    let mut name = [0; NAME_BYTES];
+    for (slot, byte) in name.iter_mut().zip(*b"gro.elpmaxe") {
+        *slot = byte;
+    }
+    let name = TableName {
+        boundary: 0,
+        name,
+        bits: 96,
+        set: 0,
+    };
+    tables.names.push(name);
+    let address = std::net::Ipv4Addr::new(198, 18, 0, 53).to_ipv6_mapped();
+    tables.resolvers.push(TableResolver {
+        boundary: 0,
+        address: address.octets(),
+        bits: 128,
+        trusted: true,
+    });
+    let own = place(CGROUP);
+    let own = own.file_name().unwrap().to_string_lossy().into_owned();
+    tables.selects.push(TableSelect {
+        selector: Selector::Cgroup(format!("/{own}/server")),
+        boundary: 1,
+    });
+    tables.sets.push(RuleSet {
+        length: 0,
+        reserved: 0,
+        entries: [RuleEntry::default(); RULE_ENTRIES],
+    });
+}
+
 /// The agent: looks every half second, and does as its input says.
 fn run(what: &str) {
     let has = |word: &str| what.split(' ').any(|one| one == word);
@@ -98,9 +157,12 @@ fn run(what: &str) {
     }
     if has("small") {
         options.limits.groups = 1;
-        options.limits.tasks = 2;
+        options.limits.ring_bytes = 4096;
     }
-    let tables = tables(has("loopback"));
+    let mut tables = tables(has("loopback"));
+    if has("language") {
+        speak(&mut tables);
+    }
     let begin = Instant::now();
     let (mut kernel, mut events) = match Kernel::start(&options, &tables) {
         Ok(started) => started,
@@ -181,6 +243,21 @@ fn obey(kernel: &mut Kernel, order: &str) {
             };
             kernel.set_glass(glass).unwrap();
             println!("glass is set");
+        }
+        Some("grant") => {
+            let grant = Grant {
+                group: 1,
+                until_boot_ns: u64::MAX,
+                limit_bytes: 1 << 20,
+                id: 7,
+                ..Grant::default()
+            };
+            kernel.grant(0, &grant).unwrap();
+            println!("granted");
+        }
+        Some("lost") => {
+            let lost = kernel.lost().unwrap();
+            println!("lost: {}", lost.iter().map(|(_, count)| count).sum::<u64>());
         }
         Some("eat") => {
             // More than the cgroup may have.

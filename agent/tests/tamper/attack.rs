@@ -2,10 +2,12 @@
 
 use crate::stage::{CGROUP, PINS, STATE};
 use crate::sys;
+use merestone_abi::{MAX_PREFIXES, SELECTOR_BYTES as SELECTOR};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 // include/uapi/linux/bpf.h, enum bpf_cmd
@@ -133,7 +135,27 @@ fn try_it(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
             let trie = inner(get(&pins.join("PREFIXES"))?, 1)?;
             write(trie, &key, &2048_u32.to_ne_bytes())
         }
-        "groups" => forget_first(get(&pins.join("GROUPS"))?),
+        "other-trie" => {
+            let tries = get(&pins.join("PREFIXES"))?;
+            let own = descriptor(trie()?)?;
+            write(tries, &1_u32.to_ne_bytes(), &own.to_ne_bytes())
+        }
+        "groups" => forget_first::<8>(get(&pins.join("GROUPS"))?),
+        "names" => forget_first::<260>(get(&pins.join("NAMES"))?),
+        "resolvers" => forget_first::<24>(get(&pins.join("RESOLVERS"))?),
+        "selectors" => forget_first::<SELECTOR>(get(&pins.join("SELECTORS"))?),
+        "selected" => {
+            let server = fs::metadata(own_cgroup("server"))?.ino();
+            let mut entry = [0; 16];
+            entry
+                .iter_mut()
+                .zip(server.to_ne_bytes())
+                .for_each(|(slot, byte)| *slot = byte);
+            write(get(&pins.join("SELECTED"))?, &server.to_ne_bytes(), &entry)
+        }
+        "use-grant" => write(get(&pins.join("GRANT_USES"))?, &[0; 4], &[1; 24]),
+        "unuse-grant" => write(get(&pins.join("GRANT_USES"))?, &[0; 4], &[0; 24]),
+        "grant" => write(get(&pins.join("GRANTS"))?, &[1, 0, 0, 0], &[0xff; 96]),
         "armed" => disarm(get(&pins.join("ARMED"))?),
         "stance" => write(get(&pins.join("STANCE"))?, &[0; 4], &1_u32.to_ne_bytes()),
         "unpin" => fs::remove_file(&egress).map(|()| 0),
@@ -219,9 +241,18 @@ fn disarm(map: u32) -> io::Result<i64> {
     write(map, &1_u32.to_ne_bytes(), &[0; 8])
 }
 
-fn forget_first(map: u32) -> io::Result<i64> {
+/// A trie like those of the boundary, empty.
+fn trie() -> io::Result<i64> {
+    const MAP_CREATE: i32 = 0;
+    const LPM_TRIE: u32 = 11;
+    const NO_PREALLOC_RDONLY_PROG: u32 = 1 | 1 << 7;
+    let mut attr = [LPM_TRIE, 24, 4, MAX_PREFIXES, NO_PREALLOC_RDONLY_PROG];
+    sys::bpf(MAP_CREATE, &mut attr)
+}
+
+fn forget_first<const N: usize>(map: u32) -> io::Result<i64> {
     const MAP_GET_NEXT_KEY: i32 = 4;
-    let mut key = [0_u8; 8];
+    let mut key = [0_u8; N];
     let [low, high] = sys::halves(key.as_mut_ptr());
     sys::bpf(MAP_GET_NEXT_KEY, &mut [map, 0, 0, 0, low, high])?;
     sys::bpf(MAP_DELETE_ELEM, &mut [map, 0, low, high])

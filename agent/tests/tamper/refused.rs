@@ -7,6 +7,7 @@
 
 use crate::agent::Agent;
 use crate::attack::{self, LINK_GET_FD_BY_ID, MAP_GET_FD_BY_ID, PROG_GET_FD_BY_ID};
+use crate::outcome;
 use crate::stage::Stage;
 use merestone_abi::Glass;
 use std::time::Duration;
@@ -269,6 +270,7 @@ fn root_outside_the_agent_can_take_nothing_away_b57_b58() {
         println!("SKIPPED: root_outside_the_agent: BPF LSM does not load here");
         return;
     }
+    let tiers = outcome::tiers(&agent);
     let mut faults = Faults::default();
     let sent = stage.send(true);
     faults.check(sent == "EPERM", || format!("not held at all: {sent}"));
@@ -286,4 +288,9 @@ fn root_outside_the_agent_can_take_nothing_away_b57_b58() {
     a_break_glass_ends_by_itself(&stage, agent, &mut faults);
     succession(&stage, &mut faults);
     assert!(faults.0.is_empty(), "{:#?}", faults.0);
+    outcome::shown(
+        "root_outside_the_agent_can_take_nothing_away_b57_b58",
+        "denied",
+        &tiers,
+    );
 }

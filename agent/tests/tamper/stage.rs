@@ -122,6 +122,11 @@ impl Stage {
         self.run(&std::env::current_exe().unwrap(), "workload", what)
     }
 
+    /// What a process of another role says.
+    pub(super) fn other(&self, role: &str) -> String {
+        self.run(&std::env::current_exe().unwrap(), role, "")
+    }
+
     /// What becomes of an attack by somebody else's program.
     pub(super) fn attack(&self, what: &str) -> String {
         let said = self.run(&self.copy, "attacker", what);
