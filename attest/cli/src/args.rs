@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args as Group, Parser, Subcommand};
+use merestone_verify::Trust;
 use std::path::PathBuf;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -38,13 +39,17 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   merestone-verify bundle november.merestone --trust trust.toml
   merestone-verify bundle november.merestone --trust trust.toml --json | jq .verdict
-  merestone-verify bundle november.merestone --trust trust.toml --at 2026-12-01T00:00:00Z")]
+  merestone-verify bundle november.merestone --trust trust.toml --at 2026-12-01T00:00:00Z
+  merestone-verify bundle november.merestone --trust trust.toml --html november.html \\
+    --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z
+  merestone-verify bundle november.merestone --trust trust.toml --ear november.jwt --ear-key key.pem")]
     Bundle {
         #[command(flatten)]
         common: Common,
-        /// Write a page for people too
-        #[arg(long, value_name = "OUT")]
-        html: Option<PathBuf>,
+        #[command(flatten)]
+        reports: Reports,
+        #[command(flatten)]
+        period: Period,
         /// Judge as of this time instead of now
         #[arg(long, value_name = "RFC3339", value_parser = instant)]
         at: Option<u64>,
@@ -87,6 +92,40 @@ pub(crate) struct Common {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What else to write.
+#[derive(Debug, Group)]
+pub(crate) struct Reports {
+    /// Write a page for people too
+    #[arg(long, value_name = "OUT")]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the result as an EAT Attestation Result (EAR) too
+    #[arg(long, value_name = "OUT")]
+    pub(crate) ear: Option<PathBuf>,
+    /// Sign the EAR with this private key, as a JWT: PKCS#8 PEM, Ed25519 or P-256
+    #[arg(long, value_name = "KEY.PEM", requires = "ear")]
+    pub(crate) ear_key: Option<PathBuf>,
+}
+
+/// The period to account for; the policy's own demands stay.
+#[derive(Clone, Copy, Debug, Default, Group)]
+pub(crate) struct Period {
+    /// The file's period has to begin no later; the page's time line begins here
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) from: Option<u64>,
+    /// The file's period has to end no earlier; the page's time line ends here
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) to: Option<u64>,
+}
+
+impl Period {
+    /// Only ever asks for more than the policy does.
+    pub(crate) fn demand(self, trust: &mut Trust) {
+        let require = &mut trust.require;
+        require.from_ms = self.from.into_iter().chain(require.from_ms).min();
+        require.to_ms = self.to.into_iter().chain(require.to_ms).max();
+    }
 }
 
 fn instant(text: &str) -> Result<u64, String> {

@@ -15,6 +15,7 @@ pub(crate) enum Fault {
     Write { file: String, error: String },
     TooBig { file: String, limit: u64 },
     NotText { file: String, line: usize },
+    Key { file: String },
     Trust(TrustError),
     Clock,
 }
@@ -51,6 +52,10 @@ impl Fault {
             Self::NotText { file, line } => (
                 format!("{file}:{line}: not utf-8 text"),
                 "docs/trust.md is the manual of the trust policy",
+            ),
+            Self::Key { file } => (
+                format!("{file} is no private key that can sign an ear"),
+                "give a pkcs#8 pem file with an ed25519 or p-256 key, as `openssl genpkey -algorithm ed25519` writes it",
             ),
             Self::Trust(error) => (
                 error.to_string(),

@@ -7,15 +7,16 @@
 mod args;
 mod escape;
 mod fault;
-mod html;
 mod incidents;
 mod inspect;
 mod json;
+mod reports;
 mod text;
 
-use args::{Args, Command, Common};
+use args::{Args, Command, Common, Period};
 use clap::{CommandFactory as _, Parser as _};
 use fault::Fault;
+use merestone_evidence::{Digest, sha256};
 use merestone_verify::{Purpose, Trust, Verdict, verify};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -56,18 +57,22 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
     match command {
-        Command::Bundle { common, html, at } => {
+        Command::Bundle {
+            common,
+            reports,
+            period,
+            at,
+        } => {
             let now = at.map_or_else(now_ms, Ok)?;
-            let verdict = judge(&common, Purpose::Period, now, out)?;
-            if let Some(path) = html {
-                let page = html::page(&verdict, &common.file);
-                std::fs::write(&path, page).map_err(|error| Fault::write(&path, &error))?;
-            }
-            Ok(verdict.exit)
+            let key = reports.key()?;
+            let judged = judge(&common, Purpose::Period, period, now, out)?;
+            reports.write(&judged, key.as_ref(), period, now)?;
+            Ok(judged.verdict.exit)
         }
         Command::Receipt { common, at } => {
             let now = at.map_or_else(now_ms, Ok)?;
-            Ok(judge(&common, Purpose::Receipt, now, out)?.exit)
+            let judged = judge(&common, Purpose::Receipt, Period::default(), now, out)?;
+            Ok(judged.verdict.exit)
         }
         Command::Inspect { file } => {
             let bytes = read(&file, MAX_FILE)?;
@@ -88,14 +93,25 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
     }
 }
 
+/// A verdict and what it is about.
+struct Judged {
+    verdict: Verdict,
+    file: String,
+    bytes: usize,
+    sha256: Digest,
+    trust_sha256: Digest,
+}
+
 fn judge(
     common: &Common,
     purpose: Purpose,
+    period: Period,
     now_ms: u64,
     out: &mut dyn Write,
-) -> Result<Verdict, Fault> {
+) -> Result<Judged, Fault> {
     let bytes = read(&common.trust, MAX_TRUST)?;
     let name = common.trust.display().to_string();
+    let trust_sha256 = sha256(&bytes);
     let policy = String::from_utf8(bytes).map_err(|error| Fault::NotText {
         file: name.clone(),
         line: 1 + error
@@ -105,7 +121,8 @@ fn judge(
             .filter(|byte| **byte == b'\n')
             .count(),
     })?;
-    let trust = Trust::parse(&policy, &name)?;
+    let mut trust = Trust::parse(&policy, &name)?;
+    period.demand(&mut trust);
     let bytes = read(&common.file, MAX_FILE)?;
     let verdict = verify(&bytes, &trust, purpose, now_ms);
     let shown = if common.json {
@@ -114,7 +131,13 @@ fn judge(
         text::page(&verdict, &bytes, &common.file)
     };
     put(out, &shown)?;
-    Ok(verdict)
+    Ok(Judged {
+        verdict,
+        file: common.file.display().to_string(),
+        bytes: bytes.len(),
+        sha256: sha256(&bytes),
+        trust_sha256,
+    })
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Fault> {

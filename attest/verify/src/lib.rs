@@ -9,11 +9,15 @@
 //! signature over it, and never says "pass" with a required check left out.
 #![forbid(unsafe_code)]
 
+mod account;
 pub mod boot;
 mod chain;
 mod clock;
 mod coverage;
+pub mod ear;
+pub mod escape;
 mod frame;
+pub mod html;
 mod incidents;
 mod key;
 mod log;
@@ -28,6 +32,9 @@ mod trust;
 mod verdict;
 mod wire;
 
+pub use account::{
+    Account, Destination, EnergyUsed, GpuAccount, Happening, SessionAccount, TierAccount,
+};
 pub use boot::BootChecked;
 pub use coverage::{Coverage, Gap};
 pub use frame::{Purpose, Unverified};
@@ -42,5 +49,5 @@ pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
 pub use trust::{DeputyRule, Permit, Require, Trust, TrustError};
-pub use verdict::{CHECKS, Check, CheckId, CheckResult, Outcome, Source, Verdict};
+pub use verdict::{CHECKS, Check, CheckId, CheckResult, NotChecked, Outcome, Source, Verdict};
 pub use wire::WireError;

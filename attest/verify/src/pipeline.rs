@@ -1,5 +1,6 @@
 //! The checks in their order. Each stage takes the value that only the stage before can make.
 
+use crate::account::Account;
 use crate::boot::BootChecked;
 use crate::coverage::Coverage;
 use crate::frame::{Purpose, Unverified};
@@ -20,8 +21,10 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
+    let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
     let shown = Shown {
-        coverage: Coverage::of(&log.bundle, &log.sessions, &incidents.unproven()),
+        account: Account::of(&log, &coverage),
+        coverage,
         location: Location::of(&log.sessions),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
@@ -66,6 +69,7 @@ struct Shown {
     location: Location,
     egress: Egress,
     incidents: Incidents,
+    account: Account,
     entries: Vec<ReceiptEntry>,
 }
 
@@ -79,6 +83,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         coverage: None,
         location: None,
         egress: None,
+        account: None,
         tamper: None,
         break_glass: None,
         grants: None,
@@ -90,6 +95,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         verdict.coverage = Some(shown.coverage);
         verdict.location = Some(shown.location);
         verdict.egress = Some(shown.egress);
+        verdict.account = Some(shown.account);
         verdict.tamper = Some(shown.incidents.tamper);
         verdict.break_glass = Some(shown.incidents.break_glass);
         verdict.grants = Some(shown.incidents.grants);

@@ -1,5 +1,6 @@
 //! What the evidence says beyond yes and no: where it ran, what tried to leave.
 
+use crate::account::kind;
 use crate::coverage::rfc3339;
 use crate::quote::{Epoch, Session};
 use merestone_evidence::{Body, Entry, FlowVerdict};
@@ -176,28 +177,10 @@ pub struct ReceiptEntry {
 
 impl ReceiptEntry {
     pub(crate) fn of(index: u64, entry: &Entry) -> Self {
-        let kind = match entry.body {
-            Body::AgentStart { .. } => "agent_start",
-            Body::AgentStop { .. } => "agent_stop",
-            Body::GuardStart { .. } => "guard_start",
-            Body::GuardStop { .. } => "guard_stop",
-            Body::Flow { .. } => "flow",
-            Body::Boundary { .. } => "boundary",
-            Body::Gpu { .. } => "gpu",
-            Body::Lost { .. } => "lost",
-            Body::Left { .. } => "left",
-            Body::Recovered { .. } => "recovered",
-            Body::Tamper { .. } => "tamper",
-            Body::Canary { .. } => "canary",
-            Body::Grant { .. } => "grant",
-            Body::BreakGlass { .. } => "break_glass",
-            Body::Found { .. } => "found",
-            Body::Deputy { .. } => "deputy",
-        };
         Self {
             index,
             time: rfc3339(entry.time_ms),
-            kind,
+            kind: kind(&entry.body),
             detail: format!("{:?}", entry.body),
         }
     }

@@ -5,6 +5,7 @@ mod error;
 
 pub(crate) use error::LogError;
 
+use crate::account::Seen;
 use crate::boot::BootChecked;
 use crate::chain;
 use crate::frame::Purpose;
@@ -29,6 +30,8 @@ pub struct LogChecked {
     pub(crate) proven: Vec<(u64, Entry)>,
     /// Leaves of the span that tell of enforcement itself, with index.
     pub(crate) notable: Vec<(u64, Entry)>,
+    /// What every entry shown adds up to.
+    pub(crate) seen: Seen,
 }
 
 impl LogChecked {
@@ -57,8 +60,8 @@ impl LogChecked {
         if let Err(error) = inclusion(&bundle, &roots, tally) {
             return fail(CheckId::LogInclusion, error, tally);
         }
-        let mut notable = Vec::new();
-        let proven = match entries(&bundle, &mut notable, tally) {
+        let (mut seen, mut notable) = (Seen::default(), Vec::new());
+        let proven = match entries(&bundle, &mut seen, &mut notable, tally) {
             Ok(proven) => proven,
             Err(error) => return fail(CheckId::LogEntries, error, tally),
         };
@@ -77,6 +80,7 @@ impl LogChecked {
             sessions,
             proven,
             notable,
+            seen,
         })
     }
 }
@@ -341,6 +345,7 @@ fn inclusion(bundle: &Bundle, roots: &Roots, tally: &mut Tally) -> Result<(), Lo
 
 fn entries(
     bundle: &Bundle,
+    seen: &mut Seen,
     notable: &mut Vec<(u64, Entry)>,
     tally: &mut Tally,
 ) -> Result<Vec<(u64, Entry)>, LogError> {
@@ -348,6 +353,7 @@ fn entries(
     if let Some(span) = &bundle.span {
         for (index, leaf) in (span.start..).zip(&span.leaves) {
             let entry: Entry = decode(leaf).map_err(|source| LogError::Entry { index, source })?;
+            seen.see(&entry);
             if incidents::concerns(&entry.body) {
                 notable.push((index, entry));
             }
@@ -358,6 +364,7 @@ fn entries(
     for proof in &bundle.proofs {
         let index = proof.index;
         let entry = decode(&proof.leaf).map_err(|source| LogError::Entry { index, source })?;
+        seen.see(&entry);
         proven.push((index, entry));
         count += 1;
     }
