@@ -7,6 +7,8 @@ It shares nothing with merestone-verify: another language, other libraries for C
 (pycddl) and signatures (cryptography), and the algorithms of RFC 9162 as that text has them. Its
 exit codes are 0 pass, 1 untrusted, 2 failed, 3 indeterminate, 4 usage. It is there to disagree: it
 checks what the documents say and explains little. Do not use it where merestone-verify can run.
+
+Laxer than it should be: pycddl does not look for unknown keys in maps that stand in arrays.
 """
 import argparse
 import datetime

@@ -190,7 +190,7 @@ fn told(body: &Body) -> Option<Told> {
             None
         }
         // What held is a number; what did not is told.
-        Body::Canary { result, .. } if result == "held" => None,
+        Body::Canary { result, .. } if result == "held" || result == "not_applicable" => None,
         Body::AgentStart { version } => once(format!("version {version}")),
         Body::AgentStop { cause } => once(cause.clone()),
         Body::Lost { reason, count } => Some((String::new(), reason.clone(), *count)),
