@@ -14,6 +14,8 @@ pub mod boot;
 mod chain;
 mod clock;
 mod coverage;
+pub mod ek;
+pub mod enrolment;
 pub mod ear;
 pub mod escape;
 mod frame;

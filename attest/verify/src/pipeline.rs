@@ -3,6 +3,7 @@
 use crate::account::Account;
 use crate::boot::BootChecked;
 use crate::coverage::Coverage;
+use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
@@ -16,8 +17,7 @@ use crate::verdict::{CheckId, Tally, Verdict};
 /// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
 pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
     let mut tally = Tally::new();
-    let log = stages(bytes, trust, purpose, &mut tally);
-    let Some(log) = log else {
+    let Some((log, vouched)) = stages(bytes, trust, purpose, &mut tally) else {
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
@@ -42,11 +42,18 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         incidents: &shown.incidents,
         now_ms,
     };
+    enrolment::judge(&vouched, trust.authority.as_ref(), &log, now_ms, &mut tally);
     policy::check(&matter, trust, &mut tally);
     verdict(tally, Some(shown))
 }
 
-fn stages(bytes: &[u8], trust: &Trust, purpose: Purpose, tally: &mut Tally) -> Option<LogChecked> {
+/// The log, and the certificates that the key in it is believed by.
+fn stages(
+    bytes: &[u8],
+    trust: &Trust,
+    purpose: Purpose,
+    tally: &mut Tally,
+) -> Option<(LogChecked, Vec<Vouched>)> {
     let unverified = match Unverified::open(bytes, purpose) {
         Ok(unverified) => unverified,
         Err(refusal) => {
@@ -58,10 +65,12 @@ fn stages(bytes: &[u8], trust: &Trust, purpose: Purpose, tally: &mut Tally) -> O
         CheckId::Frame,
         format!("{} bytes, one canonical item", bytes.len()),
     );
-    let key = KeyTrusted::check(unverified, trust, tally)?;
+    let mut key = KeyTrusted::check(unverified, trust, tally)?;
+    let vouched = core::mem::take(&mut key.vouched);
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
-    LogChecked::check(boot, trust, tally)
+    let log = LogChecked::check(boot, trust, tally)?;
+    Some((log, vouched))
 }
 
 struct Shown {

@@ -80,6 +80,12 @@ checks! {
     EkChain = "ek.chain", Tpm;
     /// Someone saw the attestation key live in that TPM.
     Enrolment = "enrolment", Trust;
+    /// Its certificate was valid when the evidence was sealed.
+    EnrolmentValidity = "enrolment.validity", Trust;
+    /// Its certificate is not revoked.
+    EnrolmentRevocation = "enrolment.revocation", Trust;
+    /// Authority and host state the same place.
+    EnrolmentSite = "enrolment.site", Trust;
     /// The key in the file is the pinned one.
     AkName = "ak.name", Trust;
     /// The attestation key can only sign what its TPM says.

@@ -165,6 +165,7 @@ pub(crate) const fn kind(body: &Body) -> &'static str {
         Body::BreakGlass { .. } => "break_glass",
         Body::Found { .. } => "found",
         Body::Deputy { .. } => "deputy",
+        Body::Inference { .. } => "inference",
     }
 }
 
@@ -186,7 +187,7 @@ fn word(yes: bool, is: &str, not: &str) -> String {
 fn told(body: &Body) -> Option<Told> {
     let once = |detail: String| Some((String::new(), detail, 1));
     match body {
-        Body::GuardStart { .. } | Body::GuardStop { .. } | Body::Flow { .. } | Body::Gpu { .. } => {
+        Body::GuardStart { .. } | Body::GuardStop { .. } | Body::Flow { .. } | Body::Gpu { .. } | Body::Inference { .. } => {
             None
         }
         // What held is a number; what did not is told.

@@ -290,6 +290,7 @@ impl Maker {
             }),
             consistency,
             proofs: Vec::new(),
+            enrolments: None,
         }
     }
 
