@@ -14,9 +14,9 @@ pub mod boot;
 mod chain;
 mod clock;
 mod coverage;
+pub mod ear;
 pub mod ek;
 pub mod enrolment;
-pub mod ear;
 pub mod escape;
 mod frame;
 pub mod html;
@@ -35,7 +35,8 @@ mod verdict;
 mod wire;
 
 pub use account::{
-    Account, Destination, EnergyUsed, GpuAccount, Happening, SessionAccount, TierAccount,
+    Account, Destination, EnergyUsed, GpuAccount, Happening, InferenceTold, Inferences,
+    SessionAccount, TierAccount,
 };
 pub use boot::BootChecked;
 pub use coverage::{Coverage, Gap};

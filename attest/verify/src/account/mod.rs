@@ -4,8 +4,10 @@
 //! log has held, so each word of it is what this node's agent sealed; whether the agent told the
 //! truth is another question, which the policy's digests are for.
 
+mod inferences;
 mod seen;
 
+pub use inferences::{InferenceTold, Inferences};
 pub use seen::{Destination, Happening};
 pub(crate) use seen::{Seen, kind};
 
@@ -36,6 +38,8 @@ pub struct Account {
     pub happenings: Vec<Happening>,
     /// Those beyond what is kept here.
     pub happenings_left_out: u64,
+    /// Single inferences, as far as the log tells of them.
+    pub inferences: Inferences,
     /// Where guarded processes tried to go and were refused or only watched, most attempts first.
     pub refused: Vec<Destination>,
     /// Attempts to further destinations.
@@ -140,6 +144,7 @@ impl Account {
             entries: BTreeMap::new(),
             happenings: Vec::new(),
             happenings_left_out: 0,
+            inferences: Inferences::default(),
             refused: Vec::new(),
             refused_left_out: 0,
         };

@@ -1,6 +1,6 @@
 //! What the entries add up to, gathered while they are read: a log can have millions.
 
-use super::Account;
+use super::{Account, Inferences};
 use crate::coverage::rfc3339;
 use core::net::Ipv6Addr;
 use merestone_evidence::{Body, Entry, FlowVerdict, Process};
@@ -59,6 +59,7 @@ pub(crate) struct Seen {
     happenings_left_out: u64,
     refused: BTreeMap<Where, (u64, String)>,
     refused_left_out: u64,
+    inferences: Inferences,
 }
 
 impl Seen {
@@ -80,6 +81,8 @@ impl Seen {
             if *verdict != FlowVerdict::Allow {
                 self.refuse((*address, *port, *protocol, audit), *count, reason);
             }
+        } else if let Body::Inference(one) = &entry.body {
+            self.inferences.see(one);
         } else if let Some((outcome, detail, count)) = told(&entry.body) {
             if self.happenings.len() < MOST_HAPPENINGS {
                 self.happenings.push(Happening {
@@ -130,6 +133,7 @@ impl Seen {
             )
             .collect();
         account.entries.clone_from(&self.kinds);
+        account.inferences.clone_from(&self.inferences);
         account.happenings.clone_from(&self.happenings);
         account.happenings_left_out = self.happenings_left_out;
     }
@@ -187,9 +191,11 @@ fn word(yes: bool, is: &str, not: &str) -> String {
 fn told(body: &Body) -> Option<Told> {
     let once = |detail: String| Some((String::new(), detail, 1));
     match body {
-        Body::GuardStart { .. } | Body::GuardStop { .. } | Body::Flow { .. } | Body::Gpu { .. } | Body::Inference { .. } => {
-            None
-        }
+        Body::GuardStart { .. }
+        | Body::GuardStop { .. }
+        | Body::Flow { .. }
+        | Body::Gpu { .. }
+        | Body::Inference { .. } => None,
         // What held is a number; what did not is told.
         Body::Canary { result, .. } if result == "held" || result == "not_applicable" => None,
         Body::AgentStart { version } => once(format!("version {version}")),

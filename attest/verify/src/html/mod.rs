@@ -8,6 +8,7 @@ mod checks;
 mod egress;
 mod host;
 mod incidents;
+mod inferences;
 mod law;
 mod line;
 mod place;
@@ -112,7 +113,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
                         (host::gpus(account))
                         (host::sessions(account))
                     }
-                    @if coverage.is_some() { (host::inferences(entries)) }
+                    @if let Some(account) = account { (inferences::section(&account.inferences, entries)) }
                     @if let Some(account) = account { (host::happenings(account)) }
                 }
                 @if !claims || coverage.is_none() { (top::no_claims(*outcome)) }
