@@ -85,6 +85,7 @@ fn covered(out: &mut String, coverage: &Coverage) {
         gaps,
         sessions,
         epochs,
+        ..
     } = coverage;
     line(out, format_args!(""));
     line(out, format_args!("COVERAGE"));

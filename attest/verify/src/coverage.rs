@@ -42,6 +42,9 @@ pub struct Coverage {
     pub sessions: u64,
     /// Epochs shown.
     pub epochs: u64,
+    /// The counterpart of the gaps: both add up to the period.
+    #[serde(skip)]
+    pub(crate) attested_ms: Vec<(u64, u64)>,
 }
 
 /// A stretch, and why enforcement is not shown in it.
@@ -53,13 +56,13 @@ impl Coverage {
         let mut gaps = Vec::new();
         let mut at = from;
         let mut reason = "before the first session";
-        let mut attested = 0;
+        let mut attested = Vec::new();
         for session in sessions {
             for epoch in &session.epochs {
                 let (opened, closed) = (epoch.statement.opened_ms, epoch.statement.closed_ms);
                 let (opened, closed) = (opened.clamp(at, to), closed.clamp(at, to));
                 gap(&mut gaps, at, opened, reason);
-                attested += shown(&mut gaps, opened, closed, unproven);
+                shown(&mut gaps, &mut attested, (opened, closed), unproven);
                 at = closed.max(at);
                 reason = "between epochs of a session";
             }
@@ -80,13 +83,14 @@ impl Coverage {
             from: rfc3339(from),
             to: rfc3339(to),
             period_seconds: (to - from).div_ceil(1000),
-            attested_seconds: attested / 1000,
+            attested_seconds: attested.iter().map(|(from, to)| to - from).sum::<u64>() / 1000,
             gaps,
             sessions: sessions.len() as u64,
             epochs: sessions
                 .iter()
                 .map(|session| session.epochs.len() as u64)
                 .sum(),
+            attested_ms: attested,
         }
     }
 
@@ -110,21 +114,34 @@ impl Coverage {
     }
 }
 
-/// Takes what is not proven out of an epoch; returns what is left.
-fn shown(gaps: &mut Vec<Gap>, opened: u64, closed: u64, unproven: &[Unproven]) -> u64 {
+/// An epoch: what is not proven of it is a gap, the rest is attested.
+fn shown(
+    gaps: &mut Vec<Gap>,
+    attested: &mut Vec<(u64, u64)>,
+    (opened, closed): (u64, u64),
+    unproven: &[Unproven],
+) {
     let mut inside: Vec<_> = unproven
         .iter()
         .map(|(from, to, reason)| ((*from).max(opened), (*to).min(closed), *reason))
         .filter(|(from, to, _)| from < to)
         .collect();
     inside.sort_unstable();
-    let (mut at, mut attested) = (opened, 0);
+    let mut at = opened;
     for (from, to, reason) in inside {
-        attested += from.saturating_sub(at);
+        stretch(attested, at, from);
         gap(gaps, from.max(at), to, reason);
         at = at.max(to);
     }
-    attested + closed.saturating_sub(at)
+    stretch(attested, at, closed);
+}
+
+fn stretch(attested: &mut Vec<(u64, u64)>, from: u64, to: u64) {
+    match attested.last_mut() {
+        _ if to <= from => {}
+        Some((_, end)) if *end == from => *end = to,
+        _ => attested.push((from, to)),
+    }
 }
 
 /// Stretches that touch and have one reason are one.

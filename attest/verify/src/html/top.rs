@@ -110,10 +110,10 @@ pub(super) fn contents(claims: bool) -> Markup {
         ("place", "Place"),
         ("time", "Time"),
         ("egress", "What tried to leave"),
+        ("enforcement", "Enforcement itself"),
         ("gpus", "GPUs"),
         ("sessions", "Sessions and epochs"),
         ("inferences", "Inferences"),
-        ("incidents", "Attacks, exceptions, tests"),
         ("events", "What happened"),
     ];
     let always = [
