@@ -34,7 +34,9 @@ pub(super) fn detach(pin: &Path) -> io::Result<()> {
     let link = u32::try_from(link).unwrap_or(u32::MAX);
     let detached = bpf(LINK_DETACH, &mut [link]);
     // SAFETY: the descriptor is ours, and nobody uses it after this.
-    unsafe { libc::close(i32::try_from(link).unwrap_or(-1)) };
+    unsafe {
+        libc::close(i32::try_from(link).unwrap_or(-1));
+    }
     detached.map(drop)
 }
 
