@@ -11,8 +11,10 @@ mod canary;
 mod entries;
 mod exact;
 mod jsonl;
+mod names;
 mod report;
 mod tamper;
+mod turns;
 
 pub use entries::class_name;
 pub use report::tiers;
@@ -191,6 +193,7 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
     root.clone_into(&mut options.cgroup_root);
     options.require.clone_from(&config.enforcement.require);
     options.tamper = config.enforcement.tamper;
+    options.records = config.records.enabled;
     options.on_loss = match config.enforcement.on_agent_loss {
         OnAgentLoss::Hold => bpf::OnLoss::Hold,
         OnAgentLoss::DenyAll => bpf::OnLoss::DenyAll,
@@ -252,7 +255,28 @@ pub fn tables(compiled: &Compiled) -> bpf::Tables {
             })
             .collect(),
         sets: compiled.sets.clone(),
-        names: Vec::new(),
-        resolvers: Vec::new(),
+        names: compiled.names.iter().filter_map(table_name).collect(),
+        resolvers: compiled
+            .resolvers
+            .iter()
+            .map(|resolver| bpf::TableResolver {
+                boundary: resolver.boundary,
+                address: resolver.network.address,
+                bits: resolver.network.bits,
+                trusted: resolver.trusted,
+            })
+            .collect(),
     }
+}
+
+/// A name as the kernel takes it. The parser has seen to it that it has a key.
+fn table_name(name: &policy::CompiledName) -> Option<bpf::TableName> {
+    let (key, bits) = name.pattern.key()?;
+    Some(bpf::TableName {
+        boundary: name.boundary,
+        name: key,
+        bits,
+        set: name.set,
+        denied: name.denied,
+    })
 }
