@@ -43,7 +43,6 @@ fn write_config(places: &Places) -> Result<()> {
          [api]\nsocket = \"{home}/merestone.sock\"\n\
          [metrics]\nlisten = \"127.0.0.1:0\"\n\
          [enforcement]\nmode = \"enforce\"\ncgroup_root = \"{}\"\npin_dir = \"{}\"\nrequire = []\ntamper = false\n\
-         [canary]\nenabled = false\n\
          [events]\njsonl = \"{home}/events.jsonl\"\n{extra}\n",
         places.cgroups.display(),
         places.pins.display()
