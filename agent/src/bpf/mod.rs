@@ -78,7 +78,7 @@ pub struct Kernel {
     release_after: Duration,
     rounds: reap::Rounds,
     pins: pins::Pins,
-    /// Hooks that were attached and are not.
+    /// Programs that were attached and are not; two can be on one hook.
     lost: BTreeSet<&'static str>,
     shadow: watch::Shadow,
     left: Left,
@@ -298,19 +298,19 @@ impl Kernel {
                 }
                 continue;
             }
-            let is_lost = self.lost.contains(hook.name);
+            let is_lost = self.lost.contains(kind.program);
             if hook.refused.is_some() && !is_lost {
                 continue;
             }
             match self.pins.runs(kind.program) {
                 Ok(()) if is_lost => {
-                    self.lost.remove(hook.name);
+                    self.lost.remove(kind.program);
                     hook.refused = None;
                 }
                 Ok(()) => {}
                 Err(detail) => {
                     tracing::error!(hook = hook.name, detail, "a hook was detached");
-                    self.lost.insert(hook.name);
+                    self.lost.insert(kind.program);
                     hook.refused = Some(detail);
                 }
             }
