@@ -51,7 +51,6 @@ pub(super) fn all(kernels: &[Series], programs: &[Program], verifier: &Path, tal
 }
 
 /// The suite on one kernel: in the guest, then on what it handed back.
-
 fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> {
     let in_guest = |program: &&Program| match program.package.as_str() {
         KERNEL_TESTS => true,
