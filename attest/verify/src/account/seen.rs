@@ -187,9 +187,11 @@ fn word(yes: bool, is: &str, not: &str) -> String {
 fn told(body: &Body) -> Option<Told> {
     let once = |detail: String| Some((String::new(), detail, 1));
     match body {
-        Body::GuardStart { .. } | Body::GuardStop { .. } | Body::Flow { .. } | Body::Gpu { .. } | Body::Inference { .. } => {
-            None
-        }
+        Body::GuardStart { .. }
+        | Body::GuardStop { .. }
+        | Body::Flow { .. }
+        | Body::Gpu { .. }
+        | Body::Inference { .. } => None,
         // What held is a number; what did not is told.
         Body::Canary { result, .. } if result == "held" || result == "not_applicable" => None,
         Body::AgentStart { version } => once(format!("version {version}")),

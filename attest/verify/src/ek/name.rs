@@ -33,7 +33,11 @@ impl Eq for Attribute {}
 impl Name {
     pub(super) fn read(name: &Element<'_>) -> Option<Self> {
         let relative = elements(only(name.whole, SEQUENCE)?)?;
-        relative.iter().map(attributes).collect::<Option<_>>().map(Self)
+        relative
+            .iter()
+            .map(attributes)
+            .collect::<Option<_>>()
+            .map(Self)
     }
 
     /// For people: no control characters, and not without end.

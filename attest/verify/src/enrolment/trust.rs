@@ -130,8 +130,9 @@ fn lists(
     for entry in entries {
         let fail = |detail: String| (entry.span(), detail);
         let bytes = match entry.get_ref().strip_prefix(INLINE) {
-            Some(text) => Base64::decode_vec(text)
-                .map_err(|_base64| fail("not base64".to_owned()))?,
+            Some(text) => {
+                Base64::decode_vec(text).map_err(|_base64| fail("not base64".to_owned()))?
+            }
             None => files(entry.get_ref()).map_err(fail)?,
         };
         let opened =
