@@ -62,7 +62,7 @@ fn help_is_a_success_and_nothing_at_all_is_not() {
     assert_eq!(run(&["--version", "--verbose"]), Exit::Yes);
     assert_eq!(run(&[]), Exit::Usage);
     assert_eq!(run(&["--verbose"]), Exit::Usage);
-    assert_eq!(run(&["drill"]), Exit::Usage);
+    assert_eq!(run(&["no-such-command"]), Exit::Usage);
 }
 
 #[test]
