@@ -181,6 +181,8 @@ def check_clock(sessions, require, tally):
 def check_chain(sessions, require, tally):
     step, last_ms, known, before = 1000 * require["max_clock_step_s"], 0, False, None
     back = False
+    ids = [session["statement"][2] for session in sessions]
+    tally.need(len(set(ids)) == len(ids), "chain.order", "one id, two sessions")
     for session in sessions:
         statement = session["statement"]
         tally.need(not known or statement.get(3) == before, "chain.order", "a session is missing")
@@ -327,7 +329,7 @@ def check_leaves(bundle, period, epochs, roots, tally):
     return start, end
 
 
-def check_log(bundle, period, sessions, tally):
+def check_log(bundle, period, sessions, leeway, tally):
     roots = check_sizes(sessions, tally)
     start, end = check_leaves(bundle, period, [e["statement"] for s in sessions for e in s["epochs"]], roots, tally)
     proofs = {(proof[0], proof[1]): proof[2] for proof in bundle[8]}
@@ -346,9 +348,13 @@ def check_log(bundle, period, sessions, tally):
         root = roots.get(proof[1])
         good = root is not None and included(proof[0], proof[1], leaf_hash(proof[2]), proof[3], root)
         tally.need(good, "log.inclusion", f"leaf {proof[0]}")
-    # What is shown of a log is walked again below, when it is known to be one.
     for leaf in list(bundle.get(7, {2: []})[2]) + [proof[2] for proof in bundle[9]]:
         decode("entry", leaf, tally, "log.entries")
+    epochs = [epoch["statement"] for session in sessions for epoch in session["epochs"]]
+    for index, leaf in enumerate(bundle[7][2] if 7 in bundle else [], start):
+        closed = next(own[6] for own in epochs if index < own[8])
+        if cbor2.loads(leaf)[1] > closed + leeway:
+            tally.note(FAILED, "log.entries", "an entry after its epoch")
 
 
 # Policy.
@@ -381,7 +387,7 @@ def check_time(bundle, period, sessions, epochs, unproven, require, now, tally):
             attested = [part for own in attested for part in ((own[0], min(own[1], gap[0])), (max(own[0], gap[1]), own[1]))]
         edges = [start] + [edge for part in attested if part[0] < part[1] for edge in part] + [end]
         longest = max(longest, *(edges[place + 1] - edges[place] for place in range(0, len(edges), 2)))
-        if longest > limit:
+        if longest > limit or not any(part[0] < part[1] for part in attested):
             tally.note(FAILED, "policy.coverage", "a gap or an epoch is too long")
     last = max([session["statement"][4] for session in sessions] + [own[6] for own in epochs])
     old = require["max_age_s"] is not None and last < max(0, now - 1000 * require["max_age_s"])
@@ -503,7 +509,7 @@ def verify_file(data, command, trust, now, tally):
     check_boot(sessions, require, tally)
     check_clock(sessions, require, tally)
     check_chain(sessions, require, tally)
-    check_log(bundle, period, sessions, tally)
+    check_log(bundle, period, sessions, 1000 * require["max_clock_step_s"], tally)
     check_policy(bundle, period, sessions, require, now, tally)
 
 

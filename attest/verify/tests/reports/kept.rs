@@ -16,9 +16,10 @@ fn every_kept_vector_has_a_sound_page_and_an_ear_of_its_verdict() {
         let case = entry.unwrap().path();
         let trust = std::fs::read_to_string(case.join("trust.toml")).unwrap();
         let expect = std::fs::read_to_string(case.join("expect")).unwrap();
-        let purpose = match expect.starts_with("bundle") {
-            true => Purpose::Period,
-            false => Purpose::Receipt,
+        let purpose = if expect.starts_with("bundle") {
+            Purpose::Period
+        } else {
+            Purpose::Receipt
         };
         let trust = Trust::parse(&trust, "trust.toml").unwrap();
         let bytes = std::fs::read(case.join("file.cbor")).unwrap();
