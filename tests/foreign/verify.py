@@ -72,8 +72,12 @@ LIMITS = {"bundle": (512 << 20, 10), "session-statement": (256 << 10, 6), "epoch
 
 
 def depth(item):
-    inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else None
-    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+    """Levels of nesting; refuses what is not used here, also where a CDDL tool would let it through."""
+    if isinstance(item, (dict, list)):
+        return 1 + max(map(depth, item.values() if isinstance(item, dict) else item), default=0)
+    if isinstance(item, (bool, str, bytes)) or isinstance(item, int) and -1 << 64 <= item < 1 << 64:
+        return 0
+    raise ValueError(f"a {type(item).__name__} is not used here")
 
 
 def decode(root, data, tally, check):

@@ -1,7 +1,9 @@
 //! The hooks: loading, attaching, pinning.
 //!
-//! A restart attaches the new program first and then renames its pin over the
-//! old one, so that at no moment is a hook empty.
+//! A restart puts the new program behind the link that is there, in one step:
+//! at no moment is a hook empty, and none judges and counts a packet twice.
+//! Links that cannot do that (of tracing and LSM programs) are made anew and
+//! pinned over the old ones, which go only then.
 
 use super::KernelError;
 use super::error::innermost;
@@ -11,6 +13,8 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// A set of hooks that is claimed as a whole or not at all.
@@ -28,18 +32,21 @@ pub(super) enum TierKind {
     Kill,
     /// What learns the addresses of names; without it a boundary names none.
     Names,
+    /// What follows requests and answers; without it there are no records.
+    Records,
     /// BPF LSM again: what keeps root from taking enforcement away.
     Tamper,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Cgroup,
         Self::Lineage,
         Self::Lsm,
         Self::Link,
         Self::Kill,
         Self::Names,
+        Self::Records,
         Self::Tamper,
     ];
 
@@ -51,6 +58,7 @@ impl TierKind {
             Self::Link => "link",
             Self::Kill => "kill",
             Self::Names => "names",
+            Self::Records => "records",
             Self::Tamper => "tamper",
         }
     }
@@ -113,6 +121,67 @@ const FILE_FIELDS: &[&str] = &[
     "INODE_RDEV",
     "INODE_SB",
     "SB_MAGIC",
+    "FILE_MODE",
+    "FILE_PATH",
+    "PATH_DENTRY",
+    "DENTRY_NAME",
+    "QSTR_NAME",
+];
+
+/// Of a listener, its cgroup; of who connects, the address.
+const REQUEST_FIELDS: &[&str] = &[
+    "SKC_FAMILY",
+    "SKC_DADDR",
+    "SKC_DPORT",
+    "SKC_V6_DADDR",
+    "SK_CGROUP_DATA",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
+];
+
+/// How the agent itself, or its successor, is told from others.
+const AGENT_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+];
+
+/// The same, and what kind of key or of file system is asked for.
+const POWER_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+    "KEY_TYPE",
+    "KEY_TYPE_NAME",
+    "FC_TYPE",
+    "FS_NAME",
+    "FS_FLAGS",
+];
+
+/// The same, and who a process is guarded with.
+const REACH_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+    "TASK_TGID",
+    "TASK_CGROUPS",
+    "CSS_SET_CGROUP",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
 ];
 
 /// How a socket's peer is told from the group: by its cgroup, or who made it.
@@ -169,6 +238,7 @@ const KILL_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 const INGRESS: &str = "cgroup_skb/ingress";
+const TURNS_IN: &str = "cgroup_skb/ingress (turns)";
 
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
@@ -209,7 +279,7 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 36] = [
+pub(super) const HOOKS: [HookKind; 47] = [
     cgroup("egress", "cgroup_skb/egress"),
     HookKind {
         program: "ingress",
@@ -218,7 +288,22 @@ pub(super) const HOOKS: [HookKind; 36] = [
         target: None,
         needs: &[],
     },
+    HookKind {
+        program: "turns_in",
+        shown: TURNS_IN,
+        tier: TierKind::Records,
+        target: None,
+        needs: &[],
+    },
+    HookKind {
+        program: "turns_out",
+        shown: "cgroup_skb/egress (turns)",
+        tier: TierKind::Records,
+        target: None,
+        needs: &[],
+    },
     cgroup("setsockopt", "cgroup/setsockopt"),
+    cgroup("sysctl", "cgroup/sysctl"),
     HookKind {
         program: LINK,
         shown: "tcx/egress",
@@ -336,6 +421,56 @@ pub(super) const HOOKS: [HookKind; 36] = [
         RECEIVE_FIELDS,
     ),
     kernel(
+        "file_permission",
+        "lsm/file_permission",
+        TierKind::Lsm,
+        "file_permission",
+        FILE_FIELDS,
+    ),
+    kernel(
+        "inode_lookup",
+        "lsm/inode_permission",
+        TierKind::Lsm,
+        "inode_permission",
+        FILE_FIELDS,
+    ),
+    kernel(
+        "inet_conn_request",
+        "lsm/inet_conn_request",
+        TierKind::Lsm,
+        "inet_conn_request",
+        REQUEST_FIELDS,
+    ),
+    kernel(
+        "power_capable",
+        "lsm/capable",
+        TierKind::Lsm,
+        "capable",
+        AGENT_FIELDS,
+    ),
+    kernel("power_bpf", "lsm/bpf", TierKind::Lsm, "bpf", AGENT_FIELDS),
+    kernel(
+        "power_key",
+        "lsm/key_alloc",
+        TierKind::Lsm,
+        "key_alloc",
+        POWER_FIELDS,
+    ),
+    kernel(
+        "power_mount",
+        "lsm/fs_context_parse_param",
+        TierKind::Lsm,
+        "fs_context_parse_param",
+        POWER_FIELDS,
+    ),
+    kernel(
+        "reach",
+        "lsm/ptrace_access_check",
+        TierKind::Lsm,
+        "ptrace_access_check",
+        REACH_FIELDS,
+    ),
+    kernel(
         "sys_enter",
         "tp_btf/sys_enter",
         TierKind::Kill,
@@ -396,6 +531,7 @@ pub(super) fn load(
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
+        Program::CgroupSysctl(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         Program::BtfTracePoint(program) => program.load(target, btf),
         Program::Lsm(program) => program.load(target, btf),
@@ -459,8 +595,8 @@ fn explain(hook: &HookKind, error: &ProgramError) -> String {
     innermost(error)
 }
 
-/// Attaches one loaded program and pins its link, over the pin of a program
-/// that is there already.
+/// Attaches one loaded program: behind its pinned link, else by a link of its
+/// own that is pinned over the one that is there.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     hook: &HookKind,
@@ -476,17 +612,38 @@ pub(super) fn attach(
         .ok_or_else(|| KernelError::Missing {
             name: hook.program.to_owned(),
         })?;
+    let pin = links.join(hook.program);
+    if is_replaced(program, cgroup, &pin) {
+        return Ok(());
+    }
     // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
     let new = links.join(format!("{}_new", hook.program));
     remove_if_there(&new)?;
     link_and_pin(program, hook, cgroup, &new)
         .map_err(|error| refused(innermost(error.as_ref())))?;
-    let pin = links.join(hook.program);
     fs::rename(&new, &pin).map_err(|source| KernelError::Io {
         action: "cannot replace",
         path: pin,
         source,
     })
+}
+
+/// Puts the program behind the link of an earlier start, where that link is
+/// seen to run on this very cgroup (kernel/bpf/cgroup.c
+/// `cgroup_bpf_replace`). A pin's name is its hook's, so the hook is the same.
+fn is_replaced(program: &Program, cgroup: &File, pin: &Path) -> bool {
+    let (Ok(link), Ok(program)) = (sys::get(pin), program.fd()) else {
+        return false;
+    };
+    let Ok(info) = sys::link_info(link.as_fd()) else {
+        return false;
+    };
+    let Some((id, attach_type)) = info.cgroup else {
+        return false;
+    };
+    let is_here = cgroup.metadata().is_ok_and(|found| found.ino() == id)
+        && sys::effective(cgroup, attach_type).is_ok_and(|all| all.contains(&info.program));
+    is_here && sys::update_link(link, program).is_ok()
 }
 
 /// The kernel's cgroup links are "multi" whatever the flags say
@@ -505,7 +662,7 @@ fn link_and_pin(
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
-            let direction = if hook.shown == INGRESS {
+            let direction = if matches!(hook.shown, INGRESS | TURNS_IN) {
                 CgroupSkbAttachType::Ingress
             } else {
                 CgroupSkbAttachType::Egress
@@ -523,6 +680,10 @@ fn link_and_pin(
         }
         Program::CgroupSockopt(program) => {
             let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::SetSockopt as u32)?;
+            return Ok(sys::pin(link, at)?);
+        }
+        Program::CgroupSysctl(program) => {
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::Sysctl as u32)?;
             return Ok(sys::pin(link, at)?);
         }
         Program::BtfTracePoint(program) => {

@@ -9,7 +9,7 @@ use btf_rs::{Btf, Struct, Type};
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 56] = [
+const FIELDS: [(&str, &str, &str); 67] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -52,6 +52,17 @@ const FIELDS: [(&str, &str, &str); 56] = [
     ("TASK_REAL_PARENT", "task_struct", "real_parent"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
     ("FILE_PRIVATE", "file", "private_data"),
+    ("FILE_MODE", "file", "f_mode"),
+    ("FILE_PATH", "file", "f_path"),
+    ("DENTRY_NAME", "dentry", "d_name"),
+    ("QSTR_NAME", "qstr", "name"),
+    ("TASK_CGROUPS", "task_struct", "cgroups"),
+    ("CSS_SET_CGROUP", "css_set", "dfl_cgrp"),
+    ("KEY_TYPE", "key", "type"),
+    ("KEY_TYPE_NAME", "key_type", "name"),
+    ("FC_TYPE", "fs_context", "fs_type"),
+    ("FS_NAME", "file_system_type", "name"),
+    ("FS_FLAGS", "file_system_type", "fs_flags"),
     ("INODE_INO", "inode", "i_ino"),
     ("SB_DEV", "super_block", "s_dev"),
     ("DENTRY_INODE", "dentry", "d_inode"),

@@ -38,6 +38,8 @@ const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 pub(super) enum AttachType {
     /// `BPF_CGROUP_DEVICE`
     Device = 6,
+    /// `BPF_CGROUP_SYSCTL`
+    Sysctl = 18,
     /// `BPF_CGROUP_SETSOCKOPT`
     SetSockopt = 22,
     /// `BPF_TCX_EGRESS`

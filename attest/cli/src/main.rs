@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod enroll;
 mod escape;
 mod fault;
+mod files;
 mod incidents;
 mod inspect;
 mod json;
@@ -16,14 +18,12 @@ mod text;
 use args::{Args, Command, Common, Period};
 use clap::{CommandFactory as _, Parser as _};
 use fault::Fault;
+use files::{now_ms, read};
 use merestone_evidence::{Digest, sha256};
 use merestone_verify::{Purpose, Trust, Verdict, verify};
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read as _, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The largest file worth reading: no bundle may be bigger.
 const MAX_FILE: u64 = 512 << 20;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Err(fault) => {
             // Nothing can be done about a closed standard error.
             drop(write!(std::io::stderr(), "{fault}"));
-            ExitCode::from(fault::USAGE)
+            ExitCode::from(fault.exit())
         }
     }
 }
@@ -78,6 +78,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
             let bytes = read(&file, MAX_FILE)?;
             put(out, &inspect::page(&bytes)).map(|()| inspect::exit(&bytes))
         }
+        Command::Enroll(command) => put(out, &enroll::run(command)?).map(|()| 0),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "merestone-verify", &mut script);
@@ -109,19 +110,12 @@ fn judge(
     now_ms: u64,
     out: &mut dyn Write,
 ) -> Result<Judged, Fault> {
-    let bytes = read(&common.trust, MAX_TRUST)?;
     let name = common.trust.display().to_string();
-    let trust_sha256 = sha256(&bytes);
-    let policy = String::from_utf8(bytes).map_err(|error| Fault::NotText {
-        file: name.clone(),
-        line: 1 + error
-            .as_bytes()
-            .iter()
-            .take(error.utf8_error().valid_up_to())
-            .filter(|byte| **byte == b'\n')
-            .count(),
+    let policy = files::text(&common.trust, MAX_TRUST, files::TRUST_MANUAL)?;
+    let trust_sha256 = sha256(policy.as_bytes());
+    let mut trust = Trust::parse_with(&policy, &name, &|named| {
+        files::named_in(&common.trust, named)
     })?;
-    let mut trust = Trust::parse(&policy, &name)?;
     period.demand(&mut trust);
     let bytes = read(&common.file, MAX_FILE)?;
     let verdict = verify(&bytes, &trust, purpose, now_ms);
@@ -140,26 +134,6 @@ fn judge(
     })
 }
 
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    let source: Box<dyn std::io::Read> = if path.as_os_str() == OsStr::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(File::open(path).map_err(|error| Fault::read(path, &error))?)
-    };
-    source
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Fault::read(path, &error))?;
-    if bytes.len() as u64 > limit {
-        return Err(Fault::TooBig {
-            file: path.display().to_string(),
-            limit,
-        });
-    }
-    Ok(bytes)
-}
-
 fn put(out: &mut dyn Write, text: &str) -> Result<(), Fault> {
     put_bytes(out, text.as_bytes())
 }
@@ -172,11 +146,4 @@ fn put_bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<(), Fault> {
         }
         _ => Ok(()),
     }
-}
-
-fn now_ms() -> Result<u64, Fault> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-    since
-        .and_then(|since| u64::try_from(since.as_millis()).ok())
-        .ok_or(Fault::Clock)
 }

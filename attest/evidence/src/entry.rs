@@ -406,6 +406,10 @@ pub enum Body {
         #[n(5)]
         count: u64,
     },
+    /// A request was answered on a guarded server's socket.
+    #[n(16)]
+    #[cbor(map)]
+    Inference(#[n(0)] Box<crate::Inference>),
 }
 
 /// One leaf.

@@ -15,6 +15,8 @@ mod chain;
 mod clock;
 mod coverage;
 pub mod ear;
+pub mod ek;
+pub mod enrolment;
 pub mod escape;
 mod frame;
 pub mod html;

@@ -3,6 +3,7 @@
 use crate::account::Account;
 use crate::boot::BootChecked;
 use crate::coverage::Coverage;
+use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
@@ -16,16 +17,14 @@ use crate::verdict::{CheckId, Tally, Verdict};
 /// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
 pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
     let mut tally = Tally::new();
-    let log = stages(bytes, trust, purpose, &mut tally);
-    let Some(log) = log else {
+    let Some((log, vouched)) = stages(bytes, trust, purpose, &mut tally) else {
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
-    let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
     let shown = Shown {
-        account: Account::of(&log, &coverage),
-        coverage,
+        coverage: Coverage::of(&log.bundle, &log.sessions, &incidents.unproven()),
         location: Location::of(&log.sessions),
+        account: Account::of(&log),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
         entries: log
@@ -42,11 +41,18 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         incidents: &shown.incidents,
         now_ms,
     };
+    enrolment::judge(&vouched, trust.authority.as_ref(), &log, now_ms, &mut tally);
     policy::check(&matter, trust, &mut tally);
     verdict(tally, Some(shown))
 }
 
-fn stages(bytes: &[u8], trust: &Trust, purpose: Purpose, tally: &mut Tally) -> Option<LogChecked> {
+/// The log, and the certificates that the key in it is believed by.
+fn stages(
+    bytes: &[u8],
+    trust: &Trust,
+    purpose: Purpose,
+    tally: &mut Tally,
+) -> Option<(LogChecked, Vec<Vouched>)> {
     let unverified = match Unverified::open(bytes, purpose) {
         Ok(unverified) => unverified,
         Err(refusal) => {
@@ -58,18 +64,20 @@ fn stages(bytes: &[u8], trust: &Trust, purpose: Purpose, tally: &mut Tally) -> O
         CheckId::Frame,
         format!("{} bytes, one canonical item", bytes.len()),
     );
-    let key = KeyTrusted::check(unverified, trust, tally)?;
+    let mut key = KeyTrusted::check(unverified, trust, tally)?;
+    let vouched = core::mem::take(&mut key.vouched);
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
-    LogChecked::check(boot, trust, tally)
+    let log = LogChecked::check(boot, trust, tally)?;
+    Some((log, vouched))
 }
 
 struct Shown {
     coverage: Coverage,
     location: Location,
     egress: Egress,
-    incidents: Incidents,
     account: Account,
+    incidents: Incidents,
     entries: Vec<ReceiptEntry>,
 }
 
@@ -83,24 +91,24 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         coverage: None,
         location: None,
         egress: None,
-        account: None,
         tamper: None,
         break_glass: None,
         grants: None,
         deputies: None,
         canary: None,
+        account: None,
         entries: Vec::new(),
     };
     if let Some(shown) = shown {
         verdict.coverage = Some(shown.coverage);
         verdict.location = Some(shown.location);
         verdict.egress = Some(shown.egress);
-        verdict.account = Some(shown.account);
         verdict.tamper = Some(shown.incidents.tamper);
         verdict.break_glass = Some(shown.incidents.break_glass);
         verdict.grants = Some(shown.incidents.grants);
         verdict.deputies = Some(shown.incidents.deputies);
         verdict.canary = Some(shown.incidents.canary);
+        verdict.account = Some(shown.account);
         verdict.entries = shown.entries;
     }
     verdict

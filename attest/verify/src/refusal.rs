@@ -3,6 +3,7 @@
 use crate::boot::{EventLogError, ImaError};
 use crate::chain::ChainError;
 use crate::clock::ClockError;
+use crate::enrolment::EnrolmentError;
 use crate::incidents::IncidentError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
@@ -136,6 +137,9 @@ pub enum Refusal {
         /// Why.
         source: ChainError,
     },
+    /// No authority that is pinned vouches for it.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
@@ -156,6 +160,7 @@ impl Refusal {
             Self::KeyHierarchy { .. } | Self::Incident(_) => Grade::Failed,
             Self::Clock { source, .. } => source.grade(),
             Self::Chain { source, .. } => source.grade(),
+            Self::Enrolment(source) => source.grade(),
             Self::Log(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)

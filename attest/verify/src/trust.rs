@@ -3,6 +3,7 @@
 //! The grammar is closed: an unknown key, a repeated node or a malformed digest is a usage
 //! error with the line it stands on, never something passed over (N74).
 
+use crate::enrolment::{Authority, Table};
 use crate::network::Network;
 use core::ops::Range;
 use merestone_evidence::Digest;
@@ -36,6 +37,8 @@ pub struct TrustError {
 pub struct Trust {
     /// Pinned attestation key Names by node id.
     pub nodes: BTreeMap<String, Vec<u8>>,
+    /// Enrolment authorities, where any is believed.
+    pub authority: Option<Authority>,
     /// What evidence must show.
     pub require: Require,
 }
@@ -130,8 +133,19 @@ impl Require {
 }
 
 impl Trust {
-    /// Reads a trust policy; `file` is what errors call it.
+    /// Reads a trust policy that names no other file; `file` is what errors call it.
     pub fn parse(text: &str, file: &str) -> Result<Self, TrustError> {
+        Self::parse_with(text, file, &|name| {
+            Err(format!("{name:?} is a file, and no files are read here"))
+        })
+    }
+
+    /// Reads a trust policy; `files` gives the contents of the files that it names.
+    pub fn parse_with(
+        text: &str,
+        file: &str,
+        files: &dyn Fn(&str) -> Result<Vec<u8>, String>,
+    ) -> Result<Self, TrustError> {
         let fail = |span: Option<Range<usize>>, detail: String| TrustError {
             file: file.to_owned(),
             line: line_of(text, span.map_or(0, |span| span.start)),
@@ -143,7 +157,7 @@ impl Trust {
         }
         let file: File = toml::from_str(text)
             .map_err(|error| fail(error.span(), error.message().trim().to_owned()))?;
-        file.check()
+        file.check(files)
             .map_err(|(span, detail)| fail(Some(span), detail))
     }
 }
@@ -160,6 +174,7 @@ struct File {
     version: Spanned<u32>,
     #[serde(default)]
     node: Vec<Node>,
+    authority: Option<Table>,
     #[serde(default)]
     require: RequireTable,
 }
@@ -223,7 +238,7 @@ impl OneOrMany {
 }
 
 impl File {
-    fn check(self) -> Result<Trust, Fault> {
+    fn check(self, files: &dyn Fn(&str) -> Result<Vec<u8>, String>) -> Result<Trust, Fault> {
         let version = *self.version.get_ref();
         if version != 1 {
             let detail = format!("version is {version}; this program knows version 1");
@@ -245,6 +260,7 @@ impl File {
         }
         Ok(Trust {
             nodes,
+            authority: self.authority.map(|table| table.check(files)).transpose()?,
             require: self.require.check()?,
         })
     }

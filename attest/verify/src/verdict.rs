@@ -80,6 +80,12 @@ checks! {
     EkChain = "ek.chain", Tpm;
     /// Someone saw the attestation key live in that TPM.
     Enrolment = "enrolment", Trust;
+    /// Its certificate was valid when the evidence was sealed.
+    EnrolmentValidity = "enrolment.validity", Trust;
+    /// Its certificate is not revoked.
+    EnrolmentRevocation = "enrolment.revocation", Trust;
+    /// Authority and host state the same place.
+    EnrolmentSite = "enrolment.site", Trust;
     /// The key in the file is the pinned one.
     AkName = "ak.name", Trust;
     /// The attestation key can only sign what its TPM says.
@@ -276,8 +282,6 @@ pub struct Verdict {
     pub location: Option<Location>,
     /// What tried to leave.
     pub egress: Option<Egress>,
-    /// What the sealed statements and entries tell, session by session.
-    pub account: Option<Account>,
     /// Attempts on enforcement, and what was found of it.
     pub tamper: Option<Tamper>,
     /// Openings of protection.
@@ -288,6 +292,8 @@ pub struct Verdict {
     pub deputies: Option<Deputies>,
     /// What tries to get out came to.
     pub canary: Option<CanaryReport>,
+    /// What the sealed statements and entries tell, session by session.
+    pub account: Option<Account>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }

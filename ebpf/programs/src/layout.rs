@@ -102,6 +102,28 @@ offsets! {
     REGS_ARG_2,
     /// `file.private_data`
     FILE_PRIVATE,
+    /// `file.f_mode`
+    FILE_MODE,
+    /// `file.f_path`
+    FILE_PATH,
+    /// `dentry.d_name`
+    DENTRY_NAME,
+    /// `qstr.name`
+    QSTR_NAME,
+    /// `task_struct.cgroups`
+    TASK_CGROUPS,
+    /// `css_set.dfl_cgrp`
+    CSS_SET_CGROUP,
+    /// `key.type`
+    KEY_TYPE,
+    /// `key_type.name`
+    KEY_TYPE_NAME,
+    /// `fs_context.fs_type`
+    FC_TYPE,
+    /// `file_system_type.name`
+    FS_NAME,
+    /// `file_system_type.fs_flags`
+    FS_FLAGS,
     /// `inode.i_ino`
     INODE_INO,
     /// `super_block.s_dev`

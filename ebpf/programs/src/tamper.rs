@@ -171,7 +171,7 @@ fn is_agents(agent: &AgentState, (dev, ino): (u32, u64)) -> bool {
 }
 
 #[inline(always)]
-fn current_task() -> *const u8 {
+pub(crate) fn current_task() -> *const u8 {
     // SAFETY: the helper takes no arguments; it gives the current task.
     unsafe { bpf_get_current_task_btf() }.cast::<u8>()
 }
@@ -219,10 +219,24 @@ pub(crate) fn tamper_bpf(ctx: LsmContext) -> i32 {
     })
 }
 
+/// Whether the calling task is the agent, or may take over from one that has
+/// ended. What is refused to a guarded group that way is how the agent itself
+/// holds links and loads programs; its packets are judged like anybody's.
+#[inline(always)]
+pub(crate) fn is_agent_itself() -> bool {
+    let Some(agent) = AGENT.get(0) else {
+        return false;
+    };
+    if agent.tgid == 0 {
+        return agent.exe_ino != 0 && is_successor(agent);
+    }
+    agent.tgid == guarded::current_tgid()
+}
+
 /// Writes down where the agent's executable lies, when it has just said who
 /// it is: only the kernel knows that file by the numbers it will see again.
 #[inline(always)]
-fn introduce() {
+pub(crate) fn introduce() {
     let Some(agent) = AGENT.get_ptr_mut(0) else {
         return;
     };

@@ -9,7 +9,6 @@ mod seen;
 pub use seen::{Destination, Happening};
 pub(crate) use seen::{Seen, kind};
 
-use crate::coverage::Coverage;
 use crate::log::LogChecked;
 use crate::quote::{Epoch, Session};
 use merestone_evidence::{Cause, GpuDevice, Mode};
@@ -27,9 +26,6 @@ pub struct Account {
     pub to_ms: u64,
     /// The sessions, in order.
     pub sessions: Vec<SessionAccount>,
-    /// Stretches of the period that epochs cover and in which nothing speaks against enforcement, in
-    /// order; touching ones are one.
-    pub attested_ms: Vec<(u64, u64)>,
     /// Entries by kind.
     pub entries: BTreeMap<&'static str, u64>,
     /// Entries that a reader should know of one by one, in order.
@@ -128,7 +124,7 @@ pub struct EnergyUsed {
 }
 
 impl Account {
-    pub(crate) fn of(log: &LogChecked, coverage: &Coverage) -> Self {
+    pub(crate) fn of(log: &LogChecked) -> Self {
         let bundle = &log.bundle;
         let (from_ms, to_ms) = (bundle.from_ms, bundle.to_ms.max(bundle.from_ms));
         let mut account = Self {
@@ -136,7 +132,6 @@ impl Account {
             from_ms,
             to_ms,
             sessions: log.sessions.iter().map(session).collect(),
-            attested_ms: coverage.attested_ms.clone(),
             entries: BTreeMap::new(),
             happenings: Vec::new(),
             happenings_left_out: 0,

@@ -165,6 +165,7 @@ pub(crate) const fn kind(body: &Body) -> &'static str {
         Body::BreakGlass { .. } => "break_glass",
         Body::Found { .. } => "found",
         Body::Deputy { .. } => "deputy",
+        Body::Inference { .. } => "inference",
     }
 }
 
@@ -186,11 +187,13 @@ fn word(yes: bool, is: &str, not: &str) -> String {
 fn told(body: &Body) -> Option<Told> {
     let once = |detail: String| Some((String::new(), detail, 1));
     match body {
-        Body::GuardStart { .. } | Body::GuardStop { .. } | Body::Flow { .. } | Body::Gpu { .. } => {
-            None
-        }
+        Body::GuardStart { .. }
+        | Body::GuardStop { .. }
+        | Body::Flow { .. }
+        | Body::Gpu { .. }
+        | Body::Inference { .. } => None,
         // What held is a number; what did not is told.
-        Body::Canary { result, .. } if result == "held" => None,
+        Body::Canary { result, .. } if result == "held" || result == "not_applicable" => None,
         Body::AgentStart { version } => once(format!("version {version}")),
         Body::AgentStop { cause } => once(cause.clone()),
         Body::Lost { reason, count } => Some((String::new(), reason.clone(), *count)),
@@ -241,7 +244,7 @@ fn outcome(body: &Body) -> Option<Told> {
             target,
             process,
             count,
-            repaired: _,
+            ..
         } => {
             let who = who(process.as_ref());
             let detail = format!("{attempt} of {target}, seen by {hook}{who}");
@@ -273,7 +276,7 @@ fn leave(body: &Body) -> Option<Told> {
             state,
             bytes,
             detail,
-            terms: _,
+            ..
         } => {
             let detail = format!("{name} ({sha256}), {bytes} bytes, {detail}");
             Some((state.clone(), detail, 1))
@@ -283,11 +286,10 @@ fn leave(body: &Body) -> Option<Told> {
             state,
             reason,
             until_ms,
-            signer: _,
-            actions,
+            ..
         } => {
-            let (until, actions) = (rfc3339(*until_ms), actions.join(" "));
-            let detail = format!("token {sha256}, for {actions}, until {until}: {reason}");
+            let until = rfc3339(*until_ms);
+            let detail = format!("token {sha256}, until {until}: {reason}");
             Some((state.clone(), detail, 1))
         }
         Body::Found { what, kept, detail } => {

@@ -46,14 +46,9 @@ pub(super) fn section(coverage: &Coverage, account: &Account, page: &Page<'_>) -
         from,
         to: page.to_ms.unwrap_or(account.to_ms).max(from),
     };
-    let attested: u64 = account
-        .attested_ms
-        .iter()
-        .filter_map(|&(from, to)| window.clip(from, to))
-        .map(|(from, to)| to - from)
-        .sum();
     let gaps = gaps(coverage, account, &window);
-    let open = window.length().saturating_sub(attested);
+    let open = gaps.iter().map(|(from, to, _)| to - from).sum();
+    let attested = window.length().saturating_sub(open);
     html! {
         section aria-labelledby="time" {
             h2 #time { "Time" }
@@ -71,7 +66,7 @@ pub(super) fn section(coverage: &Coverage, account: &Account, page: &Page<'_>) -
                 p { "No gap: every moment of it lies in an epoch that the TPM sealed." }
             } @else {
                 table.stack {
-                    caption { "Stretches that no sealed epoch covers, and why" }
+                    caption { "Stretches that are not attested, and why" }
                     thead { tr { th.w12 scope="col" { "From" } th.w12 scope="col" { "To" } th.n.w6 scope="col" { "Length" } th scope="col" { "Why" } } }
                     tbody {
                         @for gap in gaps.iter().take(MOST_ROWS) {
@@ -150,7 +145,7 @@ fn drawing(account: &Account, gaps: &[Open], window: &Window) -> Markup {
                 title #line-t { "Attested and unattested time" }
                 desc #line-d { (said) }
                 defs { (hatch("h", 9)) }
-                @if account.attested_ms.iter().any(|&(from, to)| window.clip(from, to).is_some()) {
+                @if window.length() > 0 {
                     rect x="0" y="0" width="1000" height="40" fill="#2c6e49" {}
                 }
                 @for (left, width) in bars(gaps, window) {

@@ -128,6 +128,7 @@ fn an_untrusted_file_makes_no_claim_on_its_page() {
             "gpus",
             "sessions",
             "inferences",
+            "incidents",
             "events",
         ] {
             assert!(

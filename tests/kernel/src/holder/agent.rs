@@ -21,8 +21,14 @@ fn write_boundary(places: &Places, boundary: &Boundary) -> Result<()> {
         .map(|cidr| format!("{cidr:?}"))
         .collect();
     let mode = if boundary.audit { "audit" } else { "enforce" };
+    let deputies = if boundary.deny_deputies {
+        "deny"
+    } else {
+        "report"
+    };
     let text = format!(
-        "name = \"lab\"\n[[allow]]\ncidr = [{}]\n[mode]\ndefault = \"{mode}\"\n",
+        "name = \"lab\"\n[[allow]]\ncidr = [{}]\n[mode]\ndefault = \"{mode}\"\n\
+         [deputies]\nloopback = \"{deputies}\"\nunix = \"{deputies}\"\n",
         networks.join(", ")
     );
     Ok(fs::write(places.home.join("boundary.toml"), text)?)
@@ -121,6 +127,15 @@ pub(super) fn status(program: &Path, places: &Places) -> Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(|| {
         let said = String::from_utf8_lossy(&output.stderr);
         format!("merestone status --json printed no JSON: {said}")
+    })
+}
+
+/// `merestone guarded --json`: the groups as they are.
+pub(super) fn guarded(program: &Path, places: &Places) -> Result<Value> {
+    let output = run(program, places, &["guarded", "--json"])?;
+    serde_json::from_slice(&output.stdout).with_context(|| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        format!("merestone guarded --json printed no JSON: {said}")
     })
 }
 

@@ -294,6 +294,7 @@ impl Maker {
             }),
             consistency,
             proofs: Vec::new(),
+            enrolments: None,
         }
     }
 
