@@ -342,61 +342,37 @@ fn certify_ecc(bench: &Bench) {
         "pem",
     ]);
     run(&["tpm2_flushcontext", "-t"]);
-    let extensions = "\
-basicConstraints = critical, CA:FALSE
-keyUsage = critical, keyAgreement
-extendedKeyUsage = 2.23.133.8.1
-subjectAltName = critical, dirName:tpm
-[tpm]
-1.2.23.133.2.1 = id:54455354
-2.2.23.133.2.2 = Hand-made
-3.2.23.133.2.3 = id:00010002
-";
-    // The first digit only keeps openssl's sections apart; the names are new to it.
-    let objects = "oid_section = oids\n[oids]\ntpmMaker = 2.23.133.2.1\ntpmModel = 2.23.133.2.2\ntpmVersion = 2.23.133.2.3\n[ek]\n";
-    let extensions = extensions
-        .replace("1.2.23.133.2.1", "tpmMaker")
-        .replace("2.2.23.133.2.2", "tpmModel")
-        .replace("3.2.23.133.2.3", "tpmVersion");
-    fs::write(folder.join("ek.cnf"), objects.to_owned() + &extensions).expect("writes");
-    let issuer = bench
-        .vendor
-        .file("issuer.pem")
-        .to_string_lossy()
-        .into_owned();
-    let key = bench
-        .vendor
-        .file("signkey.pem")
-        .to_string_lossy()
-        .into_owned();
-    run(&["openssl", "genrsa", "-out", "any.pem", "2048"]);
+    let issuer = bench.vendor.file("issuer.pem");
+    let key = bench.vendor.file("signkey.pem");
     run(&[
-        "openssl", "req", "-new", "-key", "any.pem", "-subj", "/CN=chip", "-out", "any.csr",
-    ]);
-    run(&[
-        "openssl",
-        "x509",
-        "-req",
-        "-in",
-        "any.csr",
-        "-force_pubkey",
-        "ek.pem",
-        "-CA",
-        &issuer,
-        "-CAkey",
-        &key,
-        "-set_serial",
-        "77",
-        "-days",
-        "3650",
-        "-sha256",
-        "-extfile",
-        "ek.cnf",
-        "-extensions",
+        "swtpm_cert",
+        "--type",
         "ek",
-        "-outform",
-        "DER",
-        "-out",
+        "--tpm2",
+        "--decryption",
+        "--pubkey",
+        "ek.pem",
+        "--signkey",
+        &key.to_string_lossy(),
+        "--issuercert",
+        &issuer.to_string_lossy(),
+        "--tpm-manufacturer",
+        "id:54455354",
+        "--tpm-model",
+        "Hand-made",
+        "--tpm-version",
+        "id:00010002",
+        "--tpm-spec-family",
+        "2.0",
+        "--tpm-spec-level",
+        "0",
+        "--tpm-spec-revision",
+        "164",
+        "--serial",
+        "77",
+        "--days",
+        "3650",
+        "--out-cert",
         "ek.der",
     ]);
     let size = fs::metadata(folder.join("ek.der"))
