@@ -100,3 +100,33 @@ fn chips_of_st_and_nuvoton_are_traced_to_their_vendors_roots() {
         assert!(nobody.trace(&[&der], Rules::default(), IN_2020).is_err());
     }
 }
+
+#[test]
+fn vendors_issuers_signed_one_another_and_sha1_is_named() {
+    let Some(folder) = folder("ek-certificates") else {
+        println!("SKIPPED: vendors_issuers_signed_one_another: no ek-certificates");
+        return;
+    };
+    let all = all(&folder.join("vendors"));
+    let (mut signed, mut weak) = (0, Vec::new());
+    for one in &all {
+        // Two keys may bear one name; one of them has to have signed.
+        let issuers: Vec<_> = all
+            .iter()
+            .filter(|issuer| issuer.subject() == one.issuer())
+            .collect();
+        if issuers.is_empty() {
+            continue;
+        }
+        let outcomes: Vec<_> = issuers.iter().map(|issuer| one.signed_by(issuer)).collect();
+        if outcomes.iter().any(Result::is_ok) {
+            signed += 1;
+        } else {
+            let error = outcomes[0].as_ref().unwrap_err().to_string();
+            assert!(error.contains("sha-1"), "{error}");
+            weak.push(one.subject());
+        }
+    }
+    println!("{signed} signed, {} with sha-1: {weak:?}", weak.len());
+    assert!(signed > 35, "{signed}");
+}
