@@ -5,8 +5,8 @@ use crate::{EnrolError, Policy, check_request};
 use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use merestone_evidence::{
-    Blob, EnrolAnswer, EnrolPending, Enrolment, EnrolmentKind, NvIndex, Replaced, Site, decode, encode,
-    sha256,
+    Blob, EnrolAnswer, EnrolPending, Enrolment, EnrolmentKind, NvIndex, Replaced, Site, decode,
+    encode, sha256,
 };
 use merestone_verify::enrolment::Kind;
 use sha2::Sha256;

@@ -110,7 +110,7 @@ impl EnrolError {
             }
             Self::Vendor { .. } | Self::Old { .. } | Self::NoIndex { .. } | Self::Validity => {
                 Grade::Failed
-            },
+            }
             Self::Form { .. }
             | Self::Node { .. }
             | Self::AkName { .. }

@@ -4,7 +4,7 @@
 
 mod boot;
 mod keep;
-mod key;
+pub(crate) mod key;
 
 pub(crate) use boot::{EventLogMaker, ImaMaker};
 pub(crate) use key::{ATTRIBUTES, Key};
