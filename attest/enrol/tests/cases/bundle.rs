@@ -186,6 +186,41 @@ fn n36_n37_a_header_that_nobody_signed_or_another_algorithm_is_refused() {
     demand(&verdict, 1, "enrolment");
 }
 
+/// The order of Ed25519's group, little-endian (RFC 8032, 5.1).
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+#[test]
+fn n41_a_second_form_of_a_signature_and_keys_of_small_order_are_refused() {
+    let key = authority(1);
+    let good = enrolled(Terms::default(), &key, 5).certificate;
+    // S + L is another number and the same scalar: it satisfies the equation.
+    let mut other = CoseSign1::from_tagged_slice(&good).unwrap();
+    let mut carry = 0_u16;
+    for (byte, more) in other.signature[32..].iter_mut().zip(ORDER) {
+        carry += u16::from(*byte) + u16::from(more);
+        *byte = carry.to_le_bytes()[0];
+        carry >>= 8;
+    }
+    assert_eq!(carry, 0);
+    let verdict = judge(&with(&[&other.to_tagged_vec().unwrap()]), &trust(&key, ""));
+    demand(&verdict, 1, "enrolment");
+    // The identity, and the point of order two.
+    let mut two = [0xff; 32];
+    (two[0], two[31]) = (0xec, 0x7f);
+    let mut one = [0; 32];
+    one[0] = 1;
+    for weak in [one, two] {
+        let text = format!("ed25519:{}", Base64::encode_string(&weak));
+        let policy = format!("version = 1\n\n[authority]\nkeys = [\"{text}\"]\n");
+        let error = Trust::parse(&policy, "trust.toml").unwrap_err();
+        assert_eq!(error.line, 4);
+        assert!(error.detail.contains("small order"), "{error}");
+    }
+}
+
 #[test]
 fn n75_a_list_or_another_kind_of_object_is_no_certificate() {
     let key = authority(1);
