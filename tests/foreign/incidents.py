@@ -1,218 +1,208 @@
-"""What the log tells of enforcement, judged for verify.py as docs/formats/checks.md has it."""
+"""What the log tells of enforcement itself, for verify.py: tamper, break-glass, grants, deputies, canary.
+
+From docs/formats/checks.md, "What the log tells of enforcement". Each function notes faults; the
+first also returns the time in which enforcement is not shown, which is a gap in the coverage.
+"""
 import ipaddress
 
 FAILED, INDETERMINATE = 2, 3
-PERMITS = {"tamper", "break_glass", "break_glass_unsigned", "grants"}
-STALE_MS = 300_000
+BOUNDARY, TAMPER, CANARY, GRANT, GLASS, FOUND, DEPUTY = 5, 10, 11, 12, 13, 14, 15
+UNSIGNED = bytes(32)
 
 
-class Scene:
-    """Entries of the span as (session, when its epoch opened, time, body number, body)."""
-
-    def __init__(self, bundle, sessions, require, decode):
-        self.sessions = sessions
-        start, leaves = (bundle[7][0], bundle[7][2]) if 7 in bundle else (0, [])
-        self.whole = 7 in bundle and start == 0
-        self.leeway = 1000 * require["max_clock_step_s"]
-        places = [(number, epoch["statement"]) for number, session in enumerate(sessions)
-                  for epoch in session["epochs"]]
-        self.entries = []
-        for index, leaf in enumerate(leaves, start):
-            entry = decode(leaf)
-            number, own = next(place for place in places if index < place[1][8])
-            self.entries.append((number, own[5], entry[1], *entry[3]))
+def placed(sessions, start, entries):
+    """Entries with session and epoch: (session, opened, time, kind, body)."""
+    epochs = [(session, epoch["statement"]) for session in sessions for epoch in session["epochs"]]
+    out, at = [], 0
+    for index, entry in enumerate(entries, start):
+        while at < len(epochs) and epochs[at][1][8] <= index:
+            at += 1
+        if at < len(epochs):
+            out.append((epochs[at][0], epochs[at][1][5], entry[1], *entry[3]))
+    return out
 
 
-def end_of(session, otherwise):
-    return session["epochs"][-1]["statement"][6] if session["epochs"] else otherwise
+def glass(scene, whole, tally):
+    """Openings: [token, from, until, closed]."""
+    openings, is_open, spent = [], False, set()
 
+    def fault(why):
+        tally.note(FAILED, "break_glass", why)
 
-def unproven(scene):
-    """Stretches in which enforcement is not shown."""
-    stretches, installed = [], None
-    for number, opened, time, kind, body in scene.entries:
-        session = scene.sessions[number]
-        started = session["statement"][4]
-        if kind == 5 and body[3]:
-            installed = (number, time)
-        if kind == 10 and not body[1] and body[2] == "watch":
-            since = opened
-            if body[0] == "boundary":
-                since = installed[1] if installed and installed[0] == number else started
-            stretches.append((since, time if body.get(6) else max(time, end_of(session, time))))
-        if kind == 14 and not body[1] and body[0] not in ("boot", "agent_gap", "agent_end"):
-            before = scene.sessions[number - 1] if number else None
-            stretches.append((end_of(before, started) if before else started, time))
-    return stretches
-
-
-def openings(scene, tally):
-    """Break-glass as [token, from or None, until, closed or None]."""
-    found, is_open, closed = [], False, set()
-    for _, _, time, kind, body in scene.entries:
-        if kind != 13:
+    for _, _, time, kind, body in scene:
+        if kind != GLASS or body[1] == "refused":
             continue
         token, state, until = body[0], body[1], body[3]
+        last = openings[-1] if openings and is_open else None
         if state == "opened":
-            if is_open and found[-1][0] == token and time <= found[-1][2]:
-                found[-1][2] = max(found[-1][2], until)
+            if last and last["token"] == token and time <= last["until"]:
+                last["until"] = max(last["until"], until)
                 continue
-            if is_open:
-                found[-1][3] = min(time, found[-1][2])
-                closed.add(found[-1][0])
-            if any(token) and token in closed:
-                tally.note(FAILED, "break_glass", "a token twice")
-            found.append([token, time, until, None])
+            if last:
+                last["closed"] = min(time, last["until"])
+                spent.add(last["token"])
+            if token != UNSIGNED and token in spent:
+                fault("a token opened twice")
             is_open = True
+            openings.append({"token": token, "from": time, "until": until, "closed": None})
         elif state == "closed":
-            closed.add(token)
-            if is_open and found[-1][0] == token:
-                found[-1][3] = min(time, found[-1][2])
-            else:
-                if scene.whole:
-                    tally.note(FAILED, "break_glass", "closed and never opened")
-                found.append([token, None, until, time])
+            spent.add(token)
+            if last and last["token"] == token:
+                last["closed"], is_open = min(time, last["until"]), False
+                continue
+            if whole:
+                fault("closed and never opened")
             is_open = False
-        elif state != "refused":
-            tally.note(FAILED, "break_glass", f"state {state!r}")
-    return found
+            openings.append({"token": token, "from": None, "until": until, "closed": time})
+        else:
+            fault(f"state {state}")
+    return openings
 
 
-def check_tamper(scene, glass, gaps, permit, tally):
-    if gaps and "tamper" not in permit:
-        tally.note(FAILED, "tamper", "not kept")
-    for number, _, time, kind, body in scene.entries:
-        if kind == 14 and body[0] == "boot" and number:
-            before, own = scene.sessions[number - 1], scene.sessions[number]
-            if before["said"]["resets"] == own["said"]["resets"]:
+def tampering(sessions, scene, whole, openings, require, tally):
+    leeway, installed, unkept, unexplained = 1000 * require["max_clock_step_s"], None, [], 0
+
+    def is_open(time):
+        return any((one["from"] or 0) - leeway <= time <= (one["until"] if one["closed"] is None else one["closed"])
+                   + leeway for one in openings)
+
+    for session, opened, time, kind, body in scene:
+        number = sessions.index(session)
+        before = sessions[number - 1] if number else None
+        if kind == BOUNDARY and body[3]:
+            installed = (number, time)
+        elif kind == FOUND:
+            if before and body[0] == "boot" and before["said"]["resets"] == session["said"]["resets"]:
                 tally.note(FAILED, "tamper", "started anew without its tpm")
-        if kind == 10 and not body[1] and body[2] != "watch":
-            lasts = [((since or 0) - scene.leeway, (until if end is None else end) + scene.leeway)
-                     for _, since, until, end in glass]
-            if not any(since <= time <= end for since, end in lasts):
-                tally.note(FAILED if scene.whole else INDETERMINATE, "tamper", "let through")
+            if not body[1] and body[0] not in ("boot", "agent_gap", "agent_end"):
+                ended = before["epochs"][-1]["statement"][6] if before and before["epochs"] else None
+                unkept.append((session["statement"][4] if ended is None else ended, time))
+        elif kind == TAMPER and not body[1] and body[2] == "watch":
+            start = opened
+            if body[0] == "boundary":
+                start = installed[1] if installed and installed[0] == number else session["statement"][4]
+            end = time if body.get(6) is True else max(time, session["epochs"][-1]["statement"][6])
+            unkept.append((start, end))
+        elif kind == TAMPER and not body[1] and not is_open(time):
+            unexplained += 1
+    if unexplained and whole:
+        tally.note(FAILED, "tamper", "let through, with no opening shown")
+    if unkept and "tamper" not in require["permit"]:
+        tally.note(FAILED, "tamper", f"not kept: {unkept[:3]}")
+    elif unexplained and not whole:
+        tally.note(INDETERMINATE, "tamper", "let through; an opening may stand before the first leaf")
+    return unkept
 
 
-def check_glass(glass, permit, tally):
-    for word, of in (("break_glass", any), ("break_glass_unsigned", lambda token: not any(token))):
-        if word not in permit and any(of(one[0]) for one in glass):
-            tally.note(FAILED, "break_glass", word)
+def granted(scene, whole, require, tally):
+    leeway, grants = 1000 * require["max_clock_step_s"], {}
 
+    def fault(why):
+        tally.note(FAILED, "grants", why)
 
-def check_grants(scene, require, permit, tally):
-    grants, beyond = {}, lambda why: tally.note(FAILED, "grants", why)
-    for _, _, time, kind, body in scene.entries:
-        if kind != 12 or body[2] == "refused":
+    for _, _, time, kind, body in scene:
+        if kind != GRANT or body[2] == "refused":
             continue
-        digest, state, count = body[1], body[2], body[3]
+        state, total, terms = body[2], body[3], body.get(5)
         if state not in ("accepted", "used", "spent", "expired", "revoked"):
-            beyond(f"state {state!r}")
+            fault(f"state {state}")
             continue
-        is_new = digest not in grants
-        grant = grants.setdefault(digest, {"bytes": 0, "terms": None, "state": ""})
+        is_new = body[1] not in grants
+        grant = grants.setdefault(body[1], {"bytes": 0, "terms": None, "state": ""})
         if state == "accepted" and not is_new:
-            beyond("accepted twice")
-        if state != "accepted" and is_new and scene.whole:
-            beyond("never accepted")
-        if 5 in body and grant["terms"] not in (None, body[5]):
-            beyond("other terms")
-        grant["terms"] = grant["terms"] or body.get(5)
-        terms, more = grant["terms"], count > grant["bytes"]
-        if count < grant["bytes"] or more and grant["state"] in ("expired", "revoked"):
-            beyond("counted back, or used after its end")
-        if terms:
-            late = state in ("used", "spent") and more and time > terms[7] + scene.leeway
-            if count > terms[5] or late or more and time + scene.leeway < terms[6]:
-                beyond("beyond its terms")
-        grant["bytes"], grant["state"] = max(count, grant["bytes"]), state
-    to, most = require["grant_to"], require["max_grant_bytes"]
-    if grants and to is None and most is None and "grants" not in permit:
-        beyond("not permitted")
-    if to is not None and any(grant["terms"] and not lies_in(grant["terms"][2], to) for grant in grants.values()):
-        beyond("to somewhere else")
-    if most is not None and sum(grant["bytes"] for grant in grants.values()) > most:
-        beyond("too many bytes")
-    if any(grant["terms"] is None for grant in grants.values()):
-        tally.note(INDETERMINATE, "grants", "terms are not told")
+            fault("accepted twice")
+        if state != "accepted" and is_new and whole:
+            fault("never accepted")
+        if terms and grant["terms"] and terms != grant["terms"]:
+            fault("other terms")
+        grant["terms"] = grant["terms"] or terms
+        before, signed = grant["bytes"], grant["terms"]
+        if total < before or grant["state"] in ("expired", "revoked") and total > before:
+            fault("counted back, or used after its end")
+        if signed and total > signed[5]:
+            fault("beyond its bytes")
+        if signed and total > before and (state in ("used", "spent") and time > signed[7] + leeway
+                                          or time + leeway < signed[6]):
+            fault("outside its time")
+        grant["bytes"], grant["state"] = max(total, before), state
+    named = require["grant_to"] is not None or require["max_grant_bytes"] is not None
+    if grants and not named and "grants" not in require["permit"]:
+        fault("in force and not permitted")
+    for grant in grants.values():
+        if grant["terms"] is None:
+            tally.note(INDETERMINATE, "grants", "terms are not told")
+        elif require["grant_to"] is not None and not any(
+                holds(network, grant["terms"][2]) for network in require["grant_to"]):
+            fault(f"to {grant['terms'][2]}")
+    if require["max_grant_bytes"] is not None and sum(g["bytes"] for g in grants.values()) > require["max_grant_bytes"]:
+        fault("too many bytes")
 
 
-def lies_in(network, accepted):
+def holds(wide, text):
     try:
-        own = ipaddress.ip_network(network)
+        wide, narrow = ipaddress.ip_network(wide), ipaddress.ip_network(text)
     except ValueError:
         return False
-    wide = [ipaddress.ip_network(one) for one in accepted]
-    # ::/0 holds IPv4 too: it is ::ffff:0:0/96 there.
-    return any(own.version == one.version and own.subnet_of(one) or
-               own.version == 4 and one.version == 6 and
-               ipaddress.ip_network(f"::ffff:{own.network_address}/{96 + own.prefixlen}").subnet_of(one)
-               for one in wide)
+    mapped = ipaddress.ip_network("::ffff:0:0/96")
+    if wide.version == 6 and narrow.version == 4:
+        return wide.supernet_of(mapped) or wide == mapped
+    return wide.version == narrow.version and wide.supernet_of(narrow)
 
 
-def check_deputies(scene, require, tally):
-    reached = {body[4].split(" of ")[0] for _, _, _, kind, body in scene.entries if kind == 15 and not body[0]}
-    accepted = {"any": reached, "none": set(), "listed": set(require["deputy"] or [])}[require["deputies"]]
-    if reached - accepted:
-        tally.note(FAILED, "deputies", f"{sorted(reached - accepted)}")
+def asked(scene, require, tally):
+    reached = {body[4].split(" of ")[0] for _, _, _, kind, body in scene if kind == DEPUTY and not body[0]}
+    allowed = {"any": reached, "none": set(), "listed": set(require["deputy"] or [])}[require["deputies"]]
+    if reached - allowed:
+        tally.note(FAILED, "deputies", str(reached - allowed))
 
 
-def check_canary(scene, require, tally):
-    wrong = lambda why: tally.note(FAILED, "canary", why)
-    told, absent, held = 0, 0, 0
-    for session in scene.sessions:
-        names, last = [], None
+def tried(sessions, scene, require, tally):
+    leeway, without, held, escaped = 1000 * require["max_clock_step_s"], 0, 0, False
+
+    def fault(why):
+        tally.note(FAILED, "canary", why)
+
+    for session in sessions:
+        names, last = set(), None
         for own in (epoch["statement"] for epoch in session["epochs"]):
-            canary = own.get(21)
-            if canary is None:
-                absent += 1
+            if 21 not in own:
+                without += 1
                 continue
-            told, last = told + 1, canary
-            runs, tried = canary[1], canary.get(5)
-            if canary[3] or canary[6]:
-                wrong("escaped")
-            if runs != canary[2] + canary[3] + canary[4] + canary[7] or (tried is None) == (runs > 0):
-                wrong("numbers")
-            if len(set(canary[6])) != len(canary[6]) or len(canary[6]) > canary[3] or set(names) - set(canary[6]):
-                wrong("names")
-            if tried is not None and tried > own[6] + scene.leeway:
-                wrong("a try of the future")
-            names = canary[6]
-            since = session["statement"][4] if tried is None else tried
-            asleep = own[6] - since > STALE_MS
-            if require["canary"] and (asleep or runs > 0 and not canary[8]):
-                wrong("asleep, or not guarded")
+            last = own[21]
+            vectors = set(last[6])
+            escaped |= last[3] > 0 or bool(vectors)
+            if last[1] != last[2] + last[3] + last[4] + last[7] or (5 in last) != (last[1] > 0):
+                fault("numbers do not agree")
+            if len(vectors) > last[3] or len(vectors) != len(last[6]) or not names <= vectors:
+                fault("names do not agree")
+            if last.get(5, 0) > own[6] + leeway:
+                fault("a try of the future")
+            idle = own[6] - last.get(5, session["statement"][4]) > 300_000
+            if require["canary"] and (idle or not last[8] and last[1] > 0):
+                fault("asleep or not guarded")
+            names = vectors
         held += last[2] if last else 0
-    if any(kind == 11 and body[2] == "escaped" for _, _, _, kind, body in scene.entries):
-        wrong("escaped, by an entry")
-    if require["canary"] and (absent or not told or not held):
+    if escaped or any(kind == CANARY and body[2] == "escaped" for _, _, _, kind, body in scene):
+        fault("escaped")
+    epochs = sum(len(session["epochs"]) for session in sessions)
+    if require["canary"] and (without or not epochs or not held):
         tally.note(INDETERMINATE, "canary", "absent, or nothing held")
 
 
-def check(scene, period, require, tally):
-    """Returns the stretches in which enforcement is not shown."""
-    permit = set(require["permit"] or [])
-    check_canary(scene, require, tally)
-    if not period:
-        return []
-    glass, gaps = openings(scene, tally), unproven(scene)
-    check_tamper(scene, glass, gaps, permit, tally)
-    check_glass(glass, permit, tally)
-    check_grants(scene, require, permit, tally)
-    check_deputies(scene, require, tally)
-    return gaps
-
-
-def losses(scene):
-    """Losses of each session by reason: as its last epoch counts them or as its entries tell, the greater."""
-    total = 0
-    for number, session in enumerate(scene.sessions):
-        counted, told = {}, {}
-        if not session["epochs"]:
-            continue
-        for reason, count in ((loss[0], loss[1]) for loss in session["epochs"][-1]["statement"][13]):
-            counted[reason] = counted.get(reason, 0) + count
-        for where, _, _, kind, body in scene.entries:
-            if kind == 7 and where == number:
-                told[body[0]] = told.get(body[0], 0) + body[1]
-        total += sum(max(counted.get(reason, 0), told.get(reason, 0)) for reason in {*counted, *told})
-    return total
+def check(sessions, span, period, require, tally):
+    """Faults of all of it; returns unkept stretches. `span` is (start, entries) or None."""
+    start, entries = span or (0, [])
+    whole = span is not None and start == 0
+    scene = placed(sessions, start, entries)
+    quiet = type(tally)()
+    openings = glass(scene, whole, tally if period else quiet)
+    unkept = tampering(sessions, scene, whole, openings, require, tally if period else quiet)
+    if period:
+        words = {bool(any(one["token"])) for one in openings}
+        for signed, word in ((True, "break_glass"), (False, "break_glass_unsigned")):
+            if signed in words and word not in require["permit"]:
+                tally.note(FAILED, "break_glass", f"{word} is not permitted")
+        granted(scene, whole, require, tally)
+        asked(scene, require, tally)
+    tried(sessions, scene, require, tally)
+    return unkept

@@ -19,6 +19,7 @@ mod build;
 mod bypasses;
 mod demo;
 mod ebpf_toolchain;
+mod foreign;
 mod fuzz;
 mod leftovers;
 mod programs;
@@ -94,6 +95,8 @@ enum Task {
     Bypasses(bypasses::Arguments),
     /// Guarded senders at full rate while the agent is killed and reloaded
     Soak(soak::Arguments),
+    /// Ask other people's tools about what is written and judged: a second verifier, CDDL, EAR
+    Foreign,
     /// Fuzz the parsers of foreign bytes (needs a nightly compiler and cargo-fuzz)
     Fuzz(fuzz::Arguments),
     /// Run the VM suite, or one command, on Debian's kernels in QEMU
@@ -181,6 +184,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
         Task::Bypasses(arguments) => bypasses::run(&arguments)?,
         Task::Soak(arguments) => soak::run(&arguments)?,
+        Task::Foreign => foreign::run()?,
         Task::Fuzz(arguments) => fuzz::run(&arguments)?,
         Task::Vm(arguments) => return run_vm(arguments),
     }

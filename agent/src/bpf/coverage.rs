@@ -111,6 +111,12 @@ pub(super) fn is_at_least(release: &str, version: (u32, u32)) -> bool {
     matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= version)
 }
 
+/// The same of the running kernel.
+pub(super) fn kernel_is_at_least(version: (u32, u32)) -> bool {
+    let name = rustix::system::uname();
+    is_at_least(&name.release().to_string_lossy(), version)
+}
+
 fn uncovered_on(hooks: &[Hook], release: &str) -> Vec<String> {
     let is_active = |kind: TierKind| {
         let mut of_tier = hooks.iter().filter(|hook| hook.tier == kind.name());

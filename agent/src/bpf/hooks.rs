@@ -269,6 +269,10 @@ const TAMPER_FIELDS: &[&str] = &[
     "PROG_AUX",
     "AUX_ID",
     "LINK_ID",
+    "SB_MAGIC",
+    "PROC_INODE",
+    "PROC_SYSCTL",
+    "TABLE_NAME",
 ];
 
 /// A program of the tamper tier. All need what tells the agent's successor,
@@ -279,7 +283,7 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 47] = [
+pub(super) const HOOKS: [HookKind; 48] = [
     cgroup("egress", "cgroup_skb/egress"),
     HookKind {
         program: "ingress",
@@ -498,7 +502,14 @@ pub(super) const HOOKS: [HookKind; 47] = [
     tamper("tamper_umount", "lsm/sb_umount", "sb_umount"),
     tamper("tamper_mount", "lsm/sb_mount", "sb_mount"),
     tamper("tamper_move", "lsm/move_mount", "move_mount"),
+    tamper("tamper_lockdown", "lsm/locked_down", "locked_down"),
 ];
+
+/// The LSM hooks that any program is on.
+pub(super) fn lsm_targets() -> impl Iterator<Item = &'static str> {
+    let on_lsm = HOOKS.iter().filter(|hook| hook.shown.starts_with("lsm/"));
+    on_lsm.filter_map(|hook| hook.target)
+}
 
 /// What became of one hook.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -2,13 +2,15 @@
 
 use super::boundary::{self, Tables};
 use super::error::innermost;
+use super::home::Home;
 use super::hooks::{self, HOOKS, Hook, TierKind};
 use super::layout::Layout;
 use super::log::Lines;
 use super::maps::{self, Maps, failed};
 use super::pins::{self, Pins};
-use super::standing::{self, OnLoss};
+use super::standing::{self, Fixed, Making, OnLoss};
 use super::watch::Shadow;
+use super::watched::Watched;
 use super::wire::Wire;
 use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
 use super::{cgroups, coverage, devices, host, left, links, names, object, own, reap, scan};
@@ -51,6 +53,9 @@ pub struct Options {
     pub tamper: bool,
     /// Whether requests and answers of guarded servers are followed.
     pub records: bool,
+    /// Places that nothing may be mounted over then, beside the pins: where the
+    /// agent keeps what it knows, and what it is configured by.
+    pub places: Vec<PathBuf>,
 }
 
 impl Options {
@@ -70,6 +75,7 @@ impl Options {
             patience: standing::PATIENCE,
             tamper: false,
             records: false,
+            places: Vec::new(),
         }
     }
 }
@@ -199,12 +205,13 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let device_rules = fill_devices(&mut maps, &options.devices)?;
     let roots_changed = fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
     own::refresh(&mut maps)?;
-    boundary::install(&mut maps, &hierarchy, tables)?;
+    let generation = boundary::install(&mut maps, &hierarchy, tables)?;
     // A scan may have been cut short.
     if (roots_changed && !is_first) || scan::is_armed(&maps)? {
         scan::changed(&mut maps)?;
     }
-    let network = attach_all(&mut ebpf, &mut hooks, &cgroup, pins)?;
+    let fixed = Fixed::of(host.layout.functions(), &options.places);
+    let network = attach_all(&mut ebpf, &mut hooks, &cgroup, pins, &fixed)?;
     // What only attaching could tell.
     require(&options.require, &hooks)?;
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
@@ -213,7 +220,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let ends = super::turns::Ends::open(pins)?;
     let programs = programs(&ebpf, &hooks);
     let pins = Pins::hold(pins, cgroup, attached(&ebpf, &hooks)?)?;
-    standing::protect(&mut maps, &pins, &programs)?;
+    standing::protect(&mut maps, &pins, &programs, &fixed, &hierarchy)?;
     let protects = hooks
         .iter()
         .all(|hook| hook.tier != TierKind::Tamper.name() || hook.refused.is_none());
@@ -238,6 +245,9 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         named: names::boundaries(tables),
         network,
         ends,
+        fixed,
+        home: Home::here(),
+        watched: Watched::of(tables, generation),
     };
     Ok((kernel, events))
 }
@@ -248,6 +258,7 @@ fn attach_all(
     hooks: &mut [Hook],
     cgroup: &File,
     pins: &Path,
+    fixed: &Fixed,
 ) -> Result<Option<links::Links>, KernelError> {
     let links = pins.join("links");
     let mut network = None;
@@ -256,7 +267,8 @@ fn attach_all(
             continue;
         }
         if kind.tier == TierKind::Link {
-            let links = links::Links::start(ebpf, pins)?;
+            let making = Making::new(pins, &fixed.turn)?;
+            let links = links::Links::start(ebpf, pins, making)?;
             hook.refused = links.fault();
             network = Some(links);
         } else {

@@ -15,6 +15,7 @@ mod devices;
 mod error;
 mod events;
 mod grants;
+mod home;
 mod hooks;
 mod host;
 mod layout;
@@ -36,6 +37,7 @@ mod sys;
 mod tally;
 mod turns;
 mod watch;
+mod watched;
 mod wire;
 
 pub use boundary::{TablePrefix, Tables};
@@ -76,7 +78,7 @@ pub struct Kernel {
     release_after: Duration,
     rounds: reap::Rounds,
     pins: pins::Pins,
-    /// Hooks that were attached and are not.
+    /// Programs that were attached and are not; two can be on one hook.
     lost: BTreeSet<&'static str>,
     shadow: watch::Shadow,
     left: Left,
@@ -88,6 +90,9 @@ pub struct Kernel {
     network: Option<links::Links>,
     /// Finished turns.
     ends: turns::Ends,
+    fixed: standing::Fixed,
+    home: home::Home,
+    watched: watched::Watched,
 }
 
 impl Kernel {
@@ -105,9 +110,20 @@ impl Kernel {
         self.selects.clone_from(&tables.selects);
         self.named = names::boundaries(tables);
         self.shadow.installed(&self.maps, tables)?;
+        self.watched.installed(tables, generation);
         // The new generation's trie is a map of its own.
-        standing::protect(&mut self.maps, &self.pins, &self.programs)?;
+        self.protect()?;
         Ok(generation)
+    }
+
+    fn protect(&mut self) -> Result<(), KernelError> {
+        standing::protect(
+            &mut self.maps,
+            &self.pins,
+            &self.programs,
+            &self.fixed,
+            &self.hierarchy,
+        )
     }
 
     /// The live generation and the modes.
@@ -226,15 +242,24 @@ impl Kernel {
     pub fn watch(&mut self) -> Result<Vec<Finding>, KernelError> {
         standing::beat(&mut self.maps)?;
         let mut found = self.pins.watch();
+        found.extend(self.home.look(&self.hierarchy));
         if !found.is_empty() {
-            standing::protect(&mut self.maps, &self.pins, &self.programs)?;
+            self.protect()?;
         }
         self.check_attached();
         found.extend(self.shadow.look(&mut self.maps)?);
-        if self.shadow.boundary_differs(&self.maps)? {
+        self.watched.look_at_uses(&mut self.maps, &mut found)?;
+        self.watched.look_at_selected(
+            &mut self.maps,
+            &self.hierarchy,
+            &self.selects,
+            &mut found,
+        )?;
+        let names_differ = self.watched.names_differ(&self.maps)?;
+        if self.shadow.boundary_differs(&self.maps)? || names_differ {
             found.push(Finding {
                 attempt: Attempt::BOUNDARY,
-                target: "prefixes or rule sets of the live generation".to_owned(),
+                target: "prefixes, rule sets or names of the live generation".to_owned(),
                 repaired: Err("not installed again yet".to_owned()),
             });
         }
@@ -273,19 +298,19 @@ impl Kernel {
                 }
                 continue;
             }
-            let is_lost = self.lost.contains(hook.name);
+            let is_lost = self.lost.contains(kind.program);
             if hook.refused.is_some() && !is_lost {
                 continue;
             }
             match self.pins.runs(kind.program) {
                 Ok(()) if is_lost => {
-                    self.lost.remove(hook.name);
+                    self.lost.remove(kind.program);
                     hook.refused = None;
                 }
                 Ok(()) => {}
                 Err(detail) => {
                     tracing::error!(hook = hook.name, detail, "a hook was detached");
-                    self.lost.insert(hook.name);
+                    self.lost.insert(kind.program);
                     hook.refused = Some(detail);
                 }
             }

@@ -330,7 +330,7 @@ fn gone(map: &'static str, result: Result<(), MapError>) -> Result<(), KernelErr
 }
 
 /// The generation as the keys have it.
-fn generation_bytes(generation: u32) -> [u8; 2] {
+pub(super) fn generation_bytes(generation: u32) -> [u8; 2] {
     let [_, _, high, low] = generation.to_be_bytes();
     [high, low]
 }

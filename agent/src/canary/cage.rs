@@ -11,7 +11,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
@@ -151,10 +151,9 @@ impl Drop for Cage {
 
 fn spawn(cgroup: &Path) -> io::Result<(Child, UnixStream)> {
     let (agent, canary) = UnixStream::pair()?;
-    let child = Command::new("/proc/self/exe")
+    let child = super::child::itself()
         .args([super::CHILD, "keep"])
         .arg(cgroup)
-        .env_clear()
         .stdin(Stdio::from(OwnedFd::from(canary)))
         .stdout(Stdio::null())
         .spawn()?;

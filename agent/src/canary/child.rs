@@ -20,7 +20,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub(super) struct Place {
 /// What is run for [`super::CHILD`]; the exit status.
 #[must_use]
 pub fn main(arguments: &[OsString]) -> u8 {
+    // It was executed as /proc/self/exe. A name is for people: no failure.
+    rustix::thread::set_name(c"mrst-canary").ok();
     let words: Vec<&str> = arguments.iter().filter_map(|one| one.to_str()).collect();
     match words.as_slice() {
         ["keep", cgroup] => u8::from(keep(Path::new(cgroup)).is_err()),
@@ -76,15 +78,22 @@ fn try_one(vector: &str, place: &Place) -> u8 {
 impl Place {
     /// The same program, to try `vector` from here.
     pub(super) fn command(&self, vector: &str) -> Command {
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = itself();
         command.args([super::CHILD, "try", vector]);
         command.args([self.v4.to_string(), self.v6.to_string()]);
-        command.arg(&self.root).env_clear();
+        command.arg(&self.root);
         if let Some(fd) = self.fd {
             command.arg(fd.to_string());
         }
         command
     }
+}
+
+/// This very program, wherever its file is now.
+pub(super) fn itself() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("merestone").env_clear();
+    command
 }
 
 /// What the canary holds once it has opened its node.
@@ -96,8 +105,8 @@ struct Kept {
 
 /// Starts the canary, and removes its cgroup once it has ended.
 fn keep(cgroup: &Path) -> io::Result<()> {
-    let mut command = Command::new("/proc/self/exe");
-    command.args([super::CHILD, "sit"]).arg(cgroup).env_clear();
+    let mut command = itself();
+    command.args([super::CHILD, "sit"]).arg(cgroup);
     let mut canary = command.stdout(Stdio::null()).spawn()?;
     let dropped = give_up_all_but(Capability::DacOverride);
     canary.wait()?;

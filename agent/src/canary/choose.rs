@@ -5,6 +5,7 @@ use super::vector::{Needs, To, VECTORS, Vector};
 use crate::bpf::Tier;
 use crate::policy::{Compiled, lookup_in, mapped};
 use merestone_abi::Verdict;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// RFC 5737.
@@ -21,33 +22,19 @@ pub(super) const V6: [Ipv6Addr; 2] = [
 
 /// The tiers that were active when the agent started. One that is lost later
 /// is still looked for: its absence is then an escape and not an excuse.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Covered {
-    lineage: bool,
-    lsm: bool,
-    link: bool,
-    kill: bool,
-}
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Covered(BTreeSet<&'static str>);
 
 impl Covered {
     pub(super) fn by(tiers: &[Tier]) -> Self {
-        let is_active = |name| tiers.iter().any(|tier| tier.name == name && tier.active);
-        Self {
-            lineage: is_active("lineage"),
-            lsm: is_active("lsm"),
-            link: is_active("link"),
-            kill: is_active("kill"),
-        }
+        let active = tiers.iter().filter(|tier| tier.active);
+        Self(active.map(|tier| tier.name).collect())
     }
 
     /// Why a way out is not covered; none where it is.
-    pub(super) fn gap(self, needs: Needs) -> Option<&'static str> {
-        let Self {
-            lineage,
-            lsm,
-            link,
-            kill,
-        } = self;
+    pub(super) fn gap(&self, needs: Needs) -> Option<&'static str> {
+        let [lsm, link, kill, lineage] =
+            ["lsm", "link", "kill", "lineage"].map(|name| self.0.contains(name));
         let (covered, without) = match needs {
             Needs::Cgroup => (true, ""),
             Needs::BelowIp => (

@@ -14,7 +14,6 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A ring for one operation.
-#[expect(missing_debug_implementations, reason = "the ring has none")]
 pub(super) struct Ring(IoUring);
 
 impl Ring {

@@ -18,7 +18,7 @@ const UDPLITE: i32 = 136;
 const MPTCP: i32 = 262;
 /// include/uapi/linux/in6.h
 const IPV6_RTHDR: i32 = 57;
-/// include/uapi/linux/if_packet.h
+// include/uapi/linux/if_packet.h
 const PACKET_QDISC_BYPASS: i32 = 20;
 // include/uapi/linux/if_xdp.h
 const SOL_XDP: i32 = 283;
@@ -101,6 +101,19 @@ pub(super) fn attempt(vector: &str, place: &Place) -> Outcome {
         "ring_connect" => ring_connect(place),
         "ring_send" => ring_send(place),
         "grandchild" => grandchild(place),
+        _ => beside_ip(vector, place),
+    };
+    match last {
+        Ok(call) => Outcome::Taken {
+            call: call.to_owned(),
+        },
+        Err(outcome) => outcome,
+    }
+}
+
+/// The ways out that are no packet of a new IP socket.
+fn beside_ip(vector: &str, place: &Place) -> Step<&'static str> {
+    match vector {
         "source_route" => option(
             libc::AF_INET,
             libc::IPPROTO_IP,
@@ -132,12 +145,6 @@ pub(super) fn attempt(vector: &str, place: &Place) -> Outcome {
         ),
         "left_cgroup" => left_cgroup(place),
         _ => Err(broken("this canary does not know that way out")),
-    };
-    match last {
-        Ok(call) => Outcome::Taken {
-            call: call.to_owned(),
-        },
-        Err(outcome) => outcome,
     }
 }
 

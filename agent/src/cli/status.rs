@@ -115,6 +115,20 @@ fn enforcement(out: &mut Lines, status: &Status) {
     let guarded = format!("{} groups, {} processes", status.groups, status.processes);
     out.line("guarded", &guarded);
     canary(out, status);
+    records(out, status);
+}
+
+fn records(out: &mut Lines, status: &Status) {
+    let records = &status.records;
+    let text = if records.enabled {
+        format!(
+            "{} told (R1), {} under way, {} left out",
+            records.observed, records.open, records.left_out
+        )
+    } else {
+        "OFF: no request is told".to_owned()
+    };
+    out.line("records", &text);
 }
 
 fn canary(out: &mut Lines, status: &Status) {

@@ -313,14 +313,7 @@ impl Config {
                 tamper: reader.boolean("enforcement.tamper", true),
                 kill_families: reader.boolean("enforcement.kill_families", false),
             },
-            canary: Canary {
-                enabled: reader.boolean("canary.enabled", true),
-                interval: reader.duration(
-                    "canary.interval",
-                    Duration::from_secs(60),
-                    Duration::from_secs(1)..=Duration::from_secs(3600),
-                ),
-            },
+            canary: canary(reader),
             gpu: gpu(reader),
             tpm: Tpm {
                 tcti: reader.parsed("tpm.tcti", "device:/dev/tpmrm0".to_owned(), read::tcti),
@@ -408,6 +401,17 @@ fn metrics(reader: &mut Reader) -> Metrics {
         }
     }
     Metrics { listen: default }
+}
+
+fn canary(reader: &mut Reader) -> Canary {
+    Canary {
+        enabled: reader.boolean("canary.enabled", true),
+        interval: reader.duration(
+            "canary.interval",
+            Duration::from_secs(60),
+            Duration::from_secs(1)..=Duration::from_secs(3600),
+        ),
+    }
 }
 
 fn gpu(reader: &mut Reader) -> Gpu {

@@ -65,17 +65,15 @@ impl Agent {
 
     /// Tries all ways out now; answers when all is done.
     pub(super) fn drill(&mut self, reply: oneshot::Sender<Reply>) {
-        match &mut self.canary {
-            Some(canary) => canary.drill(reply),
-            None => {
-                let refused = Reply::Refused {
-                    error: "the canary is switched off".to_owned(),
-                    hint: Some("set [canary] enabled = true and start the agent again".to_owned()),
-                };
-                // The client may have hung up.
-                reply.send(refused).ok();
-            }
+        if let Some(canary) = &mut self.canary {
+            return canary.drill(reply);
         }
+        let refused = Reply::Refused {
+            error: "the canary is switched off".to_owned(),
+            hint: Some("set [canary] enabled = true and start the agent again".to_owned()),
+        };
+        // The client may have hung up.
+        reply.send(refused).ok();
     }
 
     /// Ends the canary's process; its group is let go, since all in it is gone.

@@ -33,7 +33,7 @@ use crate::tamper::Watch;
 use agent::{Agent, Parts};
 use anyhow::{Context as _, Result};
 use merestone_tpm::{Address, Deadline, EsysTpm};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,6 +187,14 @@ fn open_evidence(
     Ok((Sealer::spawn(core)?, ledger))
 }
 
+/// What nothing may be mounted over: what the agent knows and is told by.
+fn places(config: &Config) -> Vec<PathBuf> {
+    let mut places = vec![config.state_dir.clone()];
+    places.extend(std::env::current_exe());
+    places.extend(config.api.socket.parent().map(Path::to_owned));
+    places
+}
+
 /// What the kernel side needs of the configuration.
 pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
     let mut options = bpf::Options::new(config.enforcement.pin_dir.clone());
@@ -194,6 +202,7 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
     options.require.clone_from(&config.enforcement.require);
     options.tamper = config.enforcement.tamper;
     options.records = config.records.enabled;
+    options.places = places(config);
     options.on_loss = match config.enforcement.on_agent_loss {
         OnAgentLoss::Hold => bpf::OnLoss::Hold,
         OnAgentLoss::DenyAll => bpf::OnLoss::DenyAll,

@@ -26,6 +26,7 @@ pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
     coverage(&registry, readings.status)?;
     decisions(&registry, readings.status)?;
     tamper(&registry, readings.status)?;
+    records(&registry, readings.status)?;
     canary(&registry, readings.status)?;
     evidence(&registry, readings)?;
     for metric in &readings.gpu {
@@ -162,6 +163,33 @@ fn tamper(registry: &Registry, status: &Status) -> Result<(), prometheus::Error>
         "1 while an operator is let past the protection.",
         &[],
         i64::from(status.tamper.break_glass.is_some()),
+    )
+}
+
+fn records(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    let records = &status.records;
+    for (grade, count) in [("R1", records.observed), ("R2", records.bound)] {
+        counter(
+            registry,
+            "merestone_records_total",
+            "Requests that guarded servers answered, told in the log.",
+            &[("grade", grade)],
+            count,
+        )?;
+    }
+    counter(
+        registry,
+        "merestone_records_left_out_total",
+        "Requests for health and metrics, which are not told.",
+        &[],
+        records.left_out,
+    )?;
+    gauge(
+        registry,
+        "merestone_records_open",
+        "Requests under way on guarded servers.",
+        &[],
+        to_i64(records.open),
     )
 }
 

@@ -104,7 +104,7 @@ struct Rule {
 }
 
 /// `docs/formats/ear.md` argues for each line.
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     Rule {
         submod: "tpm",
         claim: "instance-identity",
@@ -127,7 +127,13 @@ const RULES: [Rule; 9] = [
     Rule {
         submod: "tpm",
         claim: "hardware",
-        checks: &["policy.tpm", "ek.chain", "enrolment"],
+        checks: &[
+            "policy.tpm",
+            "ek.chain",
+            "enrolment",
+            "enrolment.validity",
+            "enrolment.revocation",
+        ],
         holds: 2,
         fails: 97,
         open: 0,
@@ -202,6 +208,14 @@ const RULES: [Rule; 9] = [
         open: 0,
     },
     Rule {
+        submod: "location",
+        claim: "sourced-data",
+        checks: &["enrolment.site"],
+        holds: 32,
+        fails: 96,
+        open: 0,
+    },
+    Rule {
         submod: "gpu",
         claim: "hardware",
         checks: &["gpu.attestation", "policy.gpu"],
@@ -235,7 +249,9 @@ pub fn claims(verdict: &Verdict, context: &Context<'_>) -> Ear {
         }
         let value = value(rule, verdict);
         if value != 0 {
-            appraisal.vector.insert(rule.claim, value);
+            // Two rules for one claim: the worse counts.
+            let claim = appraisal.vector.entry(rule.claim).or_insert(value);
+            *claim = value.max(*claim);
         }
         appraisal.status = appraisal.status.max(Tier::of(value));
     }

@@ -35,7 +35,8 @@ mod verdict;
 mod wire;
 
 pub use account::{
-    Account, Destination, EnergyUsed, GpuAccount, Happening, SessionAccount, TierAccount,
+    Account, Destination, EnergyUsed, GpuAccount, Happening, InferenceTold, Inferences,
+    SessionAccount, TierAccount,
 };
 pub use boot::BootChecked;
 pub use coverage::{Coverage, Gap};

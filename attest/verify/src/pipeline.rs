@@ -21,10 +21,11 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
+    let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
     let shown = Shown {
-        coverage: Coverage::of(&log.bundle, &log.sessions, &incidents.unproven()),
+        account: Account::of(&log, &coverage),
+        coverage,
         location: Location::of(&log.sessions),
-        account: Account::of(&log),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
         entries: log
@@ -76,8 +77,8 @@ struct Shown {
     coverage: Coverage,
     location: Location,
     egress: Egress,
-    account: Account,
     incidents: Incidents,
+    account: Account,
     entries: Vec<ReceiptEntry>,
 }
 
@@ -91,24 +92,24 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         coverage: None,
         location: None,
         egress: None,
+        account: None,
         tamper: None,
         break_glass: None,
         grants: None,
         deputies: None,
         canary: None,
-        account: None,
         entries: Vec::new(),
     };
     if let Some(shown) = shown {
         verdict.coverage = Some(shown.coverage);
         verdict.location = Some(shown.location);
         verdict.egress = Some(shown.egress);
+        verdict.account = Some(shown.account);
         verdict.tamper = Some(shown.incidents.tamper);
         verdict.break_glass = Some(shown.incidents.break_glass);
         verdict.grants = Some(shown.incidents.grants);
         verdict.deputies = Some(shown.incidents.deputies);
         verdict.canary = Some(shown.incidents.canary);
-        verdict.account = Some(shown.account);
         verdict.entries = shown.entries;
     }
     verdict

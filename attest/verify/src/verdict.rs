@@ -282,6 +282,8 @@ pub struct Verdict {
     pub location: Option<Location>,
     /// What tried to leave.
     pub egress: Option<Egress>,
+    /// What the sealed statements and entries tell, session by session.
+    pub account: Option<Account>,
     /// Attempts on enforcement, and what was found of it.
     pub tamper: Option<Tamper>,
     /// Openings of protection.
@@ -292,8 +294,6 @@ pub struct Verdict {
     pub deputies: Option<Deputies>,
     /// What tries to get out came to.
     pub canary: Option<CanaryReport>,
-    /// What the sealed statements and entries tell, session by session.
-    pub account: Option<Account>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }

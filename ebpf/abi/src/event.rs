@@ -107,7 +107,7 @@ code! {
         LSM_KILL = 25,
         /// `lsm/ptrace_access_check`.
         LSM_PTRACE = 26,
-        /// `lsm/inode_unlink`, `inode_rename`, `inode_rmdir`, `inode_setattr`.
+        /// `lsm/inode_permission`, `inode_rename`, `locked_down`.
         LSM_INODE = 27,
         /// `lsm/sb_umount`, `sb_mount`, `move_mount`, `fs_context_parse_param`.
         LSM_MOUNT = 28,
@@ -241,6 +241,12 @@ code! {
         MAP_WRITE = 15,
         /// The boundary in the kernel is not the one installed.
         BOUNDARY = 16,
+        /// To load a program that would decide in a hook's place.
+        OVERRIDE = 17,
+        /// To change the kernel, or memory, under what holds.
+        KERNEL = 18,
+        /// To freeze, kill or starve the agent through its cgroup.
+        CGROUP = 19,
     }
 }
 

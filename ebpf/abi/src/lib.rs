@@ -50,7 +50,7 @@ pub use tamper::{AgentState, Glass, Protected, Stance};
 pub use turn::{Form, MAX_TURNS, TURN_HEAD, TURN_RING_BYTES, Turn, TurnState};
 
 /// The version of this contract; the agent refuses pins made under another.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The rule number of the built-in rule that lets loopback be.
 pub const LOOPBACK_RULE: u16 = u16::MAX;

@@ -152,6 +152,12 @@ offsets! {
     AUX_ID,
     /// `bpf_link.id`
     LINK_ID,
+    /// `proc_inode.vfs_inode`
+    PROC_INODE,
+    /// `proc_inode.sysctl_entry`
+    PROC_SYSCTL,
+    /// `ctl_table.procname`
+    TABLE_NAME,
 }
 
 /// Reads a field through a pointer whose type the verifier knows.

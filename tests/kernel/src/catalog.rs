@@ -5,8 +5,8 @@
 //! open when nobody is guarded.
 
 use crate::probe::{
-    Probe, asked, connectx, deputy, families, headers, icmp, lineage, links, made, nodes, older, options,
-    passing, ring, tcp, udp,
+    Probe, asked, connectx, deputy, families, headers, icmp, lineage, links, made, nodes, older,
+    options, passing, ring, tcp, udp,
 };
 use std::io;
 

@@ -109,6 +109,7 @@ fn stage() -> Result<()> {
     let server = serve(&place, &agent)?;
     leak(&agent, &sniffer)?;
     drop(server);
+    drill(&agent)?;
     let verdict = evidence(&place, &agent)?;
     drop((agent, swtpm, sniffer, net, bpffs));
     progress::line(format_args!(
@@ -224,6 +225,23 @@ fn leak(agent: &Agent, sniffer: &Sniffer) -> Result<()> {
         bail!("LEAK: the sniffer beyond the boundary saw {leak}");
     }
     progress::line("    the sniffer beyond saw nothing");
+    Ok(())
+}
+
+/// The agent's own guarded process tries every way out: all that is applicable
+/// must be held, or the command fails.
+fn drill(agent: &Agent) -> Result<()> {
+    let _step = Step::begin(
+        "drill",
+        "the agent's canary, guarded like the server, tries every way out it knows",
+    );
+    let table = agent.ask(&["drill"])?;
+    for line in table.lines() {
+        progress::line(format_args!("    {line}"));
+    }
+    if !table.lines().any(|line| line.starts_with("all held: ")) {
+        bail!("the drill did not say `all held`");
+    }
     Ok(())
 }
 

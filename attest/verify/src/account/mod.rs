@@ -4,11 +4,14 @@
 //! log has held, so each word of it is what this node's agent sealed; whether the agent told the
 //! truth is another question, which the policy's digests are for.
 
+mod inferences;
 mod seen;
 
+pub use inferences::{InferenceTold, Inferences};
 pub use seen::{Destination, Happening};
 pub(crate) use seen::{Seen, kind};
 
+use crate::coverage::Coverage;
 use crate::log::LogChecked;
 use crate::quote::{Epoch, Session};
 use merestone_evidence::{Cause, GpuDevice, Mode};
@@ -26,12 +29,17 @@ pub struct Account {
     pub to_ms: u64,
     /// The sessions, in order.
     pub sessions: Vec<SessionAccount>,
+    /// Stretches of the period that epochs cover and in which nothing speaks against enforcement, in
+    /// order; touching ones are one.
+    pub attested_ms: Vec<(u64, u64)>,
     /// Entries by kind.
     pub entries: BTreeMap<&'static str, u64>,
     /// Entries that a reader should know of one by one, in order.
     pub happenings: Vec<Happening>,
     /// Those beyond what is kept here.
     pub happenings_left_out: u64,
+    /// Single inferences, as far as the log tells of them.
+    pub inferences: Inferences,
     /// Where guarded processes tried to go and were refused or only watched, most attempts first.
     pub refused: Vec<Destination>,
     /// Attempts to further destinations.
@@ -124,7 +132,7 @@ pub struct EnergyUsed {
 }
 
 impl Account {
-    pub(crate) fn of(log: &LogChecked) -> Self {
+    pub(crate) fn of(log: &LogChecked, coverage: &Coverage) -> Self {
         let bundle = &log.bundle;
         let (from_ms, to_ms) = (bundle.from_ms, bundle.to_ms.max(bundle.from_ms));
         let mut account = Self {
@@ -132,9 +140,11 @@ impl Account {
             from_ms,
             to_ms,
             sessions: log.sessions.iter().map(session).collect(),
+            attested_ms: coverage.attested_ms.clone(),
             entries: BTreeMap::new(),
             happenings: Vec::new(),
             happenings_left_out: 0,
+            inferences: Inferences::default(),
             refused: Vec::new(),
             refused_left_out: 0,
         };

@@ -1,6 +1,6 @@
 //! What the entries add up to, gathered while they are read: a log can have millions.
 
-use super::Account;
+use super::{Account, Inferences};
 use crate::coverage::rfc3339;
 use core::net::Ipv6Addr;
 use merestone_evidence::{Body, Entry, FlowVerdict, Process};
@@ -59,6 +59,7 @@ pub(crate) struct Seen {
     happenings_left_out: u64,
     refused: BTreeMap<Where, (u64, String)>,
     refused_left_out: u64,
+    inferences: Inferences,
 }
 
 impl Seen {
@@ -80,6 +81,8 @@ impl Seen {
             if *verdict != FlowVerdict::Allow {
                 self.refuse((*address, *port, *protocol, audit), *count, reason);
             }
+        } else if let Body::Inference(one) = &entry.body {
+            self.inferences.see(one);
         } else if let Some((outcome, detail, count)) = told(&entry.body) {
             if self.happenings.len() < MOST_HAPPENINGS {
                 self.happenings.push(Happening {
@@ -130,6 +133,7 @@ impl Seen {
             )
             .collect();
         account.entries.clone_from(&self.kinds);
+        account.inferences.clone_from(&self.inferences);
         account.happenings.clone_from(&self.happenings);
         account.happenings_left_out = self.happenings_left_out;
     }
@@ -244,7 +248,7 @@ fn outcome(body: &Body) -> Option<Told> {
             target,
             process,
             count,
-            ..
+            repaired: _,
         } => {
             let who = who(process.as_ref());
             let detail = format!("{attempt} of {target}, seen by {hook}{who}");
@@ -276,7 +280,7 @@ fn leave(body: &Body) -> Option<Told> {
             state,
             bytes,
             detail,
-            ..
+            terms: _,
         } => {
             let detail = format!("{name} ({sha256}), {bytes} bytes, {detail}");
             Some((state.clone(), detail, 1))
@@ -286,10 +290,11 @@ fn leave(body: &Body) -> Option<Told> {
             state,
             reason,
             until_ms,
-            ..
+            signer: _,
+            actions,
         } => {
-            let until = rfc3339(*until_ms);
-            let detail = format!("token {sha256}, until {until}: {reason}");
+            let (until, actions) = (rfc3339(*until_ms), actions.join(" "));
+            let detail = format!("token {sha256}, for {actions}, until {until}: {reason}");
             Some((state.clone(), detail, 1))
         }
         Body::Found { what, kept, detail } => {

@@ -12,10 +12,10 @@ pub(super) fn section(egress: &Egress, account: &Account) -> Markup {
         denied,
         audited,
         lost,
+        granted_bytes,
         by_hook,
         lost_by_reason,
         uncovered,
-        granted_bytes,
     } = egress;
     html! {
         section aria-labelledby="egress" {
@@ -25,7 +25,7 @@ pub(super) fn section(egress: &Egress, account: &Account) -> Markup {
                 (sum(*allowed, "allowed by a rule of the boundary"))
                 (sum(*audited, "let out, only watched (audit)"))
                 (sum(*lost, "events or entries lost"))
-                @if *granted_bytes > 0 { (sum(*granted_bytes, "bytes left under grants")) }
+                @if *granted_bytes > 0 { (sum(*granted_bytes, "bytes left under signed grants")) }
             }
             p.note { "Decisions of the kernel about guarded processes, counted from each session's start. Allowed means allowed: what a service inside the boundary does with data is not seen." }
             @if !uncovered.is_empty() {

@@ -3,7 +3,6 @@
 use super::MOST_ROWS;
 use super::tell::{fact, instant, more, number, says};
 use crate::account::{Account, Happening, SessionAccount};
-use crate::report::ReceiptEntry;
 use maud::{Markup, html};
 
 pub(super) fn gpus(account: &Account) -> Markup {
@@ -111,36 +110,6 @@ fn one(at: usize, session: &SessionAccount) -> Markup {
                         }
                     }
                 }
-            }
-        }
-    }
-}
-
-pub(super) fn inferences(entries: &[ReceiptEntry]) -> Markup {
-    html! {
-        section aria-labelledby="inferences" {
-            h2 #inferences { "Inferences" }
-            p.warn {
-                b { "This form of evidence has no record of single inferences. " }
-                "It shows when the host was guarded, what its guarded processes were allowed and refused, and which GPUs were there. "
-                "It does not show that any one inference ran, or which request, answer or model it had."
-            }
-            @if !entries.is_empty() {
-                table.stack {
-                    caption { "Single entries proven in this file" }
-                    thead { tr { th.w4 scope="col" { "Entry" } th.w12 scope="col" { "Time" } th.w5 scope="col" { "Kind" } th scope="col" { "All it says" } } }
-                    tbody {
-                        @for entry in entries.iter().take(MOST_ROWS) {
-                            tr {
-                                td data-h="Entry" { (entry.index) }
-                                td data-h="Time" { (entry.time) }
-                                td data-h="Kind" { (entry.kind) }
-                                td data-h="All it says" { bdi { (entry.detail) } }
-                            }
-                        }
-                    }
-                }
-                (more(MOST_ROWS, entries.len()))
             }
         }
     }

@@ -1,62 +1,57 @@
-//! What happened to enforcement itself: attempts on it, leave to pass it, and its own tests.
+//! Enforcement itself: attempts on it, openings of it, grants, deputies, and the canary.
 
 use super::MOST_ROWS;
 use super::tell::{more, number, says};
 use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper, Who};
-use crate::verdict::Verdict;
 use maud::{Markup, html};
 
-pub(super) fn section(verdict: &Verdict) -> Markup {
+pub(super) fn section(
+    tamper: &Tamper,
+    glass: &BreakGlass,
+    grants: &Grants,
+    deputies: &Deputies,
+    canary: &CanaryReport,
+) -> Markup {
     html! {
-        section aria-labelledby="incidents" {
-            h2 #incidents { "Attacks, exceptions and tests of enforcement" }
-            @if let Some(tamper) = &verdict.tamper { (tampering(tamper)) }
-            @if let Some(glass) = &verdict.break_glass { (opened(glass)) }
-            @if let Some(grants) = &verdict.grants { (granted(grants)) }
-            @if let Some(deputies) = &verdict.deputies { (asked(deputies)) }
-            @if let Some(canary) = &verdict.canary { (tried(canary)) }
-            (says("the agent, sealed by the TPM; signers are named by the digest of their key"))
+        section aria-labelledby="enforcement" {
+            h2 #enforcement { "Enforcement itself" }
+            (tampering(tamper))
+            (opened(glass))
+            (granted(grants))
+            (asked(deputies))
+            (tried(canary))
+            (says("the agent, sealed by the TPM"))
         }
     }
 }
 
-fn who(who: Option<&Who>) -> Markup {
+fn whom(who: Option<&Who>) -> Markup {
     html! {
         @match who {
+            Some(who) => { "pid " (who.pid) ", " bdi { (who.exe) } ", " bdi { (who.cgroup) } },
             None => "not known",
-            Some(who) => { bdi { (who.exe) } " (pid " (who.pid) ") in " bdi { (who.cgroup) } }
         }
     }
-}
-
-/// First and last, where they differ.
-fn when(first: &str, last: &str) -> Markup {
-    html! { (first) @if first != last { " to " (last) } }
-}
-
-fn told(text: Option<&str>) -> Markup {
-    html! { bdi { (text.unwrap_or("not told")) } }
 }
 
 fn tampering(tamper: &Tamper) -> Markup {
     html! {
-        h3 { "Attempts on enforcement" }
+        h3 { "Attempts on it" }
         p {
-            (number(tamper.denied)) " denied, " (number(tamper.let_through)) " let through, "
-            (number(tamper.found)) " changes found afterwards. The kernel refused such attempts in "
+            (number(tamper.denied)) " attempts denied, " (number(tamper.let_through)) " let through, "
+            (number(tamper.found)) " changes found afterwards. The kernel refused tampering in "
             (number(tamper.epochs_refusing)) " of " (number(tamper.epochs)) " epochs."
         }
         @if !tamper.not_kept.is_empty() {
             table.stack {
-                caption { "What was not as it had been left: enforcement is not shown for that time" }
-                thead { tr { th scope="col" { "What" } th.w12 scope="col" { "From" } th.w12 scope="col" { "To" } th.w5 scope="col" { "Put back" } } }
+                caption { "Not as it had been left: enforcement is not shown meanwhile" }
+                thead { tr { th.w30 scope="col" { "Not shown" } th.w8 scope="col" { "What" } th scope="col" { "In the agent's words" } } }
                 tbody {
                     @for one in tamper.not_kept.iter().take(MOST_ROWS) {
                         tr {
-                            td { b { bdi { (one.what) } } " " bdi { (one.detail) } }
-                            td data-h="From" { (one.from) }
-                            td data-h="To" { (one.to) }
-                            td data-h="Put back" { (if one.repaired { "yes" } else { "no" }) }
+                            td data-h="Not shown" { (one.from) " to " (one.to) ", " (number(one.seconds)) " s" @if !one.repaired { b { ", not put back" } } }
+                            td data-h="What" { bdi { (one.what) } }
+                            td data-h="In the agent's words" { bdi { (one.detail) } }
                         }
                     }
                 }
@@ -66,14 +61,14 @@ fn tampering(tamper: &Tamper) -> Markup {
         @if !tamper.attempts.is_empty() {
             table.stack {
                 caption { "Attempts and changes, alike ones together" }
-                thead { tr { th.w5 scope="col" { "Outcome" } th scope="col" { "What" } th scope="col" { "Who" } th.w12 scope="col" { "When" } th.n.w4 scope="col" { "Times" } } }
+                thead { tr { th.w8 scope="col" { "Outcome" } th scope="col" { "What" } th scope="col" { "Who" } th.w12 scope="col" { "First, last" } th.n.w4 scope="col" { "Times" } } }
                 tbody {
                     @for one in tamper.attempts.iter().take(MOST_ROWS) {
                         tr {
                             td data-h="Outcome" { (one.outcome.replace('_', " ")) }
-                            td data-h="What" { bdi { (one.attempt) } " of " bdi { (one.target) } ", seen by " bdi { (one.hook) } }
-                            td data-h="Who" { (who(one.who.as_ref())) }
-                            td data-h="When" { (when(&one.first, &one.last)) }
+                            td data-h="What" { bdi { (one.attempt) } " of " bdi { (one.target) } " (" bdi { (one.hook) } ")" }
+                            td data-h="Who" { (whom(one.who.as_ref())) }
+                            td data-h="First, last" { (one.first) @if one.last != one.first { " to " (one.last) } }
                             td.n data-h="Times" { (number(one.count)) }
                         }
                     }
@@ -88,23 +83,28 @@ fn opened(glass: &BreakGlass) -> Markup {
     html! {
         h3 { "Break-glass" }
         p {
-            "Protection was opened " (number(glass.openings.len() as u64)) " times; "
-            (number(glass.refused)) " tokens were refused. "
+            "Opened " (number(glass.openings.len() as u64)) " times; " (number(glass.refused)) " requests refused."
             @if glass.suspended_seconds > 0 {
-                b { "What rests on tampering being refused is suspended for " (number(glass.suspended_seconds)) " s." }
+                b { " Claims that rest on tampering being refused are suspended for " (number(glass.suspended_seconds)) " s." }
             }
         }
         @if !glass.openings.is_empty() {
             table.stack {
                 caption { "Openings" }
-                thead { tr { th.w12 scope="col" { "Opened" } th.w12 scope="col" { "Closed" } th scope="col" { "For what" } th scope="col" { "Signed by" } } }
+                thead { tr { th.w12 scope="col" { "From, to" } th.w8 scope="col" { "For" } th scope="col" { "Token, signer" } th scope="col" { "Reason" } } }
                 tbody {
                     @for one in glass.openings.iter().take(MOST_ROWS) {
                         tr {
-                            td data-h="Opened" { (one.opened.as_deref().unwrap_or("before what is shown")) }
-                            td data-h="Closed" { @match &one.closed { Some(closed) => (closed), None => { "not shown; ends " (one.until) } } }
-                            td data-h="For what" { bdi { (one.actions.join(" ")) } ": " bdi { (one.reason) } }
-                            td data-h="Signed by" { @if one.token.is_none() { b { "nobody" } } @else { code { (told(one.signer.as_deref())) } } }
+                            td data-h="From, to" {
+                                (one.opened.as_deref().unwrap_or("before what is shown")) " to "
+                                @match &one.closed { Some(closed) => { (closed) ", closed" }, None => (one.until) }
+                            }
+                            td data-h="For" { bdi { (one.actions.join(" ")) } }
+                            td data-h="Token, signer" {
+                                @match &one.token { Some(token) => code { (token) }, None => b { "signed by nobody" } }
+                                @if let Some(signer) = &one.signer { br; code { (signer) } }
+                            }
+                            td data-h="Reason" { bdi { (one.reason) } }
                         }
                     }
                 }
@@ -117,22 +117,19 @@ fn opened(glass: &BreakGlass) -> Markup {
 fn granted(grants: &Grants) -> Markup {
     html! {
         h3 { "Grants" }
-        p {
-            (number(grants.used.len() as u64)) " were in force, " (number(grants.bytes))
-            " bytes left under them; " (number(grants.refused)) " were refused."
-        }
+        p { (number(grants.used.len() as u64)) " in force, " (number(grants.bytes)) " bytes left under them; " (number(grants.refused)) " refused." }
         @if !grants.used.is_empty() {
             table.stack {
-                caption { "Grants: signed, limited leave to go outside the boundary" }
-                thead { tr { th scope="col" { "Grant" } th scope="col" { "From, to" } th.w12 scope="col" { "Until" } th scope="col" { "Signed by" } th.n.w6 scope="col" { "Bytes" } } }
+                caption { "Grants" }
+                thead { tr { th scope="col" { "Grant" } th scope="col" { "From, to" } th.n.w8 scope="col" { "Bytes" } th.w12 scope="col" { "Until" } th scope="col" { "Signer, reason" } } }
                 tbody {
                     @for one in grants.used.iter().take(MOST_ROWS) {
                         tr {
-                            td data-h="Grant" { b { bdi { (one.name) } } " " (one.state) ": " (told(one.reason.as_deref())) }
-                            td data-h="From, to" { (told(one.group.as_deref())) " to " (told(one.to.as_deref())) }
-                            td data-h="Until" { (told(one.until.as_deref())) }
-                            td data-h="Signed by" { code { (told(one.signer.as_deref())) } }
+                            td data-h="Grant" { bdi { (one.name) } ", " bdi { (one.state) } }
+                            td data-h="From, to" { bdi { (one.group.as_deref().unwrap_or("not told")) } " to " bdi { (one.to.as_deref().unwrap_or("not told")) } }
                             td.n data-h="Bytes" { (number(one.bytes)) @if let Some(limit) = one.limit_bytes { " of " (number(limit)) } }
+                            td data-h="Until" { (one.until.as_deref().unwrap_or("not told")) }
+                            td data-h="Signer, reason" { @if let Some(signer) = &one.signer { code { (signer) } br; } bdi { (one.reason.as_deref().unwrap_or("")) } }
                         }
                     }
                 }
@@ -145,20 +142,17 @@ fn granted(grants: &Grants) -> Markup {
 fn asked(deputies: &Deputies) -> Markup {
     html! {
         h3 { "Deputies" }
-        p {
-            (number(deputies.let_through)) " requests of guarded processes reached others on the host, "
-            (number(deputies.refused)) " were refused. What those others passed on is not seen."
-        }
+        p { (number(deputies.let_through)) " requests reached somebody outside the group on the same host, " (number(deputies.refused)) " were refused. What those pass on is not followed." }
         @if !deputies.asked.is_empty() {
             table.stack {
                 caption { "Who was asked" }
-                thead { tr { th scope="col" { "Whom" } th.w5 scope="col" { "Outcome" } th scope="col" { "By whom" } th.n.w4 scope="col" { "Times" } } }
+                thead { tr { th.w8 scope="col" { "Outcome" } th scope="col" { "Whom" } th scope="col" { "By" } th.n.w4 scope="col" { "Times" } } }
                 tbody {
                     @for one in deputies.asked.iter().take(MOST_ROWS) {
                         tr {
-                            td data-h="Whom" { bdi { (one.deputy) } }
                             td data-h="Outcome" { (if one.refused { "refused" } else { "reached" }) }
-                            td data-h="By whom" { (who(one.who.as_ref())) }
+                            td data-h="Whom" { bdi { (one.deputy) } }
+                            td data-h="By" { (whom(one.who.as_ref())) }
                             td.n data-h="Times" { (number(one.count)) }
                         }
                     }
@@ -173,22 +167,22 @@ fn tried(canary: &CanaryReport) -> Markup {
     html! {
         h3 { "Canary" }
         @if canary.epochs == 0 && canary.escaped_vectors.is_empty() {
-            p { "No epoch tells of a canary: nothing tried to get out on purpose." }
+            p { "No epoch tells of tries to get out." }
         } @else {
             p {
-                (number(canary.runs)) " tries to get out: " (number(canary.held)) " held, "
-                b { (number(canary.escaped)) " escaped" } ", " (number(canary.not_applicable)) " not applicable here, "
-                (number(canary.errors)) " proved nothing. Last: " (canary.last.as_deref().unwrap_or("never")) "."
+                (number(canary.runs)) " tries to get out: " (number(canary.held)) " held, " (number(canary.escaped)) " escaped, "
+                (number(canary.not_applicable)) " not applicable, " (number(canary.errors)) " proved nothing; last "
+                (canary.last.as_deref().unwrap_or("never")) "."
             }
             @if !canary.escaped_vectors.is_empty() {
-                p.warn {
-                    b { "Ways that got out: " }
-                    @for (at, vector) in canary.escaped_vectors.iter().enumerate() { @if at > 0 { ", " } bdi { (vector) } }
-                }
+                p.warn { b { "Escaped: " } @for vector in canary.escaped_vectors.iter().take(MOST_ROWS) { bdi { (vector) } " " } }
             }
-            p.note {
-                (number(canary.epochs)) " epochs tell of a canary, " (number(canary.epochs_without)) " do not; in "
-                (number(canary.epochs_idle)) " it was asleep, in " (number(canary.epochs_unguarded)) " not guarded."
+            @for (count, what) in [
+                (canary.epochs_without, "tell of no canary"),
+                (canary.epochs_idle, "closed with no try in five minutes"),
+                (canary.epochs_unguarded, "closed with the canary not guarded"),
+            ] {
+                @if count > 0 { p.note { (number(count)) " epochs " (what) "." } }
             }
         }
     }

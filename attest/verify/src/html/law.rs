@@ -42,7 +42,7 @@ const DUTIES: [Duty; 5] = [
         article: "AI Act Art. 12",
         asks: "High-risk AI systems technically allow for automatic recording of events over their lifetime.",
         supports: "Events of the host that runs the system (guards, refusals, tampering, losses) recorded automatically and sealed; omissions inside the log show.",
-        leaves: "Events of the AI system itself (use, input, results): this form has no record of single inferences. Whether the system is high-risk.",
+        leaves: "Events of the AI system itself (use, input, results), beyond what the section on inferences has. Whether the system is high-risk.",
         checks: &[
             "log.leaves",
             "log.entries",

@@ -8,6 +8,7 @@ mod checks;
 mod egress;
 mod host;
 mod incidents;
+mod inferences;
 mod law;
 mod line;
 mod place;
@@ -80,12 +81,11 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
         location,
         egress,
         account,
-        // Shown together by `incidents`.
         tamper,
-        break_glass: _,
-        grants: _,
-        deputies: _,
-        canary: _,
+        break_glass,
+        grants,
+        deputies,
+        canary,
         entries,
     } = verdict;
     let claims = *outcome != Outcome::Untrusted;
@@ -104,12 +104,16 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
                     @if let (Some(egress), Some(account)) = (egress, account) {
                         (egress::section(egress, account))
                     }
+                    @if let (Some(tamper), Some(break_glass), Some(grants), Some(deputies), Some(canary)) =
+                        (tamper, break_glass, grants, deputies, canary)
+                    {
+                        (incidents::section(tamper, break_glass, grants, deputies, canary))
+                    }
                     @if let Some(account) = account {
                         (host::gpus(account))
                         (host::sessions(account))
                     }
-                    @if coverage.is_some() { (host::inferences(entries)) }
-                    @if tamper.is_some() { (incidents::section(verdict)) }
+                    @if let Some(account) = account { (inferences::section(&account.inferences, entries)) }
                     @if let Some(account) = account { (host::happenings(account)) }
                 }
                 @if !claims || coverage.is_none() { (top::no_claims(*outcome)) }

@@ -114,7 +114,6 @@ pub(super) fn contents(claims: bool) -> Markup {
         ("gpus", "GPUs"),
         ("sessions", "Sessions and epochs"),
         ("inferences", "Inferences"),
-        ("incidents", "Attacks, exceptions, tests"),
         ("events", "What happened"),
     ];
     let always = [

@@ -30,10 +30,10 @@ pub struct LogChecked {
     pub(crate) sessions: Vec<Session>,
     /// Leaves shown by a proof each, with index.
     pub(crate) proven: Vec<(u64, Entry)>,
-    /// What every entry shown adds up to.
-    pub(crate) seen: Seen,
     /// Leaves of the span that tell of enforcement itself, with index.
     pub(crate) notable: Vec<(u64, Entry)>,
+    /// What every entry shown adds up to.
+    pub(crate) seen: Seen,
 }
 
 impl LogChecked {

@@ -6,6 +6,7 @@
     reason = "helpers of tests"
 )]
 
+mod cddl;
 mod dom;
 mod ear;
 mod kept;

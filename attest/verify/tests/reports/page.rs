@@ -4,7 +4,8 @@ use crate::dom::{Element, sound};
 use crate::support::{Log, Maker, NOW, START};
 use crate::{judged, shown, within};
 use merestone_evidence::{
-    Body, Bundle, Digest, Entry, EntryKind, GpuDevice, Loss, Site, Tier, encode, sha256,
+    Body, Bundle, Digest, End, Entry, EntryKind, GpuDevice, Grade, Inference, Loss, Site, Tier,
+    encode, sha256,
 };
 
 fn text(elements: &[Element]) -> &str {
@@ -128,7 +129,7 @@ fn an_untrusted_file_makes_no_claim_on_its_page() {
             "gpus",
             "sessions",
             "inferences",
-            "incidents",
+            "enforcement",
             "events",
         ] {
             assert!(
@@ -263,7 +264,7 @@ fn it_says_plainly_that_single_inferences_are_not_recorded() {
     let maker = Maker::new();
     let verdict = judged(&maker.bundle(), &maker.trust());
     let elements = sound(&shown(&verdict));
-    assert!(text(&elements).contains("This form of evidence has no record of single inferences."));
+    assert!(text(&elements).contains("This file has no record of single inferences."));
     for article in [
         "GDPR Art. 5(2)",
         "GDPR Art. 30",
@@ -274,4 +275,47 @@ fn it_says_plainly_that_single_inferences_are_not_recorded() {
         assert!(text(&elements).contains(article));
     }
     assert!(text(&elements).contains("does not prove compliance"));
+}
+
+#[test]
+fn an_inference_is_shown_with_its_grade_and_no_more_than_was_seen() {
+    let mut maker = Maker::new();
+    let observed = Inference {
+        id: [7; 16],
+        grade: Grade::Observed,
+        started_ms: START,
+        answered_ms: None,
+        ended_ms: START + 250,
+        request_bytes: 120,
+        response_bytes: 4096,
+        group: 1,
+        process: None,
+        peer: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 18, 0, 9],
+        peer_port: 40_000,
+        port: 8000,
+        peer_inside: true,
+        form: "http/1".into(),
+        method: Some("POST".into()),
+        path: Some("/v1/<b>".into()),
+        end: End::Next,
+        gpus: vec!["GPU-0".into()],
+        egress: None,
+        amends: false,
+        binding: None,
+    };
+    maker.extra_leaf = Some(encode(&Entry {
+        kind: EntryKind,
+        time_ms: START + 300,
+        boot_ns: 5,
+        body: Body::Inference(Box::new(observed)),
+    }));
+    let verdict = judged(&maker.bundle(), &maker.trust());
+    assert_eq!(verdict.exit, 0, "{:#?}", verdict.checks);
+    let inferences = &verdict.account.as_ref().unwrap().inferences;
+    assert_eq!((inferences.observed, inferences.bound), (1, 0));
+    let elements = sound(&shown(&verdict));
+    assert!(text(&elements).contains("1 observed (R1), 0 bound (R2)"));
+    assert!(text(&elements).contains("http/1 POST /v1/<b>, 120 bytes in"));
+    assert!(text(&elements).contains("198.18.0.9, inside"));
+    assert!(!text(&elements).contains("no record of single inferences"));
 }

@@ -14,7 +14,7 @@ pub(super) fn vector(bytes: &[u8], trust: &str, purpose: Purpose, exit: u8) {
             .unwrap_or_default()
             .replace("::", "-");
         // One name, many files: each gets the number that is free.
-        let free = (0..1000)
+        let free = (0..10_000)
             .map(|number| Path::new(&folder).join(format!("{name}-{number:03}")))
             .find(|case| !case.exists());
         write(&free.unwrap(), bytes, trust, purpose, exit);

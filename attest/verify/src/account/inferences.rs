@@ -1,0 +1,99 @@
+//! Single inferences, as far as the log tells of them.
+
+use crate::coverage::rfc3339;
+use core::net::Ipv6Addr;
+use merestone_evidence::{Grade, Inference};
+use serde::Serialize;
+
+/// Inferences told one by one.
+const MOST_TOLD: usize = 200;
+
+/// What the log tells of single inferences.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Inferences {
+    /// Seen by the kernel alone.
+    pub observed: u64,
+    /// Bound to digests that a process of the group gave.
+    pub bound: u64,
+    /// Entries that tell more of an inference told before.
+    pub amendments: u64,
+    /// The first of them, one by one, amendments among them.
+    pub told: Vec<InferenceTold>,
+    /// Those beyond.
+    pub left_out: u64,
+}
+
+/// One entry about an inference.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct InferenceTold {
+    /// Which one.
+    pub id: String,
+    /// `R1`, seen by the kernel, or `R2`, bound by a process of the group.
+    pub grade: &'static str,
+    /// First byte of the request.
+    pub started: String,
+    /// From then to the last byte, in milliseconds.
+    pub took_ms: u64,
+    /// What the bytes were, and method and path where they could be read.
+    pub what: String,
+    /// Bytes each way, requests first.
+    pub bytes: (u64, u64),
+    /// Who asked.
+    pub peer: String,
+    /// Whether the boundary lets the group send there.
+    pub peer_inside: bool,
+    /// The server's executable, where it is known.
+    pub server: Option<String>,
+    /// GPUs that the group used when it ended.
+    pub gpus: Vec<String>,
+    /// What the group sent meanwhile: allowed, refused; absent where it is not known.
+    pub egress: Option<(u64, u64)>,
+    /// The model, as whoever bound it named it.
+    pub model: Option<String>,
+}
+
+impl Inferences {
+    pub(super) fn see(&mut self, one: &Inference) {
+        let sum = match (one.amends, one.grade) {
+            (true, _) => &mut self.amendments,
+            (false, Grade::Observed) => &mut self.observed,
+            (false, Grade::Bound) => &mut self.bound,
+        };
+        *sum = sum.saturating_add(1);
+        if self.told.len() < MOST_TOLD {
+            self.told.push(InferenceTold::of(one));
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+        }
+    }
+
+    /// Whether the log tells of none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+}
+
+impl InferenceTold {
+    fn of(one: &Inference) -> Self {
+        let words = [Some(&one.form), one.method.as_ref(), one.path.as_ref()];
+        let words: Vec<_> = words.into_iter().flatten().map(String::as_str).collect();
+        Self {
+            id: hex::encode(one.id),
+            grade: match one.grade {
+                Grade::Observed => "R1",
+                Grade::Bound => "R2",
+            },
+            started: rfc3339(one.started_ms),
+            took_ms: one.ended_ms.saturating_sub(one.started_ms),
+            what: words.join(" "),
+            bytes: (one.request_bytes, one.response_bytes),
+            peer: Ipv6Addr::from(one.peer).to_canonical().to_string(),
+            peer_inside: one.peer_inside,
+            server: one.process.as_ref().map(|process| process.exe.clone()),
+            gpus: one.gpus.clone(),
+            egress: one.egress.as_ref().map(|sent| (sent.allowed, sent.denied)),
+            model: one.binding.as_ref().and_then(|bound| bound.model.clone()),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Single inferences: what the log tells of them, and plainly where it tells nothing.
+
+use super::MOST_ROWS;
+use super::tell::{length, more, number, says};
+use crate::account::{InferenceTold, Inferences};
+use crate::report::ReceiptEntry;
+use maud::{Markup, html};
+
+pub(super) fn section(inferences: &Inferences, entries: &[ReceiptEntry]) -> Markup {
+    html! {
+        section aria-labelledby="inferences" {
+            h2 #inferences { "Inferences" }
+            @if inferences.is_empty() {
+                p.warn {
+                    b { "This file has no record of single inferences. " }
+                    "It shows when the host was guarded, what its guarded processes were allowed and refused, and which GPUs were there. "
+                    "It does not show that any one inference ran, or which request, answer or model it had."
+                }
+            } @else { (records(inferences)) }
+            @if !entries.is_empty() { (proven(entries)) }
+        }
+    }
+}
+
+fn records(inferences: &Inferences) -> Markup {
+    html! {
+        p {
+            (number(inferences.observed)) " observed (R1), " (number(inferences.bound)) " bound (R2), "
+            (number(inferences.amendments)) " amendments."
+        }
+        p.warn {
+            "R1: the kernel saw a request and its answer pass on a guarded server's socket; nothing of their content is known, and an exchange "
+            "need not be an inference. R2: a process of that group gave digests of request, answer and model besides; that they are true is its word. "
+            "No receipt was checked, and no record shows that the model computed what it should."
+        }
+        table.stack {
+            caption { "Exchanges on guarded servers' sockets" }
+            thead { tr { th.w12 scope="col" { "Began" } th.w4 scope="col" { "Grade" } th scope="col" { "What" } th.w8 scope="col" { "Asked by" } th.w5 scope="col" { "Refused meanwhile" } th.n.w6 scope="col" { "Took" } } }
+            tbody { @for one in inferences.told.iter().take(MOST_ROWS) { (row(one)) } }
+        }
+        @let shown = inferences.told.len().min(MOST_ROWS);
+        @let left = (inferences.told.len() - shown) as u64 + inferences.left_out;
+        @if left > 0 { p.note { "And " (number(left)) " more: they are leaves of the file's log." } }
+        (says("the kernel, by way of the agent; R2's digests the workload; sealed by the TPM"))
+    }
+}
+
+fn row(one: &InferenceTold) -> Markup {
+    html! {
+        tr {
+            td data-h="Began" { (one.started) }
+            td data-h="Grade" { (one.grade) }
+            td data-h="What" {
+                bdi { (one.what) } ", " (number(one.bytes.0)) " bytes in, " (number(one.bytes.1)) " out"
+                @if let Some(model) = &one.model { ", model " bdi { (model) } }
+                @if let Some(server) = &one.server { ", by " bdi { (server) } }
+                @for gpu in &one.gpus { " " code { (gpu) } }
+            }
+            td data-h="Asked by" { (one.peer) (if one.peer_inside { ", inside" } else { ", outside" }) }
+            td data-h="Refused meanwhile" { @match one.egress { Some((_, denied)) => (number(denied)), None => "not known" } }
+            td.n data-h="Took" { (length(one.took_ms)) }
+        }
+    }
+}
+
+fn proven(entries: &[ReceiptEntry]) -> Markup {
+    html! {
+        table.stack {
+            caption { "Single entries proven in this file" }
+            thead { tr { th.w4 scope="col" { "Entry" } th.w12 scope="col" { "Time" } th.w5 scope="col" { "Kind" } th scope="col" { "All it says" } } }
+            tbody {
+                @for entry in entries.iter().take(MOST_ROWS) {
+                    tr {
+                        td data-h="Entry" { (entry.index) }
+                        td data-h="Time" { (entry.time) }
+                        td data-h="Kind" { (entry.kind) }
+                        td data-h="All it says" { bdi { (entry.detail) } }
+                    }
+                }
+            }
+        }
+        (more(MOST_ROWS, entries.len()))
+    }
+}
