@@ -34,7 +34,7 @@ pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// Tiers an operator can insist on; the first tier is always required.
-pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "tamper"];
+pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "names", "tamper"];
 
 /// The whole configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]

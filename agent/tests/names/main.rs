@@ -353,7 +353,7 @@ fn an_address_of_this_host_is_private_whatever_its_number() {
         return;
     };
     // The agent's own network namespace gets the address that the name has.
-    stage.own_address();
+    Stage::own_address();
     stage.kernel.expire_names().unwrap();
     assert_eq!(stage.ask("mine.storage.example.eu"), "ok 1");
     assert_eq!(stage.kernel.learned().unwrap(), []);

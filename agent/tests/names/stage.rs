@@ -99,7 +99,7 @@ impl Stage {
     }
 
     /// Gives this process's network namespace the address [`OWN`].
-    pub(crate) fn own_address(&self) {
+    pub(crate) fn own_address() {
         ip(&format!("addr add {OWN}/32 dev lo"));
     }
 

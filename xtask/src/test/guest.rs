@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_mins(30);
 /// host does, and the larger part of the storms.
 const SPARED: &str = "MERESTONE_QUICK=1 MERESTONE_STORM=2000 MERESTONE_FLOOD=40000";
 /// The agent's tests of what only a kernel can show; the others run on the host.
-const AGENT_IN_GUEST: [&str; 3] = ["bpf_kernel", "packet_parser", "ways_out"];
+const AGENT_IN_GUEST: [&str; 4] = ["bpf_kernel", "names", "packet_parser", "ways_out"];
 
 /// The suite on one kernel: in the guest, then on what it handed back.
 pub(super) fn run(series: Series, programs: &[Program], verifier: &Path, tally: &mut Tally) {
