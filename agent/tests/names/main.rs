@@ -87,8 +87,10 @@ impl Stage {
     }
 }
 
+type Body = fn(&mut Stage);
+
 /// What is tried, each on a stage that is as new.
-const BODIES: [(&str, fn(&mut Stage)); 10] = [
+const BODIES: [(&str, Body); 10] = [
     ("outside", on_outside),
     ("form", on_form),
     ("learned", on_learned),
@@ -107,7 +109,7 @@ fn is_quick() -> bool {
     std::env::var_os("MERESTONE_QUICK").is_some()
 }
 
-fn alone(name: &str, body: fn(&mut Stage)) {
+fn alone(name: &str, body: Body) {
     if is_quick() {
         skipped::<()>(name, "done by all_of_it_on_one_stage");
     } else if let Some(mut stage) = Stage::guarded(name) {
