@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_mins(45);
 /// host does, and the larger part of the storms.
 const SPARED: &str = "MERESTONE_QUICK=1 MERESTONE_STORM=2000 MERESTONE_FLOOD=40000";
 /// The agent's tests of what only a kernel can show; the others run on the host.
-const AGENT_IN_GUEST: [&str; 4] = ["bpf_kernel", "packet_parser", "turns", "ways_out"];
+const AGENT_IN_GUEST: [&str; 5] = ["bpf_kernel", "names", "packet_parser", "turns", "ways_out"];
 
 /// The suite on each kernel, side by side: a guest waits more than it computes.
 pub(super) fn all(kernels: &[Series], programs: &[Program], verifier: &Path, tally: &mut Tally) {
