@@ -21,7 +21,9 @@ const LIMIT: Duration = Duration::from_mins(30);
 /// host does, and the larger part of the storms.
 const SPARED: &str = "MERESTONE_QUICK=1 MERESTONE_STORM=2000 MERESTONE_FLOOD=40000";
 /// The agent's tests of what only a kernel can show; the others run on the host.
-const AGENT_IN_GUEST: [&str; 3] = ["bpf_kernel", "packet_parser", "ways_out"];
+const AGENT_IN_GUEST: [&str; 4] = ["bpf_kernel", "packet_parser", "ways_out", TAMPER];
+/// Of these, a guest runs what only BPF LSM can refuse; the host the others.
+const TAMPER: &str = "tamper";
 
 /// The suite on one kernel: in the guest, then on what it handed back.
 pub(super) fn run(series: Series, programs: &[Program], verifier: &Path, tally: &mut Tally) {
@@ -90,6 +92,10 @@ fn script(programs: &[Program]) -> String {
             let bin = disk::BIN;
             let out = "MERESTONE_OUTCOMES=/merestone/out/egress-outcomes.json";
             format!("{SPARED} {out} MERESTONE_BIN=/{bin}/merestone /{bin}/egress-suite")
+        } else if program.package == build::AGENT && program.target == TAMPER {
+            let out = "MERESTONE_TAMPER_OUTCOMES=/merestone/out/tamper-outcomes.json";
+            let tests = disk::TESTS;
+            format!("{out} /{tests}/{name} --show-output --test-threads=1 refused::")
         } else {
             format!(
                 "{SPARED} /{}/{name} --show-output --test-threads=1",
