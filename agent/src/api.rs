@@ -9,6 +9,7 @@ use crate::canary;
 use crate::flow::FlowEvent;
 use crate::grant::Terms;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// What a client may ask. Variants without fields have braces, because serde
 /// would otherwise let unknown fields pass.
@@ -31,6 +32,8 @@ pub enum Request {
         #[serde(default = "default_limit")]
         limit: usize,
     },
+    /// The addresses that names have now.
+    Names {},
     /// Read the boundary again and swap it in.
     Reload {},
     /// Let an operator past the protection, by a signed token.
@@ -79,7 +82,11 @@ impl Request {
             | Self::CloseGlass {}
             | Self::GrantApply { .. }
             | Self::GrantRevoke { .. } => true,
-            Self::Status {} | Self::Guarded {} | Self::GrantList {} | Self::Flows { .. } => false,
+            Self::Status {}
+            | Self::Guarded {}
+            | Self::GrantList {}
+            | Self::Names {}
+            | Self::Flows { .. } => false,
         }
     }
 }
@@ -98,6 +105,11 @@ pub enum Reply {
     Guarded {
         /// The guarded groups.
         groups: Vec<GuardedGroup>,
+    },
+    /// To [`Request::Names`].
+    Names {
+        /// What is learned, by name and address.
+        names: Vec<LearnedInfo>,
     },
     /// To [`Request::GrantList`].
     Grants {
@@ -126,6 +138,23 @@ pub enum Reply {
     },
 }
 
+/// Requests that guarded servers answered, since the agent started.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RecordsInfo {
+    /// Whether they are followed.
+    pub enabled: bool,
+    /// Entries of grade R1.
+    pub observed: u64,
+    /// Entries of grade R2.
+    pub bound: u64,
+    /// Told again, because they went on after they had counted as over.
+    pub amended: u64,
+    /// Health and metrics, left out.
+    pub left_out: u64,
+    /// Under way now.
+    pub open: u64,
+}
+
 /// A name with the digest of what it names.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct BoundaryInfo {
@@ -133,6 +162,32 @@ pub struct BoundaryInfo {
     pub name: String,
     /// SHA-256 of its file, in hex.
     pub digest: String,
+}
+
+/// An address that a name has now.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LearnedInfo {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The resolver that said so.
+    pub resolver: IpAddr,
+    /// How long yet nothing forbids to use it anew.
+    pub seconds: u64,
+    /// The number of the boundary whose rules list the name; 0 is the default.
+    pub boundary: u16,
+}
+
+/// How much is learned of names.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NamesInfo {
+    /// Names and wildcards that rules list, in all boundaries.
+    pub listed: usize,
+    /// Names that have an address now.
+    pub names: usize,
+    /// Addresses that names have now.
+    pub addresses: usize,
 }
 
 /// One grant.
@@ -342,9 +397,15 @@ pub struct Status {
     pub counters: Vec<CounterInfo>,
     /// Lost events and entries by reason.
     pub lost: Vec<(String, u64)>,
+    /// What is learned of names.
+    #[serde(default)]
+    pub names: NamesInfo,
     /// Attempts on enforcement itself.
     #[serde(default)]
     pub tamper: TamperInfo,
+    /// Requests that guarded servers answered.
+    #[serde(default)]
+    pub records: RecordsInfo,
     /// The canary, where it is switched on.
     #[serde(default)]
     pub canary: Option<CanaryInfo>,

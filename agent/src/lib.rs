@@ -10,6 +10,7 @@ pub mod canary;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod enrolment;
 pub mod export;
 pub mod flow;
 pub mod geo;

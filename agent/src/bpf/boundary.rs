@@ -171,6 +171,9 @@ fn write(maps: &mut Maps, tables: &Tables, slot: u32) -> Result<(), KernelError>
     for batch in tables.prefixes.chunks(BATCH) {
         fill(&trie, batch, base).map_err(refused)?;
     }
+    // Nobody writes it any more, without BPF LSM either: what is left to whoever
+    // would change it is to put another trie in its place, which is seen.
+    sys::freeze(&trie).map_err(refused)?;
     sys::put_inner(maps.prefixes.fd(), slot, &trie).map_err(refused)?;
     maps.trie = Some(trie);
     Ok(())

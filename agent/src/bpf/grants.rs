@@ -43,6 +43,7 @@ impl Kernel {
             .grant_uses
             .set(place, Wire(GrantUse::default()), 0)
             .map_err(|error| failed(maps::GRANT_USES, &error))?;
+        self.watched.granted(place);
         self.write_grant(place, grant)
     }
 

@@ -32,18 +32,21 @@ pub(super) enum TierKind {
     Kill,
     /// What learns the addresses of names; without it a boundary names none.
     Names,
+    /// What follows requests and answers; without it there are no records.
+    Records,
     /// BPF LSM again: what keeps root from taking enforcement away.
     Tamper,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Cgroup,
         Self::Lineage,
         Self::Lsm,
         Self::Link,
         Self::Kill,
         Self::Names,
+        Self::Records,
         Self::Tamper,
     ];
 
@@ -55,6 +58,7 @@ impl TierKind {
             Self::Link => "link",
             Self::Kill => "kill",
             Self::Names => "names",
+            Self::Records => "records",
             Self::Tamper => "tamper",
         }
     }
@@ -117,6 +121,67 @@ const FILE_FIELDS: &[&str] = &[
     "INODE_RDEV",
     "INODE_SB",
     "SB_MAGIC",
+    "FILE_MODE",
+    "FILE_PATH",
+    "PATH_DENTRY",
+    "DENTRY_NAME",
+    "QSTR_NAME",
+];
+
+/// Of a listener, its cgroup; of who connects, the address.
+const REQUEST_FIELDS: &[&str] = &[
+    "SKC_FAMILY",
+    "SKC_DADDR",
+    "SKC_DPORT",
+    "SKC_V6_DADDR",
+    "SK_CGROUP_DATA",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
+];
+
+/// How the agent itself, or its successor, is told from others.
+const AGENT_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+];
+
+/// The same, and what kind of key or of file system is asked for.
+const POWER_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+    "KEY_TYPE",
+    "KEY_TYPE_NAME",
+    "FC_TYPE",
+    "FS_NAME",
+    "FS_FLAGS",
+];
+
+/// The same, and who a process is guarded with.
+const REACH_FIELDS: &[&str] = &[
+    "TASK_MM",
+    "TASK_PTRACE",
+    "MM_EXE_FILE",
+    "FILE_INODE",
+    "INODE_INO",
+    "INODE_SB",
+    "SB_DEV",
+    "TASK_TGID",
+    "TASK_CGROUPS",
+    "CSS_SET_CGROUP",
+    "CGROUP_KN",
+    "CGROUP_ANCESTORS",
+    "KN_ID",
 ];
 
 /// How a socket's peer is told from the group: by its cgroup, or who made it.
@@ -173,6 +238,7 @@ const KILL_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 const INGRESS: &str = "cgroup_skb/ingress";
+const TURNS_IN: &str = "cgroup_skb/ingress (turns)";
 
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
@@ -203,6 +269,10 @@ const TAMPER_FIELDS: &[&str] = &[
     "PROG_AUX",
     "AUX_ID",
     "LINK_ID",
+    "SB_MAGIC",
+    "PROC_INODE",
+    "PROC_SYSCTL",
+    "TABLE_NAME",
 ];
 
 /// A program of the tamper tier. All need what tells the agent's successor,
@@ -213,7 +283,7 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 36] = [
+pub(super) const HOOKS: [HookKind; 48] = [
     cgroup("egress", "cgroup_skb/egress"),
     HookKind {
         program: "ingress",
@@ -222,7 +292,22 @@ pub(super) const HOOKS: [HookKind; 36] = [
         target: None,
         needs: &[],
     },
+    HookKind {
+        program: "turns_in",
+        shown: TURNS_IN,
+        tier: TierKind::Records,
+        target: None,
+        needs: &[],
+    },
+    HookKind {
+        program: "turns_out",
+        shown: "cgroup_skb/egress (turns)",
+        tier: TierKind::Records,
+        target: None,
+        needs: &[],
+    },
     cgroup("setsockopt", "cgroup/setsockopt"),
+    cgroup("sysctl", "cgroup/sysctl"),
     HookKind {
         program: LINK,
         shown: "tcx/egress",
@@ -340,6 +425,56 @@ pub(super) const HOOKS: [HookKind; 36] = [
         RECEIVE_FIELDS,
     ),
     kernel(
+        "file_permission",
+        "lsm/file_permission",
+        TierKind::Lsm,
+        "file_permission",
+        FILE_FIELDS,
+    ),
+    kernel(
+        "inode_lookup",
+        "lsm/inode_permission",
+        TierKind::Lsm,
+        "inode_permission",
+        FILE_FIELDS,
+    ),
+    kernel(
+        "inet_conn_request",
+        "lsm/inet_conn_request",
+        TierKind::Lsm,
+        "inet_conn_request",
+        REQUEST_FIELDS,
+    ),
+    kernel(
+        "power_capable",
+        "lsm/capable",
+        TierKind::Lsm,
+        "capable",
+        AGENT_FIELDS,
+    ),
+    kernel("power_bpf", "lsm/bpf", TierKind::Lsm, "bpf", AGENT_FIELDS),
+    kernel(
+        "power_key",
+        "lsm/key_alloc",
+        TierKind::Lsm,
+        "key_alloc",
+        POWER_FIELDS,
+    ),
+    kernel(
+        "power_mount",
+        "lsm/fs_context_parse_param",
+        TierKind::Lsm,
+        "fs_context_parse_param",
+        POWER_FIELDS,
+    ),
+    kernel(
+        "reach",
+        "lsm/ptrace_access_check",
+        TierKind::Lsm,
+        "ptrace_access_check",
+        REACH_FIELDS,
+    ),
+    kernel(
         "sys_enter",
         "tp_btf/sys_enter",
         TierKind::Kill,
@@ -367,7 +502,14 @@ pub(super) const HOOKS: [HookKind; 36] = [
     tamper("tamper_umount", "lsm/sb_umount", "sb_umount"),
     tamper("tamper_mount", "lsm/sb_mount", "sb_mount"),
     tamper("tamper_move", "lsm/move_mount", "move_mount"),
+    tamper("tamper_lockdown", "lsm/locked_down", "locked_down"),
 ];
+
+/// The LSM hooks that any program is on.
+pub(super) fn lsm_targets() -> impl Iterator<Item = &'static str> {
+    let on_lsm = HOOKS.iter().filter(|hook| hook.shown.starts_with("lsm/"));
+    on_lsm.filter_map(|hook| hook.target)
+}
 
 /// What became of one hook.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -400,6 +542,7 @@ pub(super) fn load(
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
+        Program::CgroupSysctl(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         Program::BtfTracePoint(program) => program.load(target, btf),
         Program::Lsm(program) => program.load(target, btf),
@@ -530,7 +673,7 @@ fn link_and_pin(
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
-            let direction = if hook.shown == INGRESS {
+            let direction = if matches!(hook.shown, INGRESS | TURNS_IN) {
                 CgroupSkbAttachType::Ingress
             } else {
                 CgroupSkbAttachType::Egress
@@ -548,6 +691,10 @@ fn link_and_pin(
         }
         Program::CgroupSockopt(program) => {
             let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::SetSockopt as u32)?;
+            return Ok(sys::pin(link, at)?);
+        }
+        Program::CgroupSysctl(program) => {
+            let link = sys::link_cgroup(program.fd()?, cgroup, AttachType::Sysctl as u32)?;
             return Ok(sys::pin(link, at)?);
         }
         Program::BtfTracePoint(program) => {

@@ -4,12 +4,13 @@
 //! A field that is not found is left out, never guessed: whoever needs it is
 //! not loaded.
 
-use super::KernelError;
+use super::{KernelError, coverage, hooks};
 use btf_rs::{Btf, Struct, Type};
+use merestone_abi::Protected;
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 56] = [
+const FIELDS: [(&str, &str, &str); 70] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -52,6 +53,17 @@ const FIELDS: [(&str, &str, &str); 56] = [
     ("TASK_REAL_PARENT", "task_struct", "real_parent"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
     ("FILE_PRIVATE", "file", "private_data"),
+    ("FILE_MODE", "file", "f_mode"),
+    ("FILE_PATH", "file", "f_path"),
+    ("DENTRY_NAME", "dentry", "d_name"),
+    ("QSTR_NAME", "qstr", "name"),
+    ("TASK_CGROUPS", "task_struct", "cgroups"),
+    ("CSS_SET_CGROUP", "css_set", "dfl_cgrp"),
+    ("KEY_TYPE", "key", "type"),
+    ("KEY_TYPE_NAME", "key_type", "name"),
+    ("FC_TYPE", "fs_context", "fs_type"),
+    ("FS_NAME", "file_system_type", "name"),
+    ("FS_FLAGS", "file_system_type", "fs_flags"),
     ("INODE_INO", "inode", "i_ino"),
     ("SB_DEV", "super_block", "s_dev"),
     ("DENTRY_INODE", "dentry", "d_inode"),
@@ -66,11 +78,27 @@ const FIELDS: [(&str, &str, &str); 56] = [
     ("PROG_AUX", "bpf_prog", "aux"),
     ("AUX_ID", "bpf_prog_aux", "id"),
     ("LINK_ID", "bpf_link", "id"),
+    ("PROC_INODE", "proc_inode", "vfs_inode"),
+    ("PROC_SYSCTL", "proc_inode", "sysctl_entry"),
+    ("TABLE_NAME", "ctl_table", "procname"),
 ];
 
 /// Offsets by the name of the global that takes them.
 #[derive(Debug)]
-pub(super) struct Layout(BTreeMap<&'static str, u32>);
+pub(super) struct Layout {
+    offsets: BTreeMap<&'static str, u32>,
+    functions: Vec<(u32, u64)>,
+}
+
+/// What of `enum lockdown_reason` (include/linux/security.h) would take the
+/// hooks away, or write the agent's memory: its numbers differ by kernel.
+const REASONS: [&str; 5] = [
+    "LOCKDOWN_DEV_MEM",
+    "LOCKDOWN_KEXEC",
+    "LOCKDOWN_XMON_WR",
+    "LOCKDOWN_BPF_WRITE_USER",
+    "LOCKDOWN_DBG_WRITE_KERNEL",
+];
 
 impl Layout {
     /// Reads the running kernel's.
@@ -84,25 +112,80 @@ impl Layout {
         let offsets = FIELDS
             .iter()
             .filter_map(|&(global, of, field)| Some((global, offset(btf, of, field)?)));
-        Self(offsets.collect())
+        Self {
+            offsets: offsets.collect(),
+            functions: functions(btf),
+        }
+    }
+
+    /// The kernel's own functions that nobody may decide in the place of, as
+    /// [`merestone_abi::Protected`] has them.
+    pub(super) fn functions(&self) -> &[(u32, u64)] {
+        &self.functions
     }
 
     /// What was found.
     pub(super) fn found(&self) -> impl Iterator<Item = (&'static str, &u32)> {
-        self.0.iter().map(|(global, offset)| (*global, offset))
+        self.offsets
+            .iter()
+            .map(|(global, offset)| (*global, offset))
     }
 
     /// The first of `globals` that was not found, as `struct.field`.
     pub(super) fn missing(&self, globals: &[&str]) -> Option<String> {
         let absent = globals
             .iter()
-            .find(|global| !self.0.contains_key(*global))?;
+            .find(|global| !self.offsets.contains_key(*global))?;
         let known = FIELDS.iter().find(|(global, _, _)| global == absent);
         Some(known.map_or_else(
             || (*absent).to_owned(),
             |(_, of, field)| format!("{of}.{field}"),
         ))
     }
+}
+
+fn functions(btf: &Btf) -> Vec<(u32, u64)> {
+    let number = |name: &str| {
+        let ids = btf.resolve_ids_by_name(name).ok()?;
+        ids.first().map(|id| u64::from(*id))
+    };
+    let mut found = Vec::new();
+    for hook in hooks::lsm_targets() {
+        // `bprm_check_security` is asked by `security_bprm_check`.
+        let short = hook.strip_suffix("_security").unwrap_or(hook);
+        for name in [
+            format!("security_{hook}"),
+            format!("security_{short}"),
+            format!("bpf_lsm_{hook}"),
+        ] {
+            found.extend(number(&name).map(|id| (Protected::FUNCTION, id)));
+        }
+        // Since 6.12 the verifier takes no positive result there.
+        if !coverage::kernel_is_at_least((6, 12)) {
+            let id = number(&format!("bpf_lsm_{hook}"));
+            found.extend(id.map(|id| (Protected::LSM_FUNCTION, id)));
+        }
+    }
+    let reasons = enumerators(btf, "lockdown_reason", &REASONS);
+    found.extend(reasons.into_iter().map(|id| (Protected::REASON, id)));
+    found
+}
+
+/// The values of those of `names` that an enum has.
+fn enumerators(btf: &Btf, of: &str, names: &[&str]) -> Vec<u64> {
+    let mut found = Vec::new();
+    for kind in btf.resolve_types_by_name(of).unwrap_or_default() {
+        let Type::Enum(kind) = kind else {
+            continue;
+        };
+        for member in &kind.members {
+            let name = btf.resolve_name(member).unwrap_or_default();
+            if names.contains(&name.as_str()) {
+                found.push(u64::from(member.val()));
+            }
+        }
+    }
+    found
 }
 
 /// A field's offset in bytes. Two structs of one name (a module's and the

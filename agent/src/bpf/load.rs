@@ -2,16 +2,18 @@
 
 use super::boundary::{self, Tables};
 use super::error::innermost;
+use super::home::Home;
 use super::hooks::{self, HOOKS, Hook, TierKind};
 use super::layout::Layout;
 use super::log::Lines;
 use super::maps::{self, Maps, failed};
 use super::pins::{self, Pins};
-use super::standing::{self, OnLoss};
+use super::standing::{self, Fixed, Making, OnLoss};
 use super::watch::Shadow;
+use super::watched::Watched;
 use super::wire::Wire;
 use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
-use super::{cgroups, coverage, devices, host, left, links, object, reap, scan};
+use super::{cgroups, coverage, devices, host, left, links, names, object, own, reap, scan};
 use aya::maps::Array;
 use aya::{Btf, Ebpf, EbpfLoader};
 use merestone_abi::ABI_VERSION;
@@ -49,6 +51,11 @@ pub struct Options {
     pub patience: Duration,
     /// Whether to keep root from taking enforcement away, where BPF LSM loads.
     pub tamper: bool,
+    /// Whether requests and answers of guarded servers are followed.
+    pub records: bool,
+    /// Places that nothing may be mounted over then, beside the pins: where the
+    /// agent keeps what it knows, and what it is configured by.
+    pub places: Vec<PathBuf>,
 }
 
 impl Options {
@@ -67,6 +74,8 @@ impl Options {
             on_loss: OnLoss::default(),
             patience: standing::PATIENCE,
             tamper: false,
+            records: false,
+            places: Vec::new(),
         }
     }
 }
@@ -135,7 +144,7 @@ pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
     let mut ebpf = host.load_object(None, &Limits::default())?;
     Ok(Preflight {
         cgroup_root,
-        hooks: host.load_hooks(&mut ebpf, true),
+        hooks: host.load_hooks(&mut ebpf, true, true),
     })
 }
 
@@ -187,27 +196,31 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut maps = Maps::open(pins)?;
     host::require_host_pids(options)?;
     standing::take_over(&mut maps, options)?;
-    let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
+    let mut hooks = host.load_hooks(&mut ebpf, options.tamper, options.records);
     hooks::leave_out(&mut hooks, options.kill_families);
     require(&options.require, &hooks)?;
+    names::require(tables, &hooks)?;
     claim_abi(pins)?;
 
     let device_rules = fill_devices(&mut maps, &options.devices)?;
     let roots_changed = fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
-    boundary::install(&mut maps, &hierarchy, tables)?;
+    own::refresh(&mut maps)?;
+    let generation = boundary::install(&mut maps, &hierarchy, tables)?;
     // A scan may have been cut short.
     if (roots_changed && !is_first) || scan::is_armed(&maps)? {
         scan::changed(&mut maps)?;
     }
-    let network = attach_all(&mut ebpf, &mut hooks, &cgroup, pins)?;
+    let fixed = Fixed::of(host.layout.functions(), &options.places);
+    let network = attach_all(&mut ebpf, &mut hooks, &cgroup, pins, &fixed)?;
     // What only attaching could tell.
     require(&options.require, &hooks)?;
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
     scan::adopt_trees(&mut maps)?;
     let events = EventStream::open(pins, found)?;
+    let ends = super::turns::Ends::open(pins)?;
     let programs = programs(&ebpf, &hooks);
     let pins = Pins::hold(pins, cgroup, attached(&ebpf, &hooks)?)?;
-    standing::protect(&mut maps, &pins, &programs)?;
+    standing::protect(&mut maps, &pins, &programs, &fixed, &hierarchy)?;
     let protects = hooks
         .iter()
         .all(|hook| hook.tier != TierKind::Tamper.name() || hook.refused.is_none());
@@ -229,7 +242,12 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         left,
         lines: Lines::of(&mut ebpf),
         selects: tables.selects.clone(),
+        named: names::boundaries(tables),
         network,
+        ends,
+        fixed,
+        home: Home::here(),
+        watched: Watched::of(tables, generation),
     };
     Ok((kernel, events))
 }
@@ -240,6 +258,7 @@ fn attach_all(
     hooks: &mut [Hook],
     cgroup: &File,
     pins: &Path,
+    fixed: &Fixed,
 ) -> Result<Option<links::Links>, KernelError> {
     let links = pins.join("links");
     let mut network = None;
@@ -248,7 +267,8 @@ fn attach_all(
             continue;
         }
         if kind.tier == TierKind::Link {
-            let links = links::Links::start(ebpf, pins)?;
+            let making = Making::new(pins, &fixed.turn)?;
+            let links = links::Links::start(ebpf, pins, making)?;
             hook.refused = links.fault();
             network = Some(links);
         } else {
@@ -327,10 +347,12 @@ impl Host {
             })
     }
 
-    fn load_hooks(&self, ebpf: &mut Ebpf, tamper: bool) -> Vec<Hook> {
+    fn load_hooks(&self, ebpf: &mut Ebpf, tamper: bool, records: bool) -> Vec<Hook> {
         let mut load = |kind: &hooks::HookKind| {
             let refused = if kind.tier == TierKind::Tamper && !tamper {
                 Some("not asked for: `[enforcement] tamper` is false".to_owned())
+            } else if kind.tier == TierKind::Records && !records {
+                Some("not asked for: `[records] enabled` is false".to_owned())
             } else {
                 hooks::load(ebpf, kind, &self.layout, &self.btf).err()
             };

@@ -82,9 +82,7 @@ pub(super) fn catch_up(
         return Ok(());
     }
     let paths = paths(hierarchy);
-    let number = |path: &str| {
-        deepest(path, selects, |select| &select.selector).map_or(0, |select| select.boundary)
-    };
+    let number = |path: &str| number(path, selects);
     for (id, path) in &paths {
         if selects.iter().any(|select| select.selector.is(path)) {
             set(maps, *id, *id, slot, number(path))?;
@@ -145,8 +143,19 @@ pub(super) fn choose(
     Ok(())
 }
 
+/// The boundary that judges the cgroup at a path.
+pub(super) fn number(path: &str, selects: &[TableSelect]) -> u16 {
+    deepest(path, selects, |select| &select.selector).map_or(0, |select| select.boundary)
+}
+
+/// The number that an entry has in a slot; none where there is no entry.
+pub(super) fn entry(maps: &Maps, id: u64, slot: u32) -> Option<u16> {
+    let Wire(entry) = maps.selected.get(&id, 0).ok()?;
+    entry.boundary.get(slot as usize).copied()
+}
+
 /// Every cgroup's path below the root, as `/a/b`, by id.
-fn paths(hierarchy: &Path) -> BTreeMap<u64, String> {
+pub(super) fn paths(hierarchy: &Path) -> BTreeMap<u64, String> {
     let all = cgroups::walk(hierarchy).into_iter();
     all.filter_map(|(id, path)| {
         let below = path.strip_prefix(hierarchy).ok()?.to_str()?.to_owned();
@@ -182,7 +191,13 @@ fn cgroup_of(maps: &Maps, hierarchy: &Path, group: GroupId) -> Option<u64> {
 }
 
 /// Writes one slot of an entry; the other stays.
-fn set(maps: &mut Maps, id: u64, cgroup: u64, slot: u32, number: u16) -> Result<(), KernelError> {
+pub(super) fn set(
+    maps: &mut Maps,
+    id: u64,
+    cgroup: u64,
+    slot: u32,
+    number: u16,
+) -> Result<(), KernelError> {
     let Wire(before) = maps.selected.get(&id, 0).unwrap_or(Wire(Selected {
         cgroup,
         ..Selected::default()

@@ -4,17 +4,19 @@
 //! It writes what the kernel's own programs then act on, also when this
 //! process has ended. It decides no attempt itself.
 
-use super::maps::{Maps, failed};
+use super::maps::{Maps, failed, open};
 use super::pins::Pins;
 use super::wire::Wire;
-use super::{KernelError, Options, Program, host, sys};
+use super::{KernelError, Options, Program, cgroups, host, sys};
 use merestone_abi::{AgentState, GENERATION_SLOTS, Glass, Protected, Stance, maps};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::AsFd as _;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long the agent may be silent before [`Stance::WATCH`] takes it for
@@ -116,17 +118,125 @@ pub(super) fn settle(maps: &mut Maps, on_loss: OnLoss, protects: bool) -> Result
     set_stance(maps, living_stance(on_loss))
 }
 
+/// Makes links whose ids nobody else can get hold of in between: they are
+/// protected before they are pinned, and until their id is known no id is
+/// handed out to others.
+pub(super) struct Making {
+    protected: ProtectedMap,
+    turn: Turn,
+}
+
+type ProtectedMap = aya::maps::HashMap<aya::maps::MapData, Wire<Protected>, u32>;
+
+/// Who writes [`maps::PROTECTED`]: one at a time, so that what the thread of the
+/// links has just added is not taken for something left over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<Mutex<()>>);
+
+impl Turn {
+    fn take(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Making {
+    pub(super) fn new(pins: &Path, turn: &Turn) -> Result<Self, KernelError> {
+        Ok(Self {
+            protected: open(pins, maps::PROTECTED)?,
+            turn: turn.clone(),
+        })
+    }
+
+    /// Calls `make` for a link, the place it is pinned at first, and the place
+    /// it is to have.
+    pub(super) fn link(
+        &mut self,
+        make: impl FnOnce() -> io::Result<(OwnedFd, PathBuf, PathBuf)>,
+    ) -> io::Result<()> {
+        let turn = self.turn.clone();
+        let _turn = turn.take();
+        self.add(Protected::LINK, Protected::ANY)?;
+        let made = make().and_then(|(link, new, pin)| {
+            let info = sys::link_info(link.as_fd())?;
+            self.add(Protected::LINK, u64::from(info.id))?;
+            sys::pin(link, &new)?;
+            if let Some(ino) = inode(&new) {
+                self.add(Protected::PIN, ino)?;
+            }
+            fs::rename(new, pin)
+        });
+        let key = Wire(Protected::new(Protected::LINK, Protected::ANY));
+        self.protected.remove(&key).map_err(io::Error::other)?;
+        made
+    }
+
+    fn add(&mut self, kind: u32, id: u64) -> io::Result<()> {
+        let key = Wire(Protected::new(kind, id));
+        self.protected.insert(key, 1, 0).map_err(io::Error::other)
+    }
+}
+
+/// What is protected beside the pins, and does not change.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fixed {
+    wanted: BTreeSet<(u32, u64)>,
+    pub(super) turn: Turn,
+}
+
+impl Fixed {
+    /// Functions of the kernel, and places that nothing may be mounted over.
+    pub(super) fn of(functions: &[(u32, u64)], places: &[PathBuf]) -> Self {
+        let mut wanted: BTreeSet<(u32, u64)> = functions.iter().copied().collect();
+        wanted.extend(places.iter().filter_map(|place| {
+            let dev = host::kernel_dev(place).ok()?;
+            Some((Protected::PLACE, Protected::place(dev, inode(place)?)))
+        }));
+        let sysrq = inode(Path::new("/proc/sysrq-trigger"));
+        wanted.extend(sysrq.map(|ino| (Protected::PROC_FILE, ino)));
+        Self {
+            wanted,
+            turn: Turn::default(),
+        }
+    }
+}
+
+/// What would freeze, kill or starve this process through its cgroup; above
+/// it, what would freeze or kill it. Limits above are other people's business.
+fn control_files(hierarchy: &Path) -> Vec<(u32, u64)> {
+    let Some(own) = cgroups::of_process(std::process::id()) else {
+        return Vec::new();
+    };
+    let own = cgroups::at(hierarchy, &own);
+    let mut found = Vec::new();
+    for folder in own.ancestors().take_while(|folder| *folder != hierarchy) {
+        for name in ["cgroup.freeze", "cgroup.kill"] {
+            found.extend(inode(&folder.join(name)).map(|ino| (Protected::CGROUP_FILE, ino)));
+        }
+    }
+    if own != hierarchy {
+        for name in ["memory.max", "memory.high", "cpu.max"] {
+            found.extend(inode(&own.join(name)).map(|ino| (Protected::CGROUP_LIMIT, ino)));
+        }
+    }
+    found
+}
+
 /// Writes down everything that is protected, and nothing else. To be called
 /// again when pins were made anew.
 pub(super) fn protect(
     maps: &mut Maps,
     pins: &Pins,
     programs: &[Program],
+    fixed: &Fixed,
+    hierarchy: &Path,
 ) -> Result<(), KernelError> {
+    let _turn = fixed.turn.take();
     let mut wanted: BTreeSet<(u32, u64)> = programs
         .iter()
         .map(|program| (Protected::PROGRAM, u64::from(program.id)))
         .collect();
+    wanted.extend(&fixed.wanted);
+    wanted.extend(control_files(hierarchy));
     let directory = pins.directory();
     for (folder, kind) in [
         (directory.to_owned(), Protected::MAP),

@@ -20,6 +20,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_MAP_FREEZE: libc::c_long = 22;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -29,6 +30,7 @@ const BPF_LINK_TYPE_CGROUP: u32 = 3;
 const MOST_QUERIED: usize = 256;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 
@@ -38,6 +40,8 @@ const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 pub(super) enum AttachType {
     /// `BPF_CGROUP_DEVICE`
     Device = 6,
+    /// `BPF_CGROUP_SYSCTL`
+    Sysctl = 18,
     /// `BPF_CGROUP_SETSOCKOPT`
     SetSockopt = 22,
     /// `BPF_TCX_EGRESS`
@@ -148,14 +152,15 @@ struct Batch {
     flags: u64,
 }
 
-/// Makes a longest-prefix trie.
+/// Makes a longest-prefix trie that no program may write (kernel/bpf/verifier.c
+/// `record_func_map`).
 pub(super) fn create_trie(key_size: u32, value_size: u32, max: u32) -> io::Result<OwnedFd> {
     let attr = MapCreate {
         map_type: BPF_MAP_TYPE_LPM_TRIE,
         key_size,
         value_size,
         max_entries: max,
-        map_flags: BPF_F_NO_PREALLOC,
+        map_flags: BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG,
         inner_map: 0,
         numa_node: 0,
         name: *b"PREFIXES\0\0\0\0\0\0\0\0",
@@ -212,6 +217,13 @@ pub(super) fn update_all(
         element(BPF_MAP_UPDATE_ELEM, &map, key, value)?;
     }
     Ok(())
+}
+
+/// Makes a map such that no process can write it from here on, whoever it is
+/// and by whatever descriptor (kernel/bpf/syscall.c `map_get_sys_perms`).
+pub(super) fn freeze(map: impl AsFd) -> io::Result<()> {
+    let map = map.as_fd().as_raw_fd();
+    bpf(BPF_MAP_FREEZE, &map).map(|_zero| ())
 }
 
 /// Puts a map into an element of an array of maps. When it returns, no program

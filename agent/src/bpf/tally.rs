@@ -1,10 +1,14 @@
 //! Whether the boundary in the kernel is the one that was installed.
 //!
 //! A sum of keyed hashes, over every prefix and every rule set, is made when a
-//! boundary is installed, and again from what the kernel holds: in slices, so
-//! that a boundary of a million prefixes costs each second no more than a
-//! small one. The key is this process's alone, so that no change can be made
-//! whose hashes cancel out.
+//! boundary is installed, and again from what the kernel holds. The key is this
+//! process's alone, so that no change can be made whose hashes cancel out.
+//!
+//! The prefixes are walked once, in slices, so that a boundary of a million
+//! costs each second no more than a small one: the trie was frozen before any
+//! program saw it, so that what the walk does not find was not changed while it
+//! was filled, and cannot be afterwards. That the frozen trie is the one in
+//! force, and the rule sets, are looked at each time.
 
 use super::boundary::{self, Tables};
 use super::maps::{Maps, failed};
@@ -19,10 +23,8 @@ use zerocopy::IntoBytes as _;
 /// A key of the trie: the length in bits, then the data.
 const KEY: usize = boundary::KEY_SIZE as usize;
 
-/// Prefixes looked at in one step.
-const PREFIXES_A_STEP: usize = 2048;
-/// Rule sets looked at in one step.
-const SETS_A_STEP: u32 = 256;
+/// Prefixes looked at in one step: a million take two minutes.
+const PREFIXES_A_STEP: usize = 8192;
 
 /// What the maps should add up to.
 #[derive(Debug)]
@@ -79,8 +81,8 @@ pub(super) struct Pass {
     last: Option<[u8; KEY]>,
     prefixes: u64,
     sum: u64,
-    next_set: u32,
-    sets_sum: u64,
+    /// The walk came to its end, and all was as it should be.
+    is_done: bool,
 }
 
 impl Pass {
@@ -102,16 +104,18 @@ impl Pass {
             return Ok(true);
         }
         let prefixes_differ = self.prefixes(trie.as_fd(), expected).map_err(failed)?;
-        let sets_differ = self.sets(maps, expected)?;
+        let sets_differ = Self::sets(maps, expected)?;
         Ok(prefixes_differ || sets_differ)
     }
 
     fn prefixes(&mut self, trie: BorrowedFd<'_>, expected: &Expected) -> io::Result<bool> {
+        if self.is_done {
+            return Ok(false);
+        }
         for _ in 0..PREFIXES_A_STEP {
             let Some(key) = sys::next_key(trie, self.last.as_ref())? else {
-                let differs = (self.prefixes, self.sum) != (expected.prefixes, expected.sum);
-                (self.last, self.prefixes, self.sum) = (None, 0, 0);
-                return Ok(differs);
+                self.is_done = (self.prefixes, self.sum) == (expected.prefixes, expected.sum);
+                return Ok(!self.is_done);
             };
             self.last = Some(key);
             let value: Option<[u8; size_of::<PrefixValue>()]> = sys::lookup(trie, &key)?;
@@ -124,21 +128,15 @@ impl Pass {
         Ok(false)
     }
 
-    fn sets(&mut self, maps: &Maps, expected: &Expected) -> Result<bool, KernelError> {
-        let end = expected.sets.min(self.next_set.saturating_add(SETS_A_STEP));
-        for index in self.next_set..end {
+    fn sets(maps: &Maps, expected: &Expected) -> Result<bool, KernelError> {
+        let mut sum = 0_u64;
+        for index in 0..expected.sets {
             let Wire(set) = maps
                 .rule_sets
                 .get(&(expected.base() + index), 0)
                 .map_err(|error| failed(maps::RULE_SETS, &error))?;
-            self.sets_sum = self.sets_sum.wrapping_add(expected.set(index, &set));
+            sum = sum.wrapping_add(expected.set(index, &set));
         }
-        self.next_set = end;
-        if end < expected.sets {
-            return Ok(false);
-        }
-        let differs = self.sets_sum != expected.sets_sum;
-        (self.next_set, self.sets_sum) = (0, 0);
-        Ok(differs)
+        Ok(sum != expected.sets_sum)
     }
 }

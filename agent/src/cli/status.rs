@@ -104,6 +104,14 @@ fn enforcement(out: &mut Lines, status: &Status) {
         let times = count.count;
         out.line("tamper", &format!("{} ×{times} {outcome}", count.attempt));
     }
+    let names = status.names;
+    if names.listed > 0 {
+        let text = format!(
+            "{} listed; {} have {} addresses now",
+            names.listed, names.names, names.addresses
+        );
+        out.line("names", &text);
+    }
     let guarded = format!("{} groups, {} processes", status.groups, status.processes);
     out.line("guarded", &guarded);
     canary(out, status);

@@ -94,6 +94,9 @@ pub(super) const KEYS: &[Key] = &[
     later("events.syslog", Kind::Text, "events to syslog"),
     later("events.webhook", Kind::Text, "events to a webhook"),
     key("break_glass.signers", Kind::List),
+    key("records.enabled", Kind::Boolean),
+    key("records.idle", Kind::Text),
+    key("records.leave_out", Kind::List),
 ];
 
 /// The tables, for telling an unknown table from an unknown key.

@@ -10,6 +10,7 @@ use super::entries::{self, Moment};
 use super::exact::Exact;
 use super::jsonl::Jsonl;
 use super::report;
+use super::turns::Turns;
 use crate::api::{Reply, Request};
 use crate::bpf::{EventStream, Kernel};
 use crate::canary::Canary;
@@ -40,6 +41,8 @@ const TICK: Duration = Duration::from_millis(100);
 const ROUND: Duration = Duration::from_secs(5);
 /// How often all processes' open files are looked through for a GPU.
 const SCAN: Duration = Duration::from_secs(60);
+/// How often groups are read and silent turns are looked for.
+const TURNS: Duration = Duration::from_secs(1);
 /// How long the last quote may take when the agent stops.
 const LAST_QUOTE: Duration = Duration::from_secs(20);
 
@@ -71,6 +74,7 @@ pub(super) struct Agent {
     /// None where it is switched off.
     pub(super) canary: Option<Canary>,
     grants: Grants,
+    pub(super) turns: Turns,
     fold: Fold,
     lost: BTreeMap<String, u64>,
     gpu_state: String,
@@ -79,6 +83,7 @@ pub(super) struct Agent {
     last_epoch: Instant,
     last_round: Instant,
     last_scan: Instant,
+    last_turns: Instant,
     sealing: Option<oneshot::Receiver<Result<EpochSealed, SealError>>>,
     waiting: Vec<oneshot::Sender<Reply>>,
     seal_again: Option<Cause>,
@@ -95,10 +100,12 @@ impl Agent {
         let signers = policy::Sources::of(&parts.config)?.signers;
         let (grants, found) = Grants::open(&parts.config.state_dir, signers, &mut parts.kernel)?;
         let exact = Exact::begin(&parts.kernel)?;
+        let turns = Turns::new(parts.config.records.clone());
         let mut agent = Self {
             exact,
             parts,
             grants,
+            turns,
             generation,
             reload_error: None,
             started_ms: clock::now_ms(),
@@ -114,6 +121,7 @@ impl Agent {
             last_epoch: now,
             last_round: now,
             last_scan: now,
+            last_turns: now,
             sealing: None,
             waiting: Vec::new(),
             seal_again: None,
@@ -262,6 +270,7 @@ impl Agent {
             mode: report::mode_word(&self.parts.boundary).to_owned(),
             boundary: report::boundary_info(&self.parts.boundary),
             gpu: report::gpus_of(self, event),
+            name: self.parts.kernel.name_of(event),
             process,
         };
         let event = FlowEvent::new(event, names, count);
@@ -274,6 +283,7 @@ impl Agent {
 
     fn tick(&mut self) {
         self.watch();
+        self.follow_turns();
         let now_ns = clock::boot_ns();
         for (event, count) in self.fold.tick(now_ns) {
             let process = self.attributor.process(&event);
@@ -294,6 +304,49 @@ impl Agent {
         }
     }
 
+    /// Tells of what guarded servers answered. The silent ones are looked for
+    /// once a second.
+    fn follow_turns(&mut self) {
+        if !self.turns.enabled() {
+            return;
+        }
+        if self.last_turns.elapsed() < TURNS {
+            return self.tell_turns(None);
+        }
+        self.last_turns = Instant::now();
+        self.read_groups(true);
+        match self.parts.kernel.open_turns() {
+            Ok(open) => self.tell_turns(Some(&open)),
+            Err(error) => tracing::error!(%error, "cannot read the open turns"),
+        }
+    }
+
+    fn read_groups(&mut self, keep: bool) {
+        if let Err(error) = self.turns.read(&self.parts.kernel, keep) {
+            tracing::error!(%error, "cannot read what the groups sent");
+        }
+    }
+
+    fn tell_turns(&mut self, open: Option<&[merestone_abi::Turn]>) {
+        let ended = match self.parts.kernel.ended_turns() {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(%error, "cannot read the ended turns");
+                return;
+            }
+        };
+        let due = self.turns.due(ended, open, clock::boot_ns());
+        if !due.is_empty() {
+            self.read_groups(false);
+        }
+        for (turn, end) in due {
+            let facts = report::turn_facts(self, &turn);
+            if let Some(inference) = self.turns.entry(&turn, end, facts) {
+                self.log(Body::Inference(Box::new(inference)));
+            }
+        }
+    }
+
     fn round(&mut self, now_ns: u64) {
         // Fed by this loop alone: a wedged driver must not look like a dead agent.
         sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
@@ -310,8 +363,15 @@ impl Agent {
             }
             Err(error) => tracing::error!(%error, "cannot look after the guarded groups"),
         }
+        let before = Turns::forget_before(now_ns);
+        if let Err(error) = self.parts.kernel.forget_turns(before) {
+            tracing::error!(%error, "cannot forget silent connections");
+        }
         let told = self.grants.round(&mut self.parts.kernel);
         self.log_all(told);
+        if let Err(error) = self.parts.kernel.expire_names() {
+            tracing::error!(%error, "cannot look after the names");
+        }
         if let Err(error) = self.parts.kernel.refresh_devices() {
             tracing::error!(%error, "cannot look for new GPU devices");
         }
@@ -448,6 +508,13 @@ impl Agent {
                     hint: Some("see the agent's log".to_owned()),
                 },
             },
+            Request::Names {} => match super::names::learned(self) {
+                Ok(names) => Reply::Names { names },
+                Err(error) => Reply::Refused {
+                    error: format!("what is learned of names cannot be read: {error}"),
+                    hint: Some("see the agent's log".to_owned()),
+                },
+            },
             Request::Reload {} => self.reload(),
             Request::OpenGlass { .. }
             | Request::OpenGlassUnsigned { .. }
@@ -530,6 +597,7 @@ impl Agent {
             cause: cause.to_owned(),
         });
         self.parts.watch.end();
+        self.tell_turns(None);
         self.log_losses();
         if let Some(sealing) = self.sealing.take() {
             // What it gives was told already or is told by the next session.

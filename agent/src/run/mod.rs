@@ -11,8 +11,10 @@ mod canary;
 mod entries;
 mod exact;
 mod jsonl;
+mod names;
 mod report;
 mod tamper;
+mod turns;
 
 pub use entries::class_name;
 pub use report::tiers;
@@ -31,7 +33,7 @@ use crate::tamper::Watch;
 use agent::{Agent, Parts};
 use anyhow::{Context as _, Result};
 use merestone_tpm::{Address, Deadline, EsysTpm};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,12 +187,22 @@ fn open_evidence(
     Ok((Sealer::spawn(core)?, ledger))
 }
 
+/// What nothing may be mounted over: what the agent knows and is told by.
+fn places(config: &Config) -> Vec<PathBuf> {
+    let mut places = vec![config.state_dir.clone()];
+    places.extend(std::env::current_exe());
+    places.extend(config.api.socket.parent().map(Path::to_owned));
+    places
+}
+
 /// What the kernel side needs of the configuration.
 pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
     let mut options = bpf::Options::new(config.enforcement.pin_dir.clone());
     root.clone_into(&mut options.cgroup_root);
     options.require.clone_from(&config.enforcement.require);
     options.tamper = config.enforcement.tamper;
+    options.records = config.records.enabled;
+    options.places = places(config);
     options.on_loss = match config.enforcement.on_agent_loss {
         OnAgentLoss::Hold => bpf::OnLoss::Hold,
         OnAgentLoss::DenyAll => bpf::OnLoss::DenyAll,
@@ -252,7 +264,28 @@ pub fn tables(compiled: &Compiled) -> bpf::Tables {
             })
             .collect(),
         sets: compiled.sets.clone(),
-        names: Vec::new(),
-        resolvers: Vec::new(),
+        names: compiled.names.iter().filter_map(table_name).collect(),
+        resolvers: compiled
+            .resolvers
+            .iter()
+            .map(|resolver| bpf::TableResolver {
+                boundary: resolver.boundary,
+                address: resolver.network.address,
+                bits: resolver.network.bits,
+                trusted: resolver.trusted,
+            })
+            .collect(),
     }
+}
+
+/// A name as the kernel takes it. The parser has seen to it that it has a key.
+fn table_name(name: &policy::CompiledName) -> Option<bpf::TableName> {
+    let (key, bits) = name.pattern.key()?;
+    Some(bpf::TableName {
+        boundary: name.boundary,
+        name: key,
+        bits,
+        set: name.set,
+        denied: name.denied,
+    })
 }

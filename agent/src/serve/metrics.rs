@@ -85,6 +85,13 @@ fn state(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> 
         &[],
         to_i64(status.processes as u64),
     )?;
+    gauge(
+        registry,
+        "merestone_learned_addresses",
+        "Addresses that names of the boundary have now.",
+        &[],
+        to_i64(status.names.addresses as u64),
+    )?;
     Ok(())
 }
 

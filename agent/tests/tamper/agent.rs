@@ -2,9 +2,12 @@
 //! executable, each with its role.
 
 use crate::attack;
-use crate::stage::{CGROUP, NODE, PINS, ROLE, Stage, WHAT};
-use merestone_abi::{Attempt, Glass, RULE_ENTRIES, RuleEntry, RuleSet, Verdict};
-use merestone_agent::bpf::{Kernel, OnLoss, Options, TablePrefix, Tables};
+use crate::stage::{CGROUP, NODE, PINS, ROLE, STATE, Stage, WHAT};
+use merestone_abi::{Attempt, Glass, Grant, NAME_BYTES, RULE_ENTRIES, RuleEntry, RuleSet, Verdict};
+use merestone_agent::bpf::{
+    Kernel, OnLoss, Options, TableName, TablePrefix, TableResolver, TableSelect, Tables,
+};
+use merestone_agent::policy::Selector;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::UdpSocket;
@@ -23,6 +26,8 @@ fn role() {
     match role.as_str() {
         "agent" => run(&what),
         "workload" => println!("said: {}", workload(&what)),
+        "flood" => println!("said: {}", flood()),
+        "stranger" => println!("said: {}", stranger()),
         "attacker" => println!("said: {}", attack::obey(&what)),
         other => panic!("{other}"),
     }
@@ -45,6 +50,26 @@ fn workload(what: &str) -> String {
         Ok(_) => "sent".to_owned(),
         Err(error) => attack::errno(&error),
     }
+}
+
+/// Sends more than the ring holds reports of; how many left.
+fn flood() -> String {
+    let procs = place(CGROUP).join("server/cgroup.procs");
+    fs::write(procs, std::process::id().to_string()).unwrap();
+    let sent = (1..2000_u16).filter(|port| {
+        // A socket and a port each, so that each is a report of its own.
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"x", ("127.0.0.1", *port)).is_ok()
+    });
+    sent.count().to_string()
+}
+
+/// Opens the GPU in a cgroup that nobody has guarded, then sends.
+fn stranger() -> String {
+    let procs = place(CGROUP).join("agent/cgroup.procs");
+    fs::write(procs, std::process::id().to_string()).unwrap();
+    let opened = fs::File::open(place(NODE)).unwrap_err();
+    attack::errno(&opened)
 }
 
 /// Nothing is allowed but, where asked for, loopback.
@@ -81,21 +106,64 @@ fn tables(loopback: bool) -> Tables {
     }
 }
 
+/// Names, a resolver, and a boundary of its own for the server's cgroup; under
+/// neither boundary anything is reached.
+fn speak(tables: &mut Tables) {
+    let mut name = [0; NAME_BYTES];
+    for (slot, byte) in name.iter_mut().zip(*b"gro.elpmaxe") {
+        *slot = byte;
+    }
+    let name = TableName {
+        boundary: 0,
+        name,
+        bits: 96,
+        set: 0,
+    };
+    tables.names.push(name);
+    let address = std::net::Ipv4Addr::new(198, 18, 0, 53).to_ipv6_mapped();
+    tables.resolvers.push(TableResolver {
+        boundary: 0,
+        address: address.octets(),
+        bits: 128,
+        trusted: true,
+    });
+    let own = place(CGROUP);
+    let own = own.file_name().unwrap().to_string_lossy().into_owned();
+    tables.selects.push(TableSelect {
+        selector: Selector::Cgroup(format!("/{own}/server")),
+        boundary: 1,
+    });
+    tables.sets.push(RuleSet {
+        length: 0,
+        reserved: 0,
+        entries: [RuleEntry::default(); RULE_ENTRIES],
+    });
+}
+
 /// The agent: looks every half second, and does as its input says.
 fn run(what: &str) {
     let has = |word: &str| what.split(' ').any(|one| one == word);
+    if has("own-cgroup") {
+        let procs = place(CGROUP).join("agent/cgroup.procs");
+        fs::write(procs, std::process::id().to_string()).unwrap();
+    }
     let mut options = Options::new(place(PINS));
     options.cgroup_root = place(CGROUP);
     options.tamper = has("tamper");
     options.patience = Duration::from_secs(2);
+    options.places = vec![place(STATE)];
     if has("deny-all") {
         options.on_loss = OnLoss::DenyAll;
     }
     if has("small") {
         options.limits.groups = 1;
-        options.limits.tasks = 2;
+        options.limits.ring_bytes = 4096;
     }
-    let tables = tables(has("loopback"));
+    let mut tables = tables(has("loopback"));
+    if has("language") {
+        speak(&mut tables);
+    }
+    let begin = Instant::now();
     let (mut kernel, mut events) = match Kernel::start(&options, &tables) {
         Ok(started) => started,
         Err(error) => {
@@ -103,6 +171,12 @@ fn run(what: &str) {
             return;
         }
     };
+    println!("started in {:?}", begin.elapsed());
+    for tier in kernel.tiers() {
+        println!("tier: {} {}", tier.name, tier.active);
+    }
+    let (link, program, map) = attack::ids(&place(PINS));
+    println!("ids: {link} {program} {map}");
     let left = kernel.left();
     println!(
         "left: there={} links={} maps={} end_seen={} denied_all={} groups={} generation={}",
@@ -168,7 +242,22 @@ fn obey(kernel: &mut Kernel, order: &str) {
                 ..Glass::default()
             };
             kernel.set_glass(glass).unwrap();
-            println!("open");
+            println!("glass is set");
+        }
+        Some("grant") => {
+            let grant = Grant {
+                group: 1,
+                until_boot_ns: u64::MAX,
+                limit_bytes: 1 << 20,
+                id: 7,
+                ..Grant::default()
+            };
+            kernel.grant(0, &grant).unwrap();
+            println!("granted");
+        }
+        Some("lost") => {
+            let lost = kernel.lost().unwrap();
+            println!("lost: {}", lost.iter().map(|(_, count)| count).sum::<u64>());
         }
         Some("eat") => {
             // More than the cgroup may have.
@@ -218,6 +307,9 @@ impl Agent {
         let (into, output) = (Arc::clone(&lines), child.stdout.take().unwrap());
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if std::env::var_os("MERESTONE_TAMPER_TALK").is_some() {
+                    println!("agent: {line}");
+                }
                 into.lock().unwrap().push(line);
             }
         });
@@ -227,7 +319,7 @@ impl Agent {
     }
 
     fn wait_ready(&mut self) {
-        // An emulated processor spends most of a minute in the verifier.
+        // An emulated processor spends half a minute in the verifier.
         let deadline = Instant::now() + Duration::from_secs(300);
         while Instant::now() < deadline {
             let said = self.said("ready").is_some() || self.said("refused").is_some();
@@ -264,6 +356,26 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(10));
         }
         begin.elapsed()
+    }
+
+    /// Whether it says that in time.
+    pub(super) fn says_within(&self, text: &str, limit: Duration) -> bool {
+        let begin = Instant::now();
+        while self.said(text).is_none() {
+            if begin.elapsed() >= limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    /// The ids of the egress link, its program, and the map ARMED.
+    pub(super) fn ids(&self) -> (u32, u32, u32) {
+        let line = self.said("ids: ").unwrap();
+        let words = line.split_once("ids: ").unwrap().1.split(' ');
+        let ids: Vec<u32> = words.map(|word| word.parse().unwrap()).collect();
+        (ids[0], ids[1], ids[2])
     }
 
     pub(super) fn forget(&self) {

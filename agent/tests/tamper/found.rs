@@ -3,6 +3,7 @@
 //! is refused there works here.
 
 use crate::agent::Agent;
+use crate::outcome;
 use crate::stage::Stage;
 use std::time::Duration;
 
@@ -49,24 +50,80 @@ fn what_root_takes_away_is_found_told_and_put_back_b58() {
     };
     let agent = stage.agent("");
     assert_eq!(stage.send(true), "EPERM");
-    let (link, _, armed) = crate::attack::ids(&stage.pins);
+    let (link, _, armed) = agent.ids();
+    let tiers = outcome::tiers(&agent);
+    assert_eq!(stage.attack("prefixes"), "EPERM", "a frozen trie");
     for (attack, told) in [
         ("unpin", "found: UNPIN pin of cgroup_skb/egress"),
         ("unpin-all", "found: UNPIN"),
         ("detach", "found: DETACH cgroup_skb/egress"),
         ("replace", "found: REPLACE cgroup_skb/egress"),
         ("settings", "found: MAP_WRITE SETTINGS"),
-        ("prefixes", "found: BOUNDARY"),
+        ("other-trie", "found: BOUNDARY"),
         ("groups", "found: MAP_WRITE GROUPS"),
         ("armed", "found: MAP_WRITE ARMED"),
         ("stance", "found: MAP_WRITE STANCE"),
     ] {
         found(&stage, &agent, attack, told);
     }
-    let by_id = format!("map-by-id {armed}");
-    found(&stage, &agent, &by_id, "found: MAP_WRITE ARMED");
+    for attack in ["map-by-id", "write-by-program"] {
+        let by_id = format!("{attack} {armed}");
+        found(&stage, &agent, &by_id, "found: MAP_WRITE ARMED");
+    }
+    outcome::shown(
+        "what_root_takes_away_is_found_told_and_put_back_b58",
+        "detected",
+        &tiers,
+    );
     // The link that was detached above is no more.
     assert_ne!(stage.attack(&format!("link-by-id {link}")), "EPERM");
+}
+
+#[test]
+fn names_selects_grants_and_their_use_are_watched_b58() {
+    let Some(stage) = Stage::set("language") else {
+        return;
+    };
+    let mut agent = stage.agent("language");
+    let tiers = outcome::tiers(&agent);
+    assert_eq!(stage.send(true), "EPERM");
+    agent.order("grant");
+    agent.says("granted");
+    // Nobody is the worse for a budget that somebody else used up.
+    assert_eq!(stage.attack("use-grant"), "done");
+    std::thread::sleep(Duration::from_millis(1100) * slow());
+    for (attack, told) in [
+        ("names", "found: BOUNDARY"),
+        ("resolvers", "found: BOUNDARY"),
+        ("selectors", "found: MAP_WRITE SELECTORS"),
+        ("selected", "found: MAP_WRITE SELECTED"),
+        ("unuse-grant", "found: MAP_WRITE GRANT_USES"),
+        ("grant", "found: MAP_WRITE GRANTS"),
+    ] {
+        found(&stage, &agent, attack, told);
+    }
+    outcome::shown(
+        "names_selects_grants_and_their_use_are_watched_b58",
+        "detected",
+        &tiers,
+    );
+}
+
+#[test]
+fn without_an_agent_removed_pins_let_go_and_the_next_start_knows_b58() {
+    let Some(stage) = Stage::set("dead-unpin") else {
+        return;
+    };
+    let agent = stage.agent("");
+    assert_eq!(stage.send(true), "EPERM");
+    agent.kill();
+    assert_eq!(stage.attack("unpin-all"), "done");
+    std::thread::sleep(Duration::from_millis(300) * slow());
+    // Declared in docs/tamper.md, as for an unmounted file system.
+    assert_eq!(stage.send(false), "sent");
+    let agent = stage.agent("");
+    assert!(agent.said("left:").unwrap().contains("there=false"));
+    assert_eq!(stage.send(true), "EPERM");
 }
 
 #[test]

@@ -169,6 +169,34 @@ fn newer(stage: &Stage) {
 }
 
 #[test]
+fn a_full_ring_loses_reports_and_holds_b54() {
+    let Some(stage) = Stage::set("ring") else {
+        return;
+    };
+    let mut agent = stage.agent("small");
+    assert_eq!(stage.send(true), HELD);
+    crate::sys::kill(agent.pid(), libc::SIGSTOP).unwrap();
+    assert_eq!(stage.other("flood"), "0", "not one was let through");
+    crate::sys::kill(agent.pid(), libc::SIGCONT).unwrap();
+    agent.order("lost");
+    agent.says("lost: ");
+    assert_eq!(agent.said("lost: 0"), None, "what was lost is counted");
+    assert_eq!(stage.send(false), HELD);
+}
+
+#[test]
+fn a_group_for_which_there_is_no_room_does_not_get_the_gpu() {
+    let Some(stage) = Stage::set("groups") else {
+        return;
+    };
+    let agent = stage.agent("small");
+    assert_eq!(stage.send(true), HELD);
+    assert_eq!(stage.other("stranger"), "EPERM", "the open is refused");
+    assert_eq!(stage.send(false), HELD, "the first group stays held");
+    agent.stop();
+}
+
+#[test]
 fn a_boundary_that_does_not_fit_leaves_the_old_one_in_force() {
     let Some(stage) = Stage::set("full") else {
         return;

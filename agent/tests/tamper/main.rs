@@ -17,6 +17,7 @@ mod agent;
 mod attack;
 mod found;
 mod held;
+mod outcome;
 mod refused;
 mod stage;
 mod sys;

@@ -2,7 +2,7 @@
 //! of this executable that attacks.
 
 use crate::{agent::Agent, sys};
-use merestone_agent::bpf::{object, probe};
+use merestone_agent::bpf::object;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ pub(super) const ROLE: &str = "MERESTONE_TAMPER_ROLE";
 pub(super) const PINS: &str = "MERESTONE_TAMPER_PINS";
 pub(super) const CGROUP: &str = "MERESTONE_TAMPER_CGROUP";
 pub(super) const NODE: &str = "MERESTONE_TAMPER_NODE";
+pub(super) const STATE: &str = "MERESTONE_TAMPER_STATE";
 pub(super) const WHAT: &str = "MERESTONE_TAMPER_WHAT";
 
 const NVIDIA: u32 = 195;
@@ -25,38 +26,50 @@ pub(super) struct Stage {
     pub(super) cgroup: PathBuf,
     node: PathBuf,
     pub(super) copy: PathBuf,
-    /// Whether the tamper tier loads here.
-    pub(super) has_lsm: bool,
+}
+
+/// Where the unified hierarchy is; or why there is no test here. What loads is
+/// left to the agent itself to find out: emulated processors take half a minute
+/// for it, each time.
+fn place() -> Result<PathBuf, String> {
+    object().map_err(|error| error.to_string())?;
+    if !rustix::process::geteuid().is_root() {
+        return Err("this needs root".to_owned());
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
+    let found = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (at, kind) = (words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(at))
+    });
+    found.ok_or_else(|| "no cgroup v2 hierarchy is mounted".to_owned())
 }
 
 impl Stage {
     /// None, and a word on why, where the test cannot run.
     pub(super) fn set(name: &str) -> Option<Self> {
-        let found = match object().and_then(|_| probe(Path::new(""))) {
-            Ok(found) => found,
-            Err(error) => {
-                println!("SKIPPED: {name}: {error}");
+        let place = match place() {
+            Ok(place) => place,
+            Err(why) => {
+                println!("SKIPPED: {name}: {why}");
                 return None;
             }
         };
-        let tiers = found.tiers();
-        let has_lsm = tiers
-            .iter()
-            .any(|tier| tier.name == "tamper" && tier.active);
         let name = format!("merestone-tamper-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
         let stage = Self {
             bpffs: folder.join("bpf"),
             pins: folder.join("bpf/merestone"),
-            cgroup: found.cgroup_root.join(&name),
+            cgroup: place.join(&name),
             node: folder.join("gpu"),
             copy: folder.join("attacker"),
             folder,
-            has_lsm,
         };
         stage.clear();
         fs::create_dir_all(&stage.bpffs).unwrap();
         fs::create_dir_all(stage.cgroup.join("server")).unwrap();
+        fs::create_dir_all(stage.cgroup.join("agent")).unwrap();
+        fs::create_dir_all(stage.state()).unwrap();
         sys::own_mounts().unwrap();
         // The folder is a mount of its own so that the copy can be run.
         sys::mount("bpf", &stage.bpffs.to_string_lossy(), 0).unwrap();
@@ -72,16 +85,6 @@ impl Stage {
         Some(stage)
     }
 
-    /// The same, where the tamper tier loads.
-    pub(super) fn with_lsm(name: &str) -> Option<Self> {
-        let stage = Self::set(name)?;
-        if !stage.has_lsm {
-            println!("SKIPPED: {name}: BPF LSM does not load here");
-            return None;
-        }
-        Some(stage)
-    }
-
     pub(super) fn command(&self, program: &Path, role: &str, what: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -91,6 +94,7 @@ impl Stage {
             .env(PINS, &self.pins)
             .env(CGROUP, &self.cgroup)
             .env(NODE, &self.node)
+            .env(STATE, self.state())
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
@@ -106,6 +110,11 @@ impl Stage {
             .to_owned()
     }
 
+    /// A directory of the agent's that nothing may be mounted over.
+    pub(super) fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
     /// What becomes of a datagram to loopback of a process in the guarded
     /// cgroup, after it opened the GPU if `open`.
     pub(super) fn send(&self, open: bool) -> String {
@@ -113,9 +122,16 @@ impl Stage {
         self.run(&std::env::current_exe().unwrap(), "workload", what)
     }
 
+    /// What a process of another role says.
+    pub(super) fn other(&self, role: &str) -> String {
+        self.run(&std::env::current_exe().unwrap(), role, "")
+    }
+
     /// What becomes of an attack by somebody else's program.
     pub(super) fn attack(&self, what: &str) -> String {
-        self.run(&self.copy, "attacker", what)
+        let said = self.run(&self.copy, "attacker", what);
+        println!("attack {what}: {said}");
+        said
     }
 
     /// The agent, in this executable.
@@ -130,6 +146,7 @@ impl Stage {
         let deadline = Instant::now() + Duration::from_secs(5);
         while self.cgroup.exists() && Instant::now() < deadline {
             fs::remove_dir(self.cgroup.join("server")).ok();
+            fs::remove_dir(self.cgroup.join("agent")).ok();
             fs::remove_dir(&self.cgroup).ok();
             std::thread::sleep(Duration::from_millis(20));
         }

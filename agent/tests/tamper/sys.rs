@@ -95,6 +95,22 @@ pub(super) fn mount(kind: &str, at: &str, flags: u64) -> io::Result<i64> {
     }))
 }
 
+pub(super) fn bind(from: &str, at: &str) -> io::Result<i64> {
+    let (from, at) = (CString::new(from)?, CString::new(at)?);
+    let none = std::ptr::null();
+    let data = std::ptr::null();
+    // SAFETY: C strings.
+    check(i64::from(unsafe {
+        libc::mount(from.as_ptr(), at.as_ptr(), none, libc::MS_BIND, data)
+    }))
+}
+
+/// Takes a kernel that is loaded for kexec away, where there is none.
+pub(super) fn kexec_nothing() -> io::Result<i64> {
+    // SAFETY: of no segments nothing is read.
+    check(unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, 0, 0) })
+}
+
 /// Gives this thread, and what it starts, mounts of its own.
 pub(super) fn own_mounts() -> io::Result<()> {
     // SAFETY: takes no pointers; only this thread's view changes.

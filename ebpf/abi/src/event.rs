@@ -79,7 +79,7 @@ code! {
         ATTACH = 11,
         /// `lsm/socket_create`.
         LSM_CREATE = 12,
-        /// `lsm/socket_connect`.
+        /// `lsm/socket_connect`, and `inet_conn_request` for whoever connects in.
         LSM_CONNECT = 13,
         /// `lsm/socket_sendmsg`.
         LSM_SENDMSG = 14,
@@ -93,7 +93,7 @@ code! {
         TCX = 18,
         /// `tp_btf/sys_enter`: a forbidden family, killed before it sends.
         SYS_ENTER = 19,
-        /// `lsm/file_open`.
+        /// `lsm/file_open`, `file_permission`, `inode_permission`.
         LSM_OPEN = 20,
         /// `lsm/file_receive`.
         LSM_RECEIVE = 21,
@@ -107,12 +107,16 @@ code! {
         LSM_KILL = 25,
         /// `lsm/ptrace_access_check`.
         LSM_PTRACE = 26,
-        /// `lsm/inode_unlink`, `inode_rename`, `inode_rmdir`, `inode_setattr`.
+        /// `lsm/inode_permission`, `inode_rename`, `locked_down`.
         LSM_INODE = 27,
-        /// `lsm/sb_umount`, `sb_mount`, `move_mount`.
+        /// `lsm/sb_umount`, `sb_mount`, `move_mount`, `fs_context_parse_param`.
         LSM_MOUNT = 28,
         /// The agent's own watch over its programs, pins and maps.
         WATCH = 29,
+        /// `lsm/capable`, `key_alloc`: what the kernel is asked to do.
+        LSM_KERNEL = 30,
+        /// `cgroup/sysctl`.
+        SYSCTL = 31,
     }
 }
 
@@ -163,6 +167,14 @@ code! {
         FILESYSTEM = 21,
         /// The agent is gone and the boundary says to deny everything then.
         AGENT_LOST = 22,
+        /// A power over the network or the kernel: a capability, a program of
+        /// its own in the kernel.
+        PRIVILEGE = 23,
+        /// The kernel would run a program, or act by a setting, outside the
+        /// group.
+        KERNEL = 24,
+        /// It reaches into a process outside the group.
+        INTRUSION = 25,
     }
 }
 
@@ -229,6 +241,12 @@ code! {
         MAP_WRITE = 15,
         /// The boundary in the kernel is not the one installed.
         BOUNDARY = 16,
+        /// To load a program that would decide in a hook's place.
+        OVERRIDE = 17,
+        /// To change the kernel, or memory, under what holds.
+        KERNEL = 18,
+        /// To freeze, kill or starve the agent through its cgroup.
+        CGROUP = 19,
     }
 }
 
@@ -259,7 +277,7 @@ pub struct Event {
     /// was aimed at; for ANSWER the seconds an address lives.
     pub other: u32,
     /// Device major, for GUARD, CONTROL and refused devices; the level of a
-    /// refused socket option; for TAMPER the [`Attempt`]; for NAME and ANSWER
+    /// refused socket option; a refused capability, or bpf(2) command; for TAMPER the [`Attempt`]; for NAME and ANSWER
     /// the high half of the name's digest, the key of [`crate::maps::ASKED`].
     pub major: u32,
     /// Device minor, likewise; the name of a refused socket option; for TAMPER

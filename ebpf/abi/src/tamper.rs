@@ -71,6 +71,24 @@ impl Protected {
     pub const MOUNT: u32 = 7;
     /// The peer group of such a mount, by its `mnt_group_id`.
     pub const PEERS: u32 = 8;
+    /// A function of the kernel whose result nobody may change, by its BTF id.
+    pub const FUNCTION: u32 = 9;
+    /// An LSM hook that no other program may be put on, likewise: where a
+    /// program's positive result would pass for none (before Linux 6.12).
+    pub const LSM_FUNCTION: u32 = 10;
+    /// A file of a cgroup2 file system, by its inode: freezing and killing.
+    pub const CGROUP_FILE: u32 = 11;
+    /// Likewise, one that pid 1 may write: limits.
+    pub const CGROUP_LIMIT: u32 = 12;
+    /// A file of procfs, by its inode, on whichever mount.
+    pub const PROC_FILE: u32 = 13;
+    /// A place that nothing may be mounted over; see [`Protected::place`].
+    pub const PLACE: u32 = 14;
+    /// A `lockdown_reason` that is refused.
+    pub const REASON: u32 = 15;
+    /// As the id of a [`Protected::LINK`]: a link is being made, whose id is
+    /// not known yet.
+    pub const ANY: u64 = 0;
 
     /// The key of an object.
     #[must_use]
@@ -80,6 +98,12 @@ impl Protected {
             kind,
             reserved: 0,
         }
+    }
+
+    /// The number of a [`Protected::PLACE`], by file system and inode.
+    #[must_use]
+    pub const fn place(dev: u32, ino: u64) -> u64 {
+        ((dev as u64) << 32) ^ ino
     }
 }
 
@@ -112,14 +136,17 @@ impl Glass {
     pub const MOUNT: u32 = 16;
     /// Another executable may take over when the agent has ended.
     pub const SUCCEED: u32 = 32;
+    /// Changing the kernel under it: kexec, `/dev/mem`, ftrace, SysRq.
+    pub const KERNEL: u32 = 64;
     /// Each action's bit, with the name users write.
-    pub const NAMES: [(u32, &'static str); 6] = [
+    pub const NAMES: [(u32, &'static str); 7] = [
         (Self::BPF, "bpf"),
         (Self::PINS, "pins"),
         (Self::SIGNAL, "signal"),
         (Self::TRACE, "trace"),
         (Self::MOUNT, "mount"),
         (Self::SUCCEED, "succeed"),
+        (Self::KERNEL, "kernel"),
     ];
 }
 

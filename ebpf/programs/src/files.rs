@@ -2,16 +2,22 @@
 //!
 //! A descriptor that is handed over passes `file_receive`, by SCM_RIGHTS as by
 //! pidfd_getfd(2) (fs/file.c `receive_fd`), so a GPU that is passed guards its
-//! receiver at that moment, as an open would. It sees no descriptor that was
-//! inherited: what a parent opened, its group answers for. It does not look
-//! into what a file holds, and sees no name that is only looked up.
+//! receiver at that moment, as an open would. A descriptor that is older than
+//! the guard is judged when it is read or written, a network file system also
+//! when a name in it is looked up: the name itself is sent. It does not look
+//! into what a file holds, and sees no memory that was mapped before.
 
 use crate::decide;
 use crate::device;
 use crate::emit;
 use crate::guarded::{self, Subject};
-use crate::layout::{FILE_INODE, INODE_MODE, INODE_RDEV, INODE_SB, SB_MAGIC, field};
+use crate::layout::{
+    DENTRY_NAME, FILE_INODE, FILE_MODE, FILE_PATH, INODE_MODE, INODE_RDEV, INODE_SB, PATH_DENTRY,
+    QSTR_NAME, SB_MAGIC, field,
+};
 use crate::lsm;
+use crate::power;
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -41,6 +47,15 @@ const NETWORKED: [u64; 11] = [
     0x2003_0528, // OrangeFS
 ];
 
+/// include/linux/fs.h
+const FMODE_WRITE: u32 = 2;
+/// Written, they have the kernel drive devices, connect, or run programs:
+/// include/uapi/linux/magic.h.
+const SYSFS: u64 = 0x6265_6572;
+const CONFIGFS: u64 = 0x6265_6570;
+const BINFMT_MISC: u64 = 0x4249_4e4d;
+const CGROUP_V1: u64 = 0x0027_e0eb;
+
 /// `file_open(file)`.
 #[lsm(hook = "file_open")]
 pub(crate) fn file_open(ctx: LsmContext) -> i32 {
@@ -52,7 +67,87 @@ pub(crate) fn file_open(ctx: LsmContext) -> i32 {
         return 0;
     };
     let file: *const u8 = ctx.arg(0);
+    if is_kernel_setting(file)
+        && power::refuse(Hook::LSM_OPEN, Reason::KERNEL, &subject, 0) == Verdict::DENY
+    {
+        return EPERM;
+    }
     judge(Hook::LSM_OPEN, &subject, file)
+}
+
+/// `file_permission(file, mask)`: at each read and write. Everybody's pass
+/// here, so the file is looked at before the process.
+#[lsm(hook = "file_permission")]
+pub(crate) fn file_permission(ctx: LsmContext) -> i32 {
+    let mask = guarded::armed();
+    if mask == 0 {
+        return 0;
+    }
+    let before: i32 = ctx.arg(2);
+    if before != 0 {
+        return before;
+    }
+    let file: *const u8 = ctx.arg(0);
+    if character_device(file).is_none() && !is_networked(file) {
+        return 0;
+    }
+    match guarded::current(mask) {
+        Some(subject) => judge(Hook::LSM_OPEN, &subject, file),
+        None => 0,
+    }
+}
+
+/// `inode_permission(inode, mask)`: at each component of a path that is walked.
+#[lsm(hook = "inode_permission")]
+pub(crate) fn inode_lookup(ctx: LsmContext) -> i32 {
+    let mask = guarded::armed();
+    if mask == 0 {
+        return 0;
+    }
+    let before: i32 = ctx.arg(2);
+    if before != 0 {
+        return before;
+    }
+    let inode: *const u8 = ctx.arg(0);
+    if !is_networked_inode(inode) {
+        return 0;
+    }
+    match guarded::current(mask) {
+        Some(subject) if refuse_file_system(Hook::LSM_OPEN, &subject) == Verdict::DENY => EPERM,
+        _ => 0,
+    }
+}
+
+/// Whether a file is opened to be written that the kernel acts on: in sysfs and
+/// configfs any, of cgroup v1 the program that is run when a cgroup is empty.
+#[inline(always)]
+fn is_kernel_setting(file: *const u8) -> bool {
+    // SAFETY: a file.
+    let mode: u32 = unsafe { field(file, &FILE_MODE) };
+    if mode & FMODE_WRITE == 0 {
+        return false;
+    }
+    match magic(file) {
+        SYSFS | CONFIGFS | BINFMT_MISC => true,
+        CGROUP_V1 => is_release_agent(file),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn is_release_agent(file: *const u8) -> bool {
+    let at = file.wrapping_add(FILE_PATH.load() as usize + PATH_DENTRY.load() as usize);
+    // SAFETY: the helper survives any address.
+    let Ok(dentry) = (unsafe { bpf_probe_read_kernel(at.cast::<u64>()) }) else {
+        return true;
+    };
+    let offset = u64::from(DENTRY_NAME.load() + QSTR_NAME.load());
+    let at = dentry.wrapping_add(offset) as *const u64;
+    // SAFETY: as above.
+    match unsafe { bpf_probe_read_kernel(at) } {
+        Ok(name) => power::head(name) == u64::from_ne_bytes(*b"release_"),
+        Err(_) => true,
+    }
 }
 
 /// `file_receive(file)`.
@@ -116,14 +211,30 @@ fn character_device(file: *const u8) -> Option<Device> {
     })
 }
 
+/// The number of the file system that a file is on.
+#[inline(always)]
+fn magic(file: *const u8) -> u64 {
+    // SAFETY: a file.
+    magic_of(unsafe { field(file, &FILE_INODE) })
+}
+
+#[inline(always)]
+fn magic_of(inode: *const u8) -> u64 {
+    // SAFETY: an inode.
+    let sb: *const u8 = unsafe { field(inode, &INODE_SB) };
+    // SAFETY: its super block.
+    unsafe { field(sb, &SB_MAGIC) }
+}
+
 #[inline(always)]
 fn is_networked(file: *const u8) -> bool {
     // SAFETY: a file.
-    let inode: *const u8 = unsafe { field(file, &FILE_INODE) };
-    // SAFETY: its inode.
-    let sb: *const u8 = unsafe { field(inode, &INODE_SB) };
-    // SAFETY: its super block.
-    let magic: u64 = unsafe { field(sb, &SB_MAGIC) };
+    is_networked_inode(unsafe { field(file, &FILE_INODE) })
+}
+
+#[inline(always)]
+fn is_networked_inode(inode: *const u8) -> bool {
+    let magic = magic_of(inode);
     let mut found = false;
     for known in NETWORKED {
         found |= magic == known;

@@ -102,6 +102,28 @@ offsets! {
     REGS_ARG_2,
     /// `file.private_data`
     FILE_PRIVATE,
+    /// `file.f_mode`
+    FILE_MODE,
+    /// `file.f_path`
+    FILE_PATH,
+    /// `dentry.d_name`
+    DENTRY_NAME,
+    /// `qstr.name`
+    QSTR_NAME,
+    /// `task_struct.cgroups`
+    TASK_CGROUPS,
+    /// `css_set.dfl_cgrp`
+    CSS_SET_CGROUP,
+    /// `key.type`
+    KEY_TYPE,
+    /// `key_type.name`
+    KEY_TYPE_NAME,
+    /// `fs_context.fs_type`
+    FC_TYPE,
+    /// `file_system_type.name`
+    FS_NAME,
+    /// `file_system_type.fs_flags`
+    FS_FLAGS,
     /// `inode.i_ino`
     INODE_INO,
     /// `super_block.s_dev`
@@ -130,6 +152,12 @@ offsets! {
     AUX_ID,
     /// `bpf_link.id`
     LINK_ID,
+    /// `proc_inode.vfs_inode`
+    PROC_INODE,
+    /// `proc_inode.sysctl_entry`
+    PROC_SYSCTL,
+    /// `ctl_table.procname`
+    TABLE_NAME,
 }
 
 /// Reads a field through a pointer whose type the verifier knows.

@@ -229,20 +229,27 @@ pub(crate) fn is_below(cgroup: *const u8, group: u64) -> bool {
     let Some(found) = guarded::group(group) else {
         return false;
     };
-    let slot = CGROUP_ANCESTORS.load() as usize + 8 * (found.level as usize & 0x1f);
+    ancestor_id(cgroup, i32::from(found.level)) == group
+}
+
+/// The id of the cgroup's ancestor at a level; for one below its own some
+/// other number, or 0.
+#[inline(always)]
+pub(crate) fn ancestor_id(cgroup: *const u8, level: i32) -> u64 {
+    let slot = CGROUP_ANCESTORS.load() as usize + 8 * (level as usize & 0x1f);
     // SAFETY: `cgroup` has its ancestors in a flexible array, one for each
     // level above its own; a read past it faults or finds another pointer,
     // whose id is then not the group's.
     let ancestor = unsafe { bpf_probe_read_kernel(cgroup.wrapping_add(slot).cast::<u64>()) };
     let Ok(ancestor) = ancestor else {
-        return false;
+        return 0;
     };
     let kn_at = (ancestor as usize).wrapping_add(CGROUP_KN.load() as usize) as *const u64;
     // SAFETY: the helper survives any address.
     let Ok(kn) = (unsafe { bpf_probe_read_kernel(kn_at) }) else {
-        return false;
+        return 0;
     };
     let id_at = (kn as usize).wrapping_add(KN_ID.load() as usize) as *const u64;
     // SAFETY: as above.
-    matches!(unsafe { bpf_probe_read_kernel(id_at) }, Ok(id) if id == group)
+    unsafe { bpf_probe_read_kernel(id_at) }.unwrap_or(0)
 }

@@ -6,19 +6,21 @@
 //! into what an AF_UNIX or loopback peer does with what it is told.
 
 use crate::decide::{self, Decision, Destination};
+use crate::deputy;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::layout::{
-    MSG_NAME, MSG_NAMELEN, SK_PROTOCOL, SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_V6_DADDR, SOCKET_SK,
-    field,
+    MSG_NAME, MSG_NAMELEN, SK_CGROUP_DATA, SK_PROTOCOL, SKC_DADDR, SKC_DPORT, SKC_FAMILY,
+    SKC_V6_DADDR, SOCKET_SK, field,
 };
+use crate::lineage;
 use crate::protocols;
 use crate::sockets;
 use crate::unix;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
-use merestone_abi::{EventKind, Hook, LostReason, Reason, Verdict, protocol};
+use merestone_abi::{Deputies, EventKind, Hook, LostReason, Reason, Verdict, protocol};
 
 const EPERM: i32 = -1;
 
@@ -127,8 +129,10 @@ pub(crate) fn judge(
     if !family_is_allowed(family, u32::from(sk_protocol)) {
         return refuse_family(hook, subject, family);
     }
-    if family == AF_UNIX && hook == Hook::LSM_RECEIVE {
-        return unix::received(subject, sk);
+    if family == AF_UNIX
+        && (hook == Hook::LSM_RECEIVE || (hook == Hook::LSM_SENDMSG && deputies_are_refused()))
+    {
+        return unix::connected(hook, subject, sk);
     }
     if family != AF_INET && family != AF_INET6 {
         return 0;
@@ -169,6 +173,78 @@ pub(crate) fn judge(
         return 0;
     }
     report(hook, subject, &to, &decision)
+}
+
+/// Then a connection that is older than the guard is cut as well.
+#[inline(always)]
+fn deputies_are_refused() -> bool {
+    deputy::verdict(Deputies::DENY_UNIX).verdict == Verdict::DENY
+}
+
+/// `inet_conn_request(sk, skb, req)`: somebody connects in. The kernel answers
+/// with a SYN-ACK, which before 6.6 passes no egress hook with IPv6
+/// (include/linux/bpf-cgroup.h `BPF_CGROUP_RUN_PROG_INET_EGRESS`).
+#[lsm(hook = "inet_conn_request")]
+pub(crate) fn inet_conn_request(ctx: LsmContext) -> i32 {
+    let before: i32 = ctx.arg(3);
+    if before != 0 {
+        return before;
+    }
+    let mask = guarded::armed();
+    if mask == 0 {
+        return 0;
+    }
+    let sk: *const u8 = ctx.arg(0);
+    let Some(subject) = subject_of(sk, mask) else {
+        return 0;
+    };
+    let request: *const u8 = ctx.arg(2);
+    // SAFETY: a request_sock, which starts with a sock_common.
+    let family: u16 = unsafe { field(request, &SKC_FAMILY) };
+    let mut to = Destination {
+        address: [0; 16],
+        port: 0,
+        protocol: protocol::TCP,
+        fragment: false,
+        reserved: 0,
+    };
+    if !peer(&mut to, family, request) {
+        return 0;
+    }
+    let mut decision = decide::refuse(Reason::NO_RULE);
+    decide::decide_for(&subject, &to, 0, &mut decision);
+    if decision.verdict == Verdict::ALLOW {
+        return 0;
+    }
+    let hook = Hook::LSM_CONNECT;
+    emit::count(hook, decision.verdict, to.protocol, subject.group, 0);
+    emit::send(EventKind::FLOW, hook, &subject, |event| {
+        decide::describe(event, &to, &decision);
+    });
+    if decision.verdict == Verdict::DENY {
+        EPERM
+    } else {
+        0
+    }
+}
+
+/// What a listener is judged as: by its cgroup, or by its mark.
+#[inline(always)]
+fn subject_of(sk: *const u8, mask: u64) -> Option<Subject> {
+    // SAFETY: a sock; the first field of its sock_cgroup_data is the cgroup.
+    let cgroup: *const u8 = unsafe { field(sk, &SK_CGROUP_DATA) };
+    if !cgroup.is_null() {
+        let own = lineage::cgroup_id(cgroup);
+        let above = |level| lineage::ancestor_id(cgroup, level);
+        if let Some((group, boundary)) = guarded::group_above(mask, own, above) {
+            return Some(Subject {
+                group,
+                tgid: sockets::owner(sk.cast_mut().cast()),
+                boundary,
+            });
+        }
+    }
+    sockets::subject(sk.cast_mut().cast())
 }
 
 /// Reads a `sockaddr_in` or `sockaddr_in6` in kernel memory.

@@ -63,9 +63,13 @@ mod options;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod power;
+#[cfg(target_arch = "bpf")]
 mod probe;
 #[cfg(target_arch = "bpf")]
 mod protocols;
+#[cfg(target_arch = "bpf")]
+mod reach;
 #[cfg(target_arch = "bpf")]
 mod selected;
 #[cfg(target_arch = "bpf")]
@@ -73,7 +77,11 @@ mod sockets;
 #[cfg(target_arch = "bpf")]
 mod stance;
 #[cfg(target_arch = "bpf")]
+mod sysctl;
+#[cfg(target_arch = "bpf")]
 mod tamper;
+#[cfg(target_arch = "bpf")]
+mod turns;
 #[cfg(target_arch = "bpf")]
 mod unix;
 #[cfg(target_arch = "bpf")]

@@ -6,16 +6,17 @@
 //! nobody debugs, may take over. An open break-glass lets an operator in;
 //! that is reported no less.
 //!
-//! It does not judge what the kernel does of itself (the OOM killer,
-//! `cgroup.kill`), nor what code in the kernel can do (a module, kexec).
+//! It does not judge what the kernel does of itself (the OOM killer), a move of
+//! the agent to another cgroup, which no hook sees, nor what code in the kernel
+//! can do (a module).
 
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::layout::{
     AUX_ID, BPRM_FILE, DENTRY_INODE, FDT_FD, FILE_INODE, FILE_PRIVATE, FILES_FDT, INODE_INO,
     INODE_SB, LINK_ID, MAP_ID, MM_EXE_FILE, MOUNT_GROUP, MOUNT_ID, MOUNT_MNT, PATH_DENTRY,
-    PATH_MNT, PROG_AUX, SB_DEV, TASK_FILES, TASK_MM, TASK_PTRACE, TASK_REAL_PARENT, TASK_TGID,
-    VFSMOUNT_SB, field,
+    PATH_MNT, PROC_INODE, PROC_SYSCTL, PROG_AUX, SB_DEV, SB_MAGIC, TABLE_NAME, TASK_FILES, TASK_MM,
+    TASK_PTRACE, TASK_REAL_PARENT, TASK_TGID, VFSMOUNT_SB, field,
 };
 use crate::maps::{AGENT, COUNTERS, GLASS, PROTECTED};
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
@@ -27,15 +28,25 @@ use merestone_abi::{
 };
 
 const EPERM: i32 = -1;
+const EAGAIN: i32 = -11;
 
 // include/uapi/linux/bpf.h, enum bpf_cmd
+const BPF_PROG_LOAD: i32 = 5;
 const BPF_LINK_UPDATE: i32 = 29;
 const BPF_LINK_GET_FD_BY_ID: i32 = 30;
 const BPF_LINK_DETACH: i32 = 34;
+// include/uapi/linux/bpf.h, enum bpf_prog_type and bpf_attach_type
+const PROG_TYPE_TRACING: u32 = 26;
+const PROG_TYPE_LSM: u32 = 29;
+const MODIFY_RETURN: u32 = 26;
+// Words of `union bpf_attr` for BPF_PROG_LOAD.
+const ATTACHED: usize = 17;
+const ATTACH_ID: usize = 27;
 /// include/linux/fs.h
 const MAY_WRITE: i32 = 2;
-/// include/linux/fs.h
-const FMODE_WRITE: u32 = 2;
+// include/uapi/linux/magic.h
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+const PROC_MAGIC: u64 = 0x9fa0;
 /// include/linux/ptrace.h
 const PTRACE_MODE_ATTACH: u32 = 2;
 
@@ -171,7 +182,7 @@ fn is_agents(agent: &AgentState, (dev, ino): (u32, u64)) -> bool {
 }
 
 #[inline(always)]
-fn current_task() -> *const u8 {
+pub(crate) fn current_task() -> *const u8 {
     // SAFETY: the helper takes no arguments; it gives the current task.
     unsafe { bpf_get_current_task_btf() }.cast::<u8>()
 }
@@ -191,6 +202,9 @@ fn is_successor(agent: &AgentState) -> bool {
 pub(crate) fn tamper_bpf(ctx: LsmContext) -> i32 {
     let command: i32 = ctx.arg(0);
     introduce();
+    if command == BPF_PROG_LOAD {
+        return new_program(ctx.arg(1));
+    }
     let (attempt, by_id) = match command {
         BPF_LINK_DETACH => (Attempt::DETACH, false),
         BPF_LINK_UPDATE => (Attempt::REPLACE, false),
@@ -208,7 +222,7 @@ pub(crate) fn tamper_bpf(ctx: LsmContext) -> i32 {
     };
     let link = if by_id { first } else { link_behind(first) };
     if !is_protected(Protected::LINK, u64::from(link)) {
-        return 0;
+        return if by_id { unless_made_now() } else { 0 };
     }
     judge(&Try {
         hook: Hook::LSM_BPF,
@@ -219,10 +233,67 @@ pub(crate) fn tamper_bpf(ctx: LsmContext) -> i32 {
     })
 }
 
+/// Whether the calling task is the agent, or may take over from one that has
+/// ended. What is refused to a guarded group that way is how the agent itself
+/// holds links and loads programs; its packets are judged like anybody's.
+#[inline(always)]
+pub(crate) fn is_agent_itself() -> bool {
+    let Some(agent) = AGENT.get(0) else {
+        return false;
+    };
+    if agent.tgid == 0 {
+        return agent.exe_ino != 0 && is_successor(agent);
+    }
+    agent.tgid == guarded::current_tgid()
+}
+
+/// While the agent makes a link, nobody but the agent may ask for one by its
+/// id: until the agent knows it, it may be that one.
+#[inline(always)]
+fn unless_made_now() -> i32 {
+    let is_agent = armed().is_some_and(|agent| agent.tgid == guarded::current_tgid());
+    if is_agent || !is_protected(Protected::LINK, Protected::ANY) {
+        0
+    } else {
+        EAGAIN
+    }
+}
+
+/// `BPF_PROG_LOAD`. A program that changes what a function returns runs before
+/// the hooks in it, and one that is put on an LSM hook later runs before ours
+/// (kernel/bpf/trampoline.c `__bpf_trampoline_link_prog`): what it returns, if
+/// it is not 0, is the answer, and a positive one passes for a yes.
+#[inline(always)]
+fn new_program(attr: *const u32) -> i32 {
+    if armed().is_none() {
+        return 0;
+    }
+    let word = |index: usize| -> u32 {
+        // SAFETY: the helper survives any address.
+        unsafe { bpf_probe_read_kernel(attr.wrapping_add(index)) }.unwrap_or(0)
+    };
+    let protected = match word(0) {
+        PROG_TYPE_TRACING if word(ATTACHED) == MODIFY_RETURN => Protected::FUNCTION,
+        PROG_TYPE_LSM => Protected::LSM_FUNCTION,
+        _ => return 0,
+    };
+    let function = word(ATTACH_ID);
+    if !is_protected(protected, u64::from(function)) {
+        return 0;
+    }
+    judge(&Try {
+        hook: Hook::LSM_BPF,
+        attempt: Attempt::OVERRIDE,
+        action: Glass::BPF,
+        id: function,
+        target: 0,
+    })
+}
+
 /// Writes down where the agent's executable lies, when it has just said who
 /// it is: only the kernel knows that file by the numbers it will see again.
 #[inline(always)]
-fn introduce() {
+pub(crate) fn introduce() {
     let Some(agent) = AGENT.get_ptr_mut(0) else {
         return;
     };
@@ -266,11 +337,12 @@ fn link_behind(fd: u32) -> u32 {
     unsafe { bpf_probe_read_kernel(at) }.unwrap_or(0)
 }
 
-/// `bpf_map(map, fmode)`: before a descriptor of a map is handed out.
+/// `bpf_map(map, fmode)`: before a descriptor of a map is handed out. One to
+/// read is no less: a program that is loaded with it may write
+/// (kernel/bpf/verifier.c `resolve_pseudo_ldimm64` does not ask).
 #[lsm(hook = "bpf_map")]
 pub(crate) fn tamper_map(ctx: LsmContext) -> i32 {
-    let mode: u32 = ctx.arg(1);
-    if mode & FMODE_WRITE == 0 || armed().is_none() {
+    if armed().is_none() {
         return 0;
     }
     let map: *const u8 = ctx.arg(0);
@@ -434,7 +506,8 @@ pub(crate) fn tamper_exec(ctx: LsmContext) -> i32 {
 }
 
 /// `inode_permission(inode, mask)`: to open a pin, to change what lies in its
-/// directory, and to write the agent's executable in place.
+/// directory, to write the agent's executable in place, and to write the few
+/// files through which the kernel would take the agent or its hooks away.
 #[lsm(hook = "inode_permission")]
 pub(crate) fn tamper_inode(ctx: LsmContext) -> i32 {
     let mask: i32 = ctx.arg(1);
@@ -444,11 +517,15 @@ pub(crate) fn tamper_inode(ctx: LsmContext) -> i32 {
     let Some(agent) = armed() else {
         return 0;
     };
-    let at = place(ctx.arg(0));
+    let inode: *const u8 = ctx.arg(0);
+    let at = place(inode);
     let (attempt, action) = if is_agents(agent, at) {
         (Attempt::EXECUTABLE, Glass::SUCCEED)
     } else if at.0 != agent.pin_dev {
-        return 0;
+        match control_file(inode, at.1) {
+            Some(known) => known,
+            None => return 0,
+        }
     } else if is_protected(Protected::FOLDER, at.1) {
         (Attempt::UNPIN, Glass::PINS)
     } else if is_protected(Protected::PIN, at.1) {
@@ -461,6 +538,69 @@ pub(crate) fn tamper_inode(ctx: LsmContext) -> i32 {
         attempt,
         action,
         id: at.1 as u32,
+        target: 0,
+    })
+}
+
+/// Whether it is a file that controls the agent's cgroup or the kernel's hooks.
+/// Which mount it is reached through does not matter.
+#[inline(always)]
+fn control_file(inode: *const u8, ino: u64) -> Option<(Attempt, u32)> {
+    // SAFETY: an inode.
+    let sb: *const u8 = unsafe { field(inode, &INODE_SB) };
+    if sb.is_null() {
+        return None;
+    }
+    // SAFETY: a super_block.
+    let magic: u64 = unsafe { field(sb, &SB_MAGIC) };
+    if magic == CGROUP2_MAGIC {
+        let is_limit = is_protected(Protected::CGROUP_LIMIT, ino) && guarded::current_tgid() != 1;
+        if is_limit || is_protected(Protected::CGROUP_FILE, ino) {
+            return Some((Attempt::CGROUP, Glass::SIGNAL));
+        }
+    } else if magic == PROC_MAGIC
+        && (is_protected(Protected::PROC_FILE, ino) || is_ftrace_switch(inode))
+    {
+        return Some((Attempt::KERNEL, Glass::KERNEL));
+    }
+    None
+}
+
+/// Whether a file of procfs is `kernel.ftrace_enabled`, which takes every
+/// program off LSM hooks (kernel/trace/ftrace.c `ftrace_enable_sysctl`).
+#[inline(always)]
+fn is_ftrace_switch(inode: *const u8) -> bool {
+    const NAME: [u8; 15] = *b"ftrace_enabled\0";
+    let read = |at: u64| -> u64 {
+        // SAFETY: the helper survives any address.
+        unsafe { bpf_probe_read_kernel(at as *const u64) }.unwrap_or(0)
+    };
+    let outer = (inode as u64).wrapping_sub(u64::from(PROC_INODE.load()));
+    let table = read(outer.wrapping_add(u64::from(PROC_SYSCTL.load())));
+    if table == 0 {
+        return false;
+    }
+    let name = read(table.wrapping_add(u64::from(TABLE_NAME.load())));
+    // SAFETY: as above.
+    let name = unsafe { bpf_probe_read_kernel(name as *const [u8; 15]) };
+    name.is_ok_and(|name| name == NAME)
+}
+
+/// `locked_down(what)`: what the kernel itself calls a way to change it.
+#[lsm(hook = "locked_down")]
+pub(crate) fn tamper_lockdown(ctx: LsmContext) -> i32 {
+    if armed().is_none() {
+        return 0;
+    }
+    let what: u32 = ctx.arg(0);
+    if !is_protected(Protected::REASON, u64::from(what)) {
+        return 0;
+    }
+    judge(&Try {
+        hook: Hook::LSM_INODE,
+        attempt: Attempt::KERNEL,
+        action: Glass::KERNEL,
+        id: what,
         target: 0,
     })
 }
@@ -564,14 +704,16 @@ fn mount_over(path: *const u8) -> i32 {
     let sb: *const u8 = unsafe { field(mount, &VFSMOUNT_SB) };
     // SAFETY: its super_block.
     let dev: u32 = unsafe { field(sb, &SB_DEV) };
-    if dev != agent.pin_dev {
-        return 0;
-    }
     // SAFETY: a path.
     let dentry: *const u8 = unsafe { field(path, &PATH_DENTRY) };
     // SAFETY: a dentry.
     let (_, ino) = place(unsafe { field(dentry, &DENTRY_INODE) });
-    if !is_protected(Protected::COVER, ino) {
+    let is_cover = if dev == agent.pin_dev {
+        is_protected(Protected::COVER, ino)
+    } else {
+        is_protected(Protected::PLACE, Protected::place(dev, ino))
+    };
+    if !is_cover {
         return 0;
     }
     judge(&Try {

@@ -3,8 +3,9 @@
 //!
 //! Judged by the peer's socket: its cgroup, its mark, or who listens on it. A
 //! socket pair and whatever the group's own processes made is no deputy. A
-//! connection that was made before the group was guarded is not seen, nor what
-//! is said on one that was reported.
+//! connection that was made before the group was guarded is not reported; where
+//! the boundary refuses deputies it is cut at the next message. What is said on
+//! one that was reported is not looked at.
 
 use crate::decide::Decision;
 use crate::deputy::{self, DEPUTIES_ASKED, is_in_group};
@@ -91,9 +92,10 @@ pub(crate) fn socket_post_create(ctx: LsmContext) -> i32 {
     0
 }
 
-/// Judges a connected Unix socket that was handed over.
+/// Judges a connected Unix socket that was handed over, or that is older than
+/// the guard.
 #[inline(always)]
-pub(crate) fn received(subject: &Subject, sk: *const u8) -> i32 {
+pub(crate) fn connected(hook: Hook, subject: &Subject, sk: *const u8) -> i32 {
     // SAFETY: a sock; null where it is not of this family.
     let unix: *const u8 = unsafe { bpf_skc_to_unix_sock(sk.cast_mut().cast()) }.cast();
     if unix.is_null() {
@@ -104,7 +106,7 @@ pub(crate) fn received(subject: &Subject, sk: *const u8) -> i32 {
     if peer.is_null() {
         return 0;
     }
-    judge(Hook::LSM_RECEIVE, subject, peer)
+    judge(hook, subject, peer)
 }
 
 #[inline(always)]

@@ -5,8 +5,8 @@
 //! open when nobody is guarded.
 
 use crate::probe::{
-    Probe, connectx, deputy, families, headers, icmp, lineage, links, made, nodes, older, options,
-    passing, ring, tcp, udp,
+    Probe, asked, connectx, deputy, families, headers, icmp, lineage, links, made, nodes, older,
+    options, passing, ring, tcp, udp,
 };
 use std::io;
 
@@ -92,7 +92,9 @@ const CONNECT: &[&str] = &["connect4", "connect6", "lsm_connect"];
 const FAST_OPEN: &[&str] = &["connect4", "connect6", "lsm_connect", "lsm_sendmsg"];
 const SEND: &[&str] = &["sendmsg4", "sendmsg6", "lsm_sendmsg"];
 const PACKET: &[&str] = &["egress", "lsm_sendmsg"];
+const REPLY: &[&str] = &["egress", "lsm_sendmsg", "lsm_connect"];
 const FRAME: &[&str] = &["tcx", "lsm_create"];
+const OPTION: &[&str] = &["setsockopt"];
 const NODE: &[&str] = &["device", "lsm_open"];
 const RAW: &[&str] = &[
     "egress",
@@ -203,8 +205,8 @@ pub const VECTORS: &[Vector] = &[
     v("mptcp-older-v6", "cannot write to an older Multipath TCP connection", "B03 B33", true, older::mptcp).by(PACKET).held().optional().in_trees(Tree::Declared("MPTCP")),
     v("tcp-reply-v4", "cannot reply on an inbound connection", "B35", false, tcp::reply_accepted).by(PACKET).held(),
     v("tcp-reply-v6", "cannot reply on an inbound connection", "B35", true, tcp::reply_accepted).by(PACKET).held(),
-    v("tcp-reply-later-v4", "cannot be connected to from outside", "B35", false, tcp::reply_later).by(PACKET).held(),
-    v("tcp-reply-later-v6", "cannot be connected to from outside", "B35", true, tcp::reply_later).by(PACKET).expect(Expect::Declared("SYN-ACK")),
+    v("tcp-reply-later-v4", "cannot be connected to from outside", "B35", false, tcp::reply_later).by(REPLY).held(),
+    v("tcp-reply-later-v6", "cannot be connected to from outside", "B35", true, tcp::reply_later).by(REPLY).expect(Expect::Declared("SYN-ACK")),
     v("sctp-connect-v4", "cannot connect by SCTP", "B04", false, tcp::sctp).held().optional(),
     v("smc-connect-v4", "cannot connect by SMC under an IP socket", "B15", false, tcp::smc).held().optional(),
     v("udp-sendto-v4", "cannot send a datagram", "B05", false, udp::unconnected).by(SEND),
@@ -310,10 +312,21 @@ pub const VECTORS: &[Vector] = &[
     v("netns-entered", "cannot send from another network namespace", "B59 B41", false, lineage::other_network).by(SEND),
     v("netns-helper", "cannot send from a namespace that a helper outside empties", "B59", false, made::helper_outside).by(SEND).optional(),
     v("deputy-unix", "cannot have a daemon on a Unix socket send", "B49 B48", false, deputy::unix).expect(Expect::Declared("deputies")),
+    v("deputy-unix-older", "cannot ask a daemon by a connection older than the GPU", "B49 B70", false, deputy::older_unix).expect(Expect::Declared("deputies")),
     v("deputy-loopback", "cannot have a proxy on loopback send", "B50", true, deputy::loopback).expect(Expect::Declared("deputies")),
     v("deputy-pipe", "cannot have a process outside send what it wrote to a pipe", "B32", false, deputy::pipe).expect(Expect::Declared("memory shared")),
-    v("igmp-join", "cannot say a group's address by joining it", "B62", false, made::joined).expect(Expect::Declared("multicast joins")),
-    v("mld-join", "cannot say a group's address by joining it", "B62", true, made::joined).expect(Expect::Declared("multicast joins")),
+    v("igmp-join", "cannot say a group's address by joining it", "B62", false, made::joined).by(OPTION),
+    v("mld-join", "cannot say a group's address by joining it", "B62", true, made::joined).by(OPTION),
+    v("group-join-v4", "cannot say a group's address by the option of both families", "B62", false, made::joined_alike).by(OPTION),
+    v("group-join-v6", "cannot say a group's address by the option of both families", "B62", true, made::joined_alike).by(OPTION),
+    v("uring-join", "cannot say a group's address by io_uring's own setsockopt", "B16 B62", false, made::joined_by_ring).by(OPTION).optional(),
+    v("intruded", "cannot write into a process outside and have it send", "B65", false, asked::intruded).expect(Expect::Declared("ptrace")),
+    v("xdp-injected", "cannot have the kernel forward a frame it takes for another host's", "B66", false, asked::injected).expect(Expect::Declared("gives the kernel")).optional(),
+    v("core-pattern", "cannot name a program for the kernel to run", "B67", false, asked::core_pattern).by(&["sysctl"]).judged_by(Oracle::Answer),
+    v("sysfs-setting", "cannot write a setting of the kernel's in sysfs", "B67", false, asked::sysfs).expect(Expect::Declared("gives the kernel")).by(&["lsm_open"]).judged_by(Oracle::Answer),
+    v("key-upcall", "cannot have the kernel run a program to make a key", "B68", false, asked::key).expect(Expect::Declared("gives the kernel")).judged_by(Oracle::Answer).optional(),
+    v("nfs-mount", "cannot have the kernel connect to a file server", "B69 B40", false, asked::mounted).expect(Expect::Declared("network file systems")).optional(),
+    v("tun-older", "cannot write to a tunnel device older than the GPU", "B40 B44", false, families::older_tunnel).expect(Expect::Declared("tunnel devices")).optional(),
     v("tunnel-ipip", "cannot have the kernel wrap what it sends inside", "B40 B63", false, made::ipip).expect(Expect::Declared("below IP")).optional(),
     v("tunnel-gre", "cannot have the kernel wrap what it sends inside", "B40 B63", false, made::gre).expect(Expect::Declared("below IP")).optional(),
     v("tunnel-vxlan", "cannot have the kernel wrap what it sends inside", "B40 B63", false, made::vxlan).expect(Expect::Declared("below IP")).optional(),

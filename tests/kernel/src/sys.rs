@@ -8,6 +8,7 @@
     reason = "the vectors need system calls with flags and families no safe wrapper takes"
 )]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU32;
@@ -378,6 +379,106 @@ pub fn connect_program(cgroup: BorrowedFd<'_>, program: &OwnedFd, attach: bool) 
         BPF_PROG_DETACH
     };
     bpf(command, &attributes).map(drop)
+}
+
+const BPF_PROG_TEST_RUN: i64 = 10;
+const XDP: u32 = 6;
+const XDP_PASS: u8 = 2;
+const LIVE_FRAMES: u32 = 2;
+
+/// Has the kernel take a frame for one that came in by a link: a program that
+/// lets everything pass, run once on it (Linux 5.18).
+pub fn inject_frame(index: u32, frame: &[u8]) -> io::Result<()> {
+    // return XDP_PASS.
+    let code = [
+        0xb7, 0x00, 0, 0, XDP_PASS, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let licence = b"GPL\0";
+    let load = [
+        &XDP.to_ne_bytes()[..],
+        &2_u32.to_ne_bytes(),
+        &(code.as_ptr() as u64).to_ne_bytes(),
+        &(licence.as_ptr() as u64).to_ne_bytes(),
+    ]
+    .concat();
+    let program = owned(bpf(BPF_PROG_LOAD, &load)?)?;
+    let size = u32::try_from(frame.len()).unwrap_or(0);
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+    // egress_ifindex.
+    let context: Vec<u8> = [0, size, 0, index, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    let run = [
+        &u32::try_from(program.as_raw_fd())
+            .unwrap_or(0)
+            .to_ne_bytes()[..],
+        &0_u32.to_ne_bytes(),
+        &size.to_ne_bytes(),
+        &0_u32.to_ne_bytes(),
+        &(frame.as_ptr() as u64).to_ne_bytes(),
+        &0_u64.to_ne_bytes(),
+        &1_u32.to_ne_bytes(),
+        &0_u32.to_ne_bytes(),
+        &u32::try_from(context.len()).unwrap_or(0).to_ne_bytes(),
+        &0_u32.to_ne_bytes(),
+        &(context.as_ptr() as u64).to_ne_bytes(),
+        &0_u64.to_ne_bytes(),
+        &LIVE_FRAMES.to_ne_bytes(),
+    ]
+    .concat();
+    bpf(BPF_PROG_TEST_RUN, &run).map(drop)
+}
+
+/// `process_vm_writev(2)` of one piece, to the address it has here.
+pub fn write_into(pid: i32, at: &std::sync::atomic::AtomicU64, value: u64) -> io::Result<()> {
+    let bytes = value.to_ne_bytes();
+    let own = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let theirs = libc::iovec {
+        iov_base: at.as_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: both pieces are described truly; the kernel checks the address in
+    // the other process.
+    let written =
+        unsafe { libc::process_vm_writev(pid, &raw const own, 1, &raw const theirs, 1, 0) };
+    check(libc::c_int::try_from(written).unwrap_or(-1)).map(drop)
+}
+
+/// `request_key(2)` of a key that is not there, with what a program is to make
+/// it from.
+pub fn request_key(kind: &CStr, name: &CStr, callout: &CStr) -> io::Result<()> {
+    /// `KEY_SPEC_PROCESS_KEYRING`, include/uapi/linux/keyctl.h.
+    const PROCESS_KEYRING: i64 = -2;
+    // SAFETY: three strings that outlive the call, and an integer.
+    let key = unsafe {
+        libc::syscall(
+            libc::SYS_request_key,
+            kind.as_ptr(),
+            name.as_ptr(),
+            callout.as_ptr(),
+            PROCESS_KEYRING,
+        )
+    };
+    check(libc::c_int::try_from(key).unwrap_or(-1)).map(drop)
+}
+
+/// `mount(2)`.
+pub fn mount(source: &CStr, target: &CStr, kind: &CStr, options: &CStr) -> io::Result<()> {
+    // SAFETY: four strings that outlive the call.
+    let mounted = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            0,
+            options.as_ptr().cast(),
+        )
+    };
+    check(mounted).map(drop)
 }
 
 /// The number of a network interface in this namespace.

@@ -1,9 +1,13 @@
 //! The test programs in a virtual machine, and the judgement of what it handed
 //! back.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    thread::{self, ScopedJoinHandle},
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::{AFTER_GUEST, END_TO_END, IN_GUEST, KERNEL_TESTS, is_runner};
 use crate::{
@@ -15,7 +19,7 @@ use crate::{
 };
 
 /// Emulated processors are slow; a hang is still noticed.
-const LIMIT: Duration = Duration::from_mins(30);
+const LIMIT: Duration = Duration::from_mins(45);
 
 /// What emulated processors are spared: the run without an agent, which the
 /// host does, and the larger part of the storms.
@@ -23,17 +27,30 @@ const SPARED: &str = "MERESTONE_QUICK=1 MERESTONE_STORM=2000 MERESTONE_FLOOD=400
 /// The agent's tests of what only a kernel can show; the others run on the host.
 const AGENT_IN_GUEST: [&str; 3] = ["bpf_kernel", "packet_parser", "ways_out"];
 
-/// The suite on one kernel: in the guest, then on what it handed back.
-pub(super) fn run(series: Series, programs: &[Program], verifier: &Path, tally: &mut Tally) {
-    let suite = format!("Linux {series}");
-    match boot(series, programs, verifier) {
-        Ok(found) => tally.add(&suite, found),
-        Err(error) => {
-            progress::line(format_args!("{suite}: {error:#}"));
-            tally.check(&suite, false);
+/// The suite on each kernel, side by side: a guest waits more than it computes.
+pub(super) fn all(kernels: &[Series], programs: &[Program], verifier: &Path, tally: &mut Tally) {
+    let found: Vec<_> = thread::scope(|scope| {
+        let guests: Vec<_> = kernels
+            .iter()
+            .map(|series| scope.spawn(|| boot(*series, programs, verifier)))
+            .collect();
+        let ends = guests.into_iter().map(ScopedJoinHandle::join);
+        ends.map(|end| end.unwrap_or_else(|_panic| Err(anyhow!("its thread panicked"))))
+            .collect()
+    });
+    for (series, found) in kernels.iter().zip(found) {
+        let suite = format!("Linux {series}");
+        match found {
+            Ok(found) => tally.add(&suite, found),
+            Err(error) => {
+                progress::line(format_args!("{suite}: {error:#}"));
+                tally.check(&suite, false);
+            }
         }
     }
 }
+
+/// The suite on one kernel: in the guest, then on what it handed back.
 
 fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> {
     let in_guest = |program: &&Program| match program.package.as_str() {
@@ -52,7 +69,7 @@ fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> 
     let mut tally = Tally::default();
     let outcome = vm::boot(series, &load, LIMIT, |line| {
         if tally.read(line) {
-            progress::line(line);
+            progress::line(format_args!("{series} | {line}"));
         }
     })?;
     if outcome.status != 0 && tally.failed == 0 {

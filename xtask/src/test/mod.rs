@@ -58,9 +58,7 @@ pub(crate) fn virtual_machines_alone(kernels: &[Series], only: Option<&str>) -> 
     }
     let verifier = release_verifier()?;
     let mut tally = Tally::default();
-    for series in kernels {
-        guest::run(*series, &programs, &verifier, &mut tally);
-    }
+    guest::all(kernels, &programs, &verifier, &mut tally);
     Ok(close(&tally, began))
 }
 
@@ -113,12 +111,12 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
     host::all(&programs, tally)?;
     let verifier = release_verifier()?;
     needs_no_tpm_library(&verifier, tally)?;
-    for series in Series::ALL {
-        if no_vm {
+    if no_vm {
+        for series in Series::ALL {
             tally.skip(&format!("the suite on Linux {series}"), "--no-vm was given");
-        } else {
-            guest::run(series, &programs, &verifier, tally);
         }
+    } else {
+        guest::all(&Series::ALL, &programs, &verifier, tally);
     }
     Ok(())
 }

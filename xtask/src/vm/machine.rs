@@ -23,7 +23,7 @@ use crate::{
 
 /// Modules of Debian's cloud kernels that the agent's tests need: disks, every
 /// way out of a host that a test tries, and what they stand on.
-const MODULES: [&str; 31] = [
+const MODULES: [&str; 36] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
@@ -55,6 +55,11 @@ const MODULES: [&str; 31] = [
     "ipip",
     "sit",
     "vxlan",
+    "authenc",
+    "echainiv",
+    "cls_u32",
+    "act_pedit",
+    "nfsv3",
 ];
 const FIRMWARE: [&str; 2] = [
     "/usr/share/OVMF/OVMF_CODE_4M.fd",

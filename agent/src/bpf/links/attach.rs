@@ -6,8 +6,10 @@
 
 use super::namespaces::Found;
 use super::netlink;
+use crate::bpf::coverage;
 use crate::bpf::error::innermost;
 use crate::bpf::hooks::LINK;
+use crate::bpf::standing::Making;
 use crate::bpf::sys::{self, AttachType};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
@@ -27,25 +29,23 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x6d65);
 
 /// Whether this kernel knows tcx links (since 6.6).
 pub(super) fn uses_netlink() -> bool {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    !crate::bpf::coverage::is_at_least(&release, (6, 6))
+    !coverage::kernel_is_at_least((6, 6))
 }
 
 /// The program and the places it is attached from.
 pub(super) struct Attacher {
     program: SchedClassifier,
     place: PathBuf,
+    making: Making,
     netlink: bool,
 }
 
 impl Attacher {
-    pub(super) fn new(program: SchedClassifier, place: PathBuf) -> Self {
+    pub(super) fn new(program: SchedClassifier, place: PathBuf, making: Making) -> Self {
         Self {
             program,
             place,
+            making,
             netlink: uses_netlink(),
         }
     }
@@ -94,14 +94,16 @@ impl Attacher {
             return self.attach_filter(index);
         }
         let program = self.program.fd().map_err(io::Error::other)?;
-        let link = sys::link_network(program, index, AttachType::LinkEgress)?;
-        let pin = self.place.join(pin_name(inode, index));
-        let new = self.place.join("new");
-        if new.exists() {
-            fs::remove_file(&new)?;
-        }
-        sys::pin(link, &new)?;
-        fs::rename(new, pin)
+        let place = &self.place;
+        self.making.link(|| {
+            let link = sys::link_network(program, index, AttachType::LinkEgress)?;
+            let pin = place.join(pin_name(inode, index));
+            let new = place.join("new");
+            if new.exists() {
+                fs::remove_file(&new)?;
+            }
+            Ok((link, new, pin))
+        })
     }
 
     fn attach_filter(&mut self, index: u32) -> io::Result<()> {

@@ -16,6 +16,7 @@ use super::KernelError;
 use super::error::innermost;
 use super::hooks::LINK;
 use super::host;
+use super::standing::Making;
 use attach::Attacher;
 use aya::Ebpf;
 use aya::programs::{Program, SchedClassifier};
@@ -56,7 +57,7 @@ struct Shared {
 
 impl Links {
     /// Attaches to every link there is, then starts looking for more.
-    pub(super) fn start(ebpf: &mut Ebpf, pins: &Path) -> Result<Self, KernelError> {
+    pub(super) fn start(ebpf: &mut Ebpf, pins: &Path, making: Making) -> Result<Self, KernelError> {
         let refused = |detail: String| KernelError::Refused {
             name: "tcx/egress".to_owned(),
             detail,
@@ -73,7 +74,7 @@ impl Links {
         });
         let (ready, attached) = channel();
         let worker = Worker {
-            attacher: Attacher::new(program, place),
+            attacher: Attacher::new(program, place, making),
             known: BTreeMap::new(),
             walked: None,
             shared: Arc::clone(&shared),

@@ -21,8 +21,14 @@ fn write_boundary(places: &Places, boundary: &Boundary) -> Result<()> {
         .map(|cidr| format!("{cidr:?}"))
         .collect();
     let mode = if boundary.audit { "audit" } else { "enforce" };
+    let deputies = if boundary.deny_deputies {
+        "deny"
+    } else {
+        "report"
+    };
     let text = format!(
-        "name = \"lab\"\n[[allow]]\ncidr = [{}]\n[mode]\ndefault = \"{mode}\"\n",
+        "name = \"lab\"\n[[allow]]\ncidr = [{}]\n[mode]\ndefault = \"{mode}\"\n\
+         [deputies]\nloopback = \"{deputies}\"\nunix = \"{deputies}\"\n",
         networks.join(", ")
     );
     Ok(fs::write(places.home.join("boundary.toml"), text)?)

@@ -73,6 +73,11 @@ pub(super) fn ask(child: &mut Child, log: &Log, order: &str, key: &str) -> Resul
 
 pub(super) fn reload(child: &mut Child, log: &Log, boundary: &Boundary) -> Result<()> {
     let audit = if boundary.audit { " audit" } else { "" };
-    let order = format!("boundary {}{audit}", boundary.allow.join(","));
+    let deputies = if boundary.deny_deputies {
+        " deny-deputies"
+    } else {
+        ""
+    };
+    let order = format!("boundary {}{audit}{deputies}", boundary.allow.join(","));
     ask(child, log, &order, "installed").map(drop)
 }

@@ -33,6 +33,8 @@ pub struct Boundary {
     pub allow: Vec<String>,
     /// Report only.
     pub audit: bool,
+    /// Refuse deputies rather than report them.
+    pub deny_deputies: bool,
 }
 
 impl Default for Boundary {
@@ -48,6 +50,7 @@ impl Default for Boundary {
         Self {
             allow: allow.map(str::to_owned).to_vec(),
             audit: false,
+            deny_deputies: false,
         }
     }
 }

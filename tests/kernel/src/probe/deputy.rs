@@ -60,6 +60,34 @@ pub fn unix(probe: &Probe, v6: bool) -> io::Result<()> {
     })
 }
 
+/// A daemon on a Unix socket that was asked for before the GPU was opened.
+pub fn older_unix(probe: &Probe, v6: bool) -> io::Result<()> {
+    let (ours, mut theirs) = UnixStream::pair()?;
+    match sys::fork()? {
+        Fork::Child => become_child(|| {
+            drop(ours);
+            enter(&probe.job.elsewhere)?;
+            // Its own listener, so that the socket is nobody else's.
+            let name = SocketAddr::from_abstract_name(probe.marker())?;
+            let listener = UnixListener::bind_addr(&name)?;
+            theirs.write_all(b"!")?;
+            pass_on(probe, v6, &mut listener.accept()?.0)
+        }),
+        Fork::Parent(pid) => {
+            drop(theirs);
+            (&ours).read_exact(&mut [0])?;
+            let name = SocketAddr::from_abstract_name(probe.marker())?;
+            let mut older = UnixStream::connect_addr(&name)?;
+            probe.open_gpu()?;
+            probe.attempt("write", || older.write_all(probe.marker()));
+            drop(older);
+            std::thread::sleep(Duration::from_millis(50));
+            drop(sys::kill(pid, libc::SIGKILL));
+            sys::wait(pid).map(drop)
+        }
+    }
+}
+
 /// A proxy on loopback.
 pub fn loopback(probe: &Probe, v6: bool) -> io::Result<()> {
     let host = if v6 { "[::1]:0" } else { "127.0.0.1:0" };

@@ -164,31 +164,52 @@ pub(super) fn tunnel_device(name: &str) -> io::Result<File> {
     Ok(device)
 }
 
+/// A tunnel device of its own that is up.
+fn tunnel_up() -> io::Result<File> {
+    let device = tunnel_device("mretun")?;
+    let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    let up = i16::try_from(libc::IFF_UP).unwrap_or(1);
+    sys::control(
+        socket.as_fd(),
+        libc::SIOCSIFFLAGS,
+        &mut request("mretun", up),
+    )?;
+    Ok(device)
+}
+
+/// Has the kernel forward a packet.
+fn write_tunnel(probe: &Probe, mut device: &File) -> io::Result<()> {
+    device.write_all(&foreign(probe))?;
+    // The device goes when it is closed, and what it still queues with it.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    Ok(())
+}
+
+/// A packet of some other host's to the denied one.
+pub(super) fn foreign(probe: &Probe) -> Vec<u8> {
+    let source = Ipv4Addr::new(198, 18, 0, 77);
+    let target = probe.job.denied4;
+    let datagram = wire::udp(
+        source.into(),
+        target.into(),
+        crate::job::PORT,
+        probe.marker(),
+    );
+    wire::ipv4(source, target, 17, 0, &datagram)
+}
+
 /// Writes a packet to a tunnel device of its own and has the kernel forward it.
 pub fn tunnel(probe: &Probe, _v6: bool) -> io::Result<()> {
     probe.open_gpu()?;
-    probe.attempt("write tunnel", || {
-        let device = tunnel_device("mretun")?;
-        let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
-        let up = i16::try_from(libc::IFF_UP).unwrap_or(1);
-        sys::control(
-            socket.as_fd(),
-            libc::SIOCSIFFLAGS,
-            &mut request("mretun", up),
-        )?;
-        let source = Ipv4Addr::new(198, 18, 0, 77);
-        let target = probe.job.denied4;
-        let datagram = wire::udp(
-            source.into(),
-            target.into(),
-            crate::job::PORT,
-            probe.marker(),
-        );
-        (&device).write_all(&wire::ipv4(source, target, 17, 0, &datagram))?;
-        // The device goes when it is closed, and what it still queues with it.
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        Ok(())
-    });
+    probe.attempt("write tunnel", || write_tunnel(probe, &tunnel_up()?));
+    Ok(())
+}
+
+/// The same by a device that was set up before the GPU was opened.
+pub fn older_tunnel(probe: &Probe, _v6: bool) -> io::Result<()> {
+    let device = tunnel_up();
+    probe.open_gpu()?;
+    probe.attempt("write tunnel", || write_tunnel(probe, &device?));
     Ok(())
 }
 

@@ -5,13 +5,12 @@
 //! held moments after it appears, a namespace within a second.
 
 use super::families::frame;
-use super::{Probe, fork};
+use super::{Probe, fork, made};
 use crate::job::OUTSIDE_MAC;
 use crate::sys;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::process::Command;
 use std::time::Duration;
 
 /// Longer than the agent may take to find a link, and a namespace.
@@ -26,12 +25,7 @@ fn ends(probe: &Probe) -> (String, String) {
 }
 
 fn ip(words: &str) -> io::Result<()> {
-    let status = Command::new("ip").args(words.split(' ')).status()?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("ip {words}: {status}")))
-    }
+    made::configure(&format!("ip {words}"))
 }
 
 /// Lays the wire; its other end is beyond, where the sniffer is.
@@ -74,18 +68,31 @@ pub fn second(probe: &Probe, _v6: bool) -> io::Result<()> {
     std::thread::sleep(LINK);
     probe.open_gpu()?;
     let sent = send(probe);
-    ip(&format!("link del {}", ends(probe).0))?;
+    // Where a guarded process may not, it goes with its namespace.
+    drop(ip(&format!("link del {}", ends(probe).0)));
     sent
 }
 
 /// An interface that appears after the GPU was opened.
 pub fn later(probe: &Probe, _v6: bool) -> io::Result<()> {
     probe.open_gpu()?;
-    wire(probe)?;
+    if let Some(refused) = refused(wire(probe))? {
+        probe.attempt("make a link", || Err::<(), _>(refused));
+        return Ok(());
+    }
     std::thread::sleep(LINK);
     let sent = send(probe);
-    ip(&format!("link del {}", ends(probe).0))?;
+    drop(ip(&format!("link del {}", ends(probe).0)));
     sent
+}
+
+/// A refusal to make a link is what holds, where the LSM tier is active.
+fn refused(made: io::Result<()>) -> io::Result<Option<io::Error>> {
+    match made {
+        Ok(()) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
 }
 
 /// A network namespace of its own, with a wire out of it.
@@ -93,7 +100,10 @@ pub fn namespace(probe: &Probe, _v6: bool) -> io::Result<()> {
     probe.open_gpu()?;
     fork(|| {
         sys::leave_network()?;
-        wire(probe)?;
+        if let Some(refused) = refused(wire(probe))? {
+            probe.attempt("make a link", || Err::<(), _>(refused));
+            return Ok(());
+        }
         std::thread::sleep(NAMESPACE);
         send(probe)
     })

@@ -1,12 +1,13 @@
 //! Packets that the kernel makes or remakes for a process: reports of
-//! multicast joins, tunnels, transforms, traffic control actions.
+//! multicast joins, tunnels, transforms, traffic control actions. What has it
+//! run programs or connect is in `asked`.
 //!
 //! What root inside the group configures through netlink is configured with
 //! `ip` and `tc`, as a process there would.
 
 use super::options::datagram;
-use super::{Probe, become_child, enter};
-use crate::job::{self, INTERFACE, PORT};
+use super::{Probe, become_child, enter, say};
+use crate::job::{self, INTERFACE, Line, PORT};
 use crate::lab;
 use crate::sys::{self, Fork};
 use crate::wire;
@@ -15,26 +16,45 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// `IPV6_JOIN_GROUP`, include/uapi/linux/in6.h.
 const IPV6_JOIN_GROUP: i32 = 20;
+/// `MCAST_JOIN_GROUP`, include/uapi/linux/in.h.
+const MCAST_JOIN_GROUP: i32 = 42;
 /// An address inside the boundary that nothing but these vectors talks to.
 const DETOUR: Ipv4Addr = Ipv4Addr::new(198, 18, 200, 1);
 /// The device these vectors make.
 const DEVICE: &str = "mremade";
 
-/// Runs `ip` or `tc`; what went wrong as an answer of the kernel.
-fn configure(words: &str) -> io::Result<()> {
+/// Runs `ip` or `tc`; what went wrong as an answer of the kernel. A refusal is
+/// an attempt of its own, since it is that process the agent reports.
+pub(super) fn configure(words: &str) -> io::Result<()> {
+    let begin = Instant::now();
     let mut words = words.split_whitespace();
     let program = words.next().unwrap_or("ip");
-    let output = Command::new(program).args(words).output()?;
+    let child = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let pid = child.id();
+    let output = child.wait_with_output()?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).to_lowercase();
     let refused = said.contains("not permitted") || said.contains("cannot open netlink");
+    if refused {
+        say(&Line::Attempt {
+            pid,
+            what: program.to_owned(),
+            errno: Some(libc::EPERM),
+            elapsed_us: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX),
+        });
+    }
     // Anything else: this kernel or this tool has no such thing.
     let code = if refused {
         libc::EPERM
@@ -44,10 +64,10 @@ fn configure(words: &str) -> io::Result<()> {
     Err(io::Error::from_raw_os_error(code))
 }
 
-/// IGMP or MLD: the kernel reports the group, and the group is the message.
-pub fn joined(probe: &Probe, v6: bool) -> io::Result<()> {
+/// The option that joins this case's group, as (level, name, value).
+fn membership(probe: &Probe, v6: bool) -> io::Result<(i32, i32, Vec<u8>)> {
     let index = sys::interface(INTERFACE)?;
-    let (level, name, request) = match lab::group(probe.job.denied(v6)) {
+    Ok(match lab::group(probe.job.denied(v6)) {
         IpAddr::V4(group) => {
             // struct ip_mreqn: group, own address, interface.
             let request = [&group.octets()[..], &[0; 4], &index.to_ne_bytes()].concat();
@@ -57,15 +77,55 @@ pub fn joined(probe: &Probe, v6: bool) -> io::Result<()> {
             let request = [&group.octets()[..], &index.to_ne_bytes()].concat();
             (libc::IPPROTO_IPV6, IPV6_JOIN_GROUP, request)
         }
-    };
+    })
+}
+
+/// The report is sent by a timer, within a few jiffies and then a second.
+const REPORTED: Duration = Duration::from_millis(1200);
+
+fn join(probe: &Probe, v6: bool, (level, name, request): (i32, i32, Vec<u8>)) -> io::Result<()> {
     probe.open_gpu()?;
+    let mut kept = None;
     probe.attempt("join", || {
         let socket = datagram(v6)?;
-        sys::set_option(&socket, level, name, &request)?;
-        // The report is sent by a timer, within a few jiffies and then a second.
-        std::thread::sleep(Duration::from_millis(1200));
-        Ok(())
+        let joined = sys::set_option(&socket, level, name, &request);
+        kept = Some(socket);
+        joined
     });
+    std::thread::sleep(REPORTED);
+    drop(kept);
+    Ok(())
+}
+
+/// IGMP or MLD: the kernel reports the group, and the group is the message.
+pub fn joined(probe: &Probe, v6: bool) -> io::Result<()> {
+    join(probe, v6, membership(probe, v6)?)
+}
+
+/// The same by the option that both families share.
+pub fn joined_alike(probe: &Probe, v6: bool) -> io::Result<()> {
+    let index = u64::from(sys::interface(INTERFACE)?);
+    let group = lab::group(probe.job.denied(v6));
+    // struct group_req: the interface, padded, and a sockaddr_storage.
+    let mut request = index.to_ne_bytes().to_vec();
+    request.extend(wire::sockaddr(SocketAddr::new(group, 0)));
+    request.resize(8 + 128, 0);
+    let level = if v6 {
+        libc::IPPROTO_IPV6
+    } else {
+        libc::IPPROTO_IP
+    };
+    join(probe, v6, (level, MCAST_JOIN_GROUP, request))
+}
+
+/// The same by `io_uring`, past setsockopt(2).
+pub fn joined_by_ring(probe: &Probe, v6: bool) -> io::Result<()> {
+    let (level, name, request) = membership(probe, v6)?;
+    let socket = datagram(v6)?;
+    let set = super::ring::option_setter()?;
+    probe.open_gpu()?;
+    probe.attempt("ring join", || set(&socket, level, name, &request));
+    std::thread::sleep(REPORTED);
     Ok(())
 }
 
@@ -121,13 +181,14 @@ pub fn vxlan(probe: &Probe, _v6: bool) -> io::Result<()> {
     )
 }
 
-/// ESP in tunnel mode to the denied host, without encryption.
+/// ESP in tunnel mode to the denied host.
 pub fn transform(probe: &Probe, _v6: bool) -> io::Result<()> {
     let (local, remote) = (job::HOME4, probe.job.denied4);
     let lines = [
         format!(
             "ip xfrm state add src {local} dst {remote} proto esp spi 0x4d52 mode tunnel \
-             enc cipher_null 0x"
+             enc cbc(aes) 0x6d6572656d6572656d6572656d657265 auth hmac(sha1) 0x{}",
+            "6d".repeat(20)
         ),
         format!(
             "ip xfrm policy add src {local}/32 dst {DETOUR}/32 dir out \

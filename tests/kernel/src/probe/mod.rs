@@ -4,6 +4,7 @@
 //! It judges nothing. Whether a marker got out is the sniffer's to say, and
 //! what that means is the suite's.
 
+pub mod asked;
 pub mod connectx;
 pub mod deputy;
 pub mod families;

@@ -250,3 +250,19 @@ pub fn registered(probe: &Probe, v6: bool) -> io::Result<()> {
 pub fn shared_poll(probe: &Probe, v6: bool) -> io::Result<()> {
     shared(probe, v6, Mode::Poll)
 }
+
+/// What sets a socket option by a ring that is older than the GPU's opening
+/// (`SOCKET_URING_OP_SETSOCKOPT`, Linux 6.7).
+pub(super) fn option_setter()
+-> io::Result<impl FnOnce(&OwnedFd, i32, i32, &[u8]) -> io::Result<i32>> {
+    let mut ring = Ring::new(Mode::Inline)?;
+    Ok(move |socket: &OwnedFd, level, name, value: &[u8]| {
+        let fd = types::Fd(socket.as_raw_fd());
+        let size = u32::try_from(value.len()).unwrap_or(0);
+        let (level, name) = (
+            u32::try_from(level).unwrap_or(0),
+            u32::try_from(name).unwrap_or(0),
+        );
+        ring.run(opcode::SetSockOpt::new(fd, level, name, value.as_ptr().cast(), size).build())
+    })
+}

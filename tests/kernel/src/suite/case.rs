@@ -163,7 +163,17 @@ fn reported(vector: &Vector, event: &SeenEvent, pids: &[u32], addresses: [IpAddr
     // Without an address to tell cases apart, the process must.
     let own = !anywhere || event.pid != 0 || event.hook == "egress";
     // Refused for what they are, before there is an address.
-    let by_kind = ["family", "socket_option", "not_ip", "tunnel"];
+    let by_kind = [
+        "family",
+        "socket_option",
+        "not_ip",
+        "tunnel",
+        "privilege",
+        "kernel",
+        "intrusion",
+        "filesystem",
+        "deputy",
+    ];
     let family = by_kind.contains(&event.reason.as_str()) && event.pid != 0;
     event.verdict == "deny" && pid && own && (family || (hook && address))
 }

@@ -2,6 +2,7 @@
 //! dies, a ring buffer that fills, a boundary that changes.
 
 use super::child::Running;
+use super::verdict::Outcome;
 use super::{Suite, number};
 use crate::holder::{Boundary, SeenEvent};
 use crate::job::Line;
@@ -44,6 +45,12 @@ pub(crate) const TRIALS: &[Trial] = &[
         says: "an auditing boundary lets through and reports",
         cases: "B55",
         run: audit,
+    },
+    Trial {
+        name: "deputies",
+        says: "where the boundary refuses deputies, none of them sends, nor one asked before",
+        cases: "B48 B49 B50 B70",
+        run: deputies,
     },
     Trial {
         name: "storm-tree",
@@ -338,6 +345,32 @@ fn audit(suite: &mut Suite) -> Result<String> {
     only_refused(&sender.running.counts()?)?;
     sender.running.end()?;
     Ok("let through, reported as audit, held again in enforce".to_owned())
+}
+
+/// Unix sockets are refused where BPF LSM sees them, loopback everywhere.
+fn deputies(suite: &mut Suite) -> Result<String> {
+    let refuse = Boundary {
+        deny_deputies: true,
+        ..Boundary::default()
+    };
+    suite.holder()?.reload(refuse)?;
+    let mut names = vec!["deputy-loopback"];
+    if suite.status.lsm() {
+        names.extend(["deputy-unix", "deputy-unix-older"]);
+    }
+    let mut held = Ok(());
+    for name in names {
+        let vector = crate::catalog::find(name).context("no such vector")?;
+        match super::case::judge(suite, vector, Phase::Cgroup) {
+            Outcome::Pass(_) => {}
+            other => {
+                held = Err(anyhow::anyhow!("{name}: {other:?}"));
+                break;
+            }
+        }
+    }
+    suite.holder()?.reload(Boundary::default())?;
+    held.map(|()| "each refused, reported, and nothing left".to_owned())
 }
 
 fn audited(suite: &mut Suite, position: usize) -> Result<()> {
