@@ -150,10 +150,7 @@ fn joins_outside(ctx: *mut bpf_sockopt, subject: &Subject) -> bool {
     let at = match (level, name) {
         (SOL_IP, IP_ADD_MEMBERSHIP) | (SOL_IPV6, IPV6_JOIN_GROUP) => 0,
         (SOL_IP | SOL_IPV6, MCAST_JOIN_GROUP) => IN_REQUEST_V4,
-        (
-            SOL_IP,
-            IP_UNBLOCK_SOURCE | IP_BLOCK_SOURCE | IP_ADD_SOURCE_MEMBERSHIP | IP_MSFILTER,
-        )
+        (SOL_IP, IP_UNBLOCK_SOURCE | IP_BLOCK_SOURCE | IP_ADD_SOURCE_MEMBERSHIP | IP_MSFILTER)
         | (SOL_IPV6, IPV6_JOIN_ANYCAST)
         | (
             SOL_IP | SOL_IPV6,

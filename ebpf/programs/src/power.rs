@@ -104,10 +104,12 @@ pub(crate) fn power_bpf(ctx: LsmContext) -> i32 {
         return before;
     }
     match command {
-        BPF_PROG_LOAD | BPF_PROG_ATTACH | BPF_PROG_TEST_RUN | BPF_RAW_TRACEPOINT_OPEN
-        | BPF_LINK_CREATE | BPF_LINK_UPDATE => {
-            judge(Hook::LSM_BPF, Reason::PRIVILEGE, command as u32)
-        }
+        BPF_PROG_LOAD
+        | BPF_PROG_ATTACH
+        | BPF_PROG_TEST_RUN
+        | BPF_RAW_TRACEPOINT_OPEN
+        | BPF_LINK_CREATE
+        | BPF_LINK_UPDATE => judge(Hook::LSM_BPF, Reason::PRIVILEGE, command as u32),
         _ => 0,
     }
 }

@@ -390,7 +390,9 @@ const LIVE_FRAMES: u32 = 2;
 /// lets everything pass, run once on it (Linux 5.18).
 pub fn inject_frame(index: u32, frame: &[u8]) -> io::Result<()> {
     // return XDP_PASS.
-    let code = [0xb7, 0x00, 0, 0, XDP_PASS, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+    let code = [
+        0xb7, 0x00, 0, 0, XDP_PASS, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0,
+    ];
     let licence = b"GPL\0";
     let load = [
         &XDP.to_ne_bytes()[..],
@@ -408,7 +410,9 @@ pub fn inject_frame(index: u32, frame: &[u8]) -> io::Result<()> {
         .flat_map(|word| word.to_ne_bytes())
         .collect();
     let run = [
-        &u32::try_from(program.as_raw_fd()).unwrap_or(0).to_ne_bytes()[..],
+        &u32::try_from(program.as_raw_fd())
+            .unwrap_or(0)
+            .to_ne_bytes()[..],
         &0_u32.to_ne_bytes(),
         &size.to_ne_bytes(),
         &0_u32.to_ne_bytes(),
@@ -439,7 +443,8 @@ pub fn write_into(pid: i32, at: &std::sync::atomic::AtomicU64, value: u64) -> io
     };
     // SAFETY: both pieces are described truly; the kernel checks the address in
     // the other process.
-    let written = unsafe { libc::process_vm_writev(pid, &raw const own, 1, &raw const theirs, 1, 0) };
+    let written =
+        unsafe { libc::process_vm_writev(pid, &raw const own, 1, &raw const theirs, 1, 0) };
     check(libc::c_int::try_from(written).unwrap_or(-1)).map(drop)
 }
 

@@ -145,7 +145,8 @@ pub fn mounted(probe: &Probe, _v6: bool) -> io::Result<()> {
     fs::create_dir_all(&place)?;
     let target = CString::new(place.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
     let denied: Ipv4Addr = probe.job.denied4;
-    let source = CString::new(format!("{denied}:/{}", probe.job.marker)).map_err(io::Error::other)?;
+    let source =
+        CString::new(format!("{denied}:/{}", probe.job.marker)).map_err(io::Error::other)?;
     let options = CString::new(format!(
         "addr={denied},vers=3,proto=tcp,nolock,soft,timeo=5,retrans=0,port={PORT},\
          mountaddr={denied},mountport={PORT},mountproto=tcp"
@@ -164,12 +165,7 @@ pub fn mounted(probe: &Probe, _v6: bool) -> io::Result<()> {
 
 /// What answers there is no file server, and the kernel is patient: by then it
 /// has long connected.
-fn mount_or_give_up(
-    probe: &Probe,
-    source: &CStr,
-    target: &CStr,
-    options: &CStr,
-) -> io::Result<()> {
+fn mount_or_give_up(probe: &Probe, source: &CStr, target: &CStr, options: &CStr) -> io::Result<()> {
     match sys::fork()? {
         Fork::Child => become_child(|| {
             probe.attempt("mount", || sys::mount(source, target, c"nfs", options));
