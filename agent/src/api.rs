@@ -5,9 +5,11 @@
 //! mode lets its group read; who may change something is checked by peer
 //! credentials (see [`crate::serve`]).
 
+use crate::canary;
 use crate::flow::FlowEvent;
 use crate::grant::Terms;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// What a client may ask. Variants without fields have braces, because serde
 /// would otherwise let unknown fields pass.
@@ -30,6 +32,8 @@ pub enum Request {
         #[serde(default = "default_limit")]
         limit: usize,
     },
+    /// The addresses that names have now.
+    Names {},
     /// Read the boundary again and swap it in.
     Reload {},
     /// Let an operator past the protection, by a signed token.
@@ -60,6 +64,8 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// Have the canary try every way out now.
+    Drill {},
     /// Close the epoch now, so that a report covers all up to this moment.
     Seal {},
 }
@@ -69,13 +75,18 @@ impl Request {
     pub const fn changes_state(&self) -> bool {
         match self {
             Self::Reload {}
+            | Self::Drill {}
             | Self::Seal {}
             | Self::OpenGlass { .. }
             | Self::OpenGlassUnsigned { .. }
             | Self::CloseGlass {}
             | Self::GrantApply { .. }
             | Self::GrantRevoke { .. } => true,
-            Self::Status {} | Self::Guarded {} | Self::GrantList {} | Self::Flows { .. } => false,
+            Self::Status {}
+            | Self::Guarded {}
+            | Self::GrantList {}
+            | Self::Names {}
+            | Self::Flows { .. } => false,
         }
     }
 }
@@ -95,10 +106,21 @@ pub enum Reply {
         /// The guarded groups.
         groups: Vec<GuardedGroup>,
     },
+    /// To [`Request::Names`].
+    Names {
+        /// What is learned, by name and address.
+        names: Vec<LearnedInfo>,
+    },
     /// To [`Request::GrantList`].
     Grants {
         /// The grants, the latest first.
         grants: Vec<GrantInfo>,
+    },
+    /// To [`Request::Drill`].
+    Drill {
+        /// What each way out came to; one row, `guard`, where the canary is not
+        /// guarded.
+        rows: Vec<DrillRow>,
     },
     /// One event, to [`Request::Flows`].
     Flow(Box<FlowEvent>),
@@ -116,6 +138,23 @@ pub enum Reply {
     },
 }
 
+/// Requests that guarded servers answered, since the agent started.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RecordsInfo {
+    /// Whether they are followed.
+    pub enabled: bool,
+    /// Entries of grade R1.
+    pub observed: u64,
+    /// Entries of grade R2.
+    pub bound: u64,
+    /// Told again, because they went on after they had counted as over.
+    pub amended: u64,
+    /// Health and metrics, left out.
+    pub left_out: u64,
+    /// Under way now.
+    pub open: u64,
+}
+
 /// A name with the digest of what it names.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct BoundaryInfo {
@@ -123,6 +162,32 @@ pub struct BoundaryInfo {
     pub name: String,
     /// SHA-256 of its file, in hex.
     pub digest: String,
+}
+
+/// An address that a name has now.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LearnedInfo {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The resolver that said so.
+    pub resolver: IpAddr,
+    /// How long yet nothing forbids to use it anew.
+    pub seconds: u64,
+    /// The number of the boundary whose rules list the name; 0 is the default.
+    pub boundary: u16,
+}
+
+/// How much is learned of names.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NamesInfo {
+    /// Names and wildcards that rules list, in all boundaries.
+    pub listed: usize,
+    /// Names that have an address now.
+    pub names: usize,
+    /// Addresses that names have now.
+    pub addresses: usize,
 }
 
 /// One grant.
@@ -239,6 +304,68 @@ pub struct TamperInfo {
     pub break_glass: Option<BreakGlassInfo>,
 }
 
+/// What a way out came to.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DrillRow {
+    /// Its name.
+    pub vector: String,
+    /// What was tried.
+    pub what: String,
+    /// What it came to.
+    pub result: canary::Result,
+    /// What was seen: the call's answer, the kernel's counts, its report.
+    pub proof: String,
+}
+
+/// The last try of one way out.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CanaryVector {
+    /// What it came to.
+    #[serde(flatten)]
+    pub row: DrillRow,
+    /// When, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+}
+
+/// The canary.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CanaryInfo {
+    /// Whether it is guarded as a workload is; without that it shows nothing.
+    pub guarded: bool,
+    /// The same in words, and why not.
+    pub state: String,
+    /// Tries of this session by result, drills included.
+    pub runs: Vec<(String, u64)>,
+    /// When the last one ended, milliseconds since the Unix epoch.
+    pub last_ms: Option<u64>,
+    /// Decisions refused to its group; they are in `counters`, too.
+    pub denied: u64,
+    /// The last try of each way out.
+    pub vectors: Vec<CanaryVector>,
+}
+
+impl CanaryInfo {
+    /// In a line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let runs: Vec<_> = self
+            .runs
+            .iter()
+            .map(|(result, count)| format!("{count} {}", result.replace('_', " ")))
+            .collect();
+        let state = if self.guarded {
+            self.state.clone()
+        } else {
+            self.state.replacen("not guarded", "NOT GUARDED", 1)
+        };
+        let last = self.last_ms.map_or_else(String::new, |last| {
+            let ago = crate::clock::now_ms().saturating_sub(last) / 1000;
+            format!(", last {ago} s ago")
+        });
+        format!("{state}; {}{last}", runs.join(", "))
+    }
+}
+
 /// All that `merestone status` shows.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Status {
@@ -270,9 +397,18 @@ pub struct Status {
     pub counters: Vec<CounterInfo>,
     /// Lost events and entries by reason.
     pub lost: Vec<(String, u64)>,
+    /// What is learned of names.
+    #[serde(default)]
+    pub names: NamesInfo,
     /// Attempts on enforcement itself.
     #[serde(default)]
     pub tamper: TamperInfo,
+    /// Requests that guarded servers answered.
+    #[serde(default)]
+    pub records: RecordsInfo,
+    /// The canary, where it is switched on.
+    #[serde(default)]
+    pub canary: Option<CanaryInfo>,
     /// The GPU monitor's state.
     pub gpu: String,
     /// What that state means, and what to do.
@@ -290,7 +426,7 @@ pub struct Status {
 pub struct GuardedGroup {
     /// The cgroup id, or the tree's root process.
     pub id: u64,
-    /// `cgroup` or `tree`.
+    /// `cgroup` or `tree`; `canary` for the agent's own.
     pub kind: String,
     /// The cgroup's path below the root, where it still exists.
     pub cgroup: Option<String>,

@@ -6,9 +6,11 @@
 
 pub mod api;
 pub mod bpf;
+pub mod canary;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod enrolment;
 pub mod export;
 pub mod flow;
 pub mod geo;

@@ -12,6 +12,15 @@ use std::path::Path;
 
 /// Most memory a target may take (MiB); more is a finding.
 const MOST_MEMORY: u32 = 2048;
+/// The same for what the verifier reads: a regulator's machine is given files
+/// by the very host that it judges. The sanitizer and the inputs at hand take
+/// their part of the first number; the second is what the parsers may ask for
+/// at once.
+const VERIFIER: [&str; 5] = ["bundle", "event_log", "ima_list", "tpm", "trust"];
+const MOST_OF_VERIFIER: u32 = 512;
+const MOST_AT_ONCE: u32 = 64;
+/// An input that takes longer is a finding (seconds).
+const MOST_TIME: u32 = 20;
 
 /// What to run.
 #[derive(clap::Args, Debug)]
@@ -84,6 +93,17 @@ fn need_tools() -> Result<()> {
     }
 }
 
+fn limits(target: &str) -> Vec<String> {
+    let mut limits = vec![format!("-timeout={MOST_TIME}")];
+    if VERIFIER.contains(&target) {
+        limits.push(format!("-rss_limit_mb={MOST_OF_VERIFIER}"));
+        limits.push(format!("-malloc_limit_mb={MOST_AT_ONCE}"));
+    } else {
+        limits.push(format!("-rss_limit_mb={MOST_MEMORY}"));
+    }
+    limits
+}
+
 fn one(folder: &Path, target: &str, minutes: u32) -> Result<()> {
     let corpus = folder.join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
@@ -98,7 +118,7 @@ fn one(folder: &Path, target: &str, minutes: u32) -> Result<()> {
     }
     fuzz.arg("--")
         .arg(format!("-max_total_time={}", u64::from(minutes) * 60))
-        .arg(format!("-rss_limit_mb={MOST_MEMORY}"))
+        .args(limits(target))
         .arg("-print_final_stats=1");
     let words = folder.join(format!("{target}.dict"));
     if words.is_file() {
@@ -115,4 +135,17 @@ fn one(folder: &Path, target: &str, minutes: u32) -> Result<()> {
     }
     progress::line(format_args!("    {target}: no finding"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_target_of_the_verifier_is_a_target() {
+        let known = targets(&shell::root().join("tests/fuzz")).unwrap();
+        for target in VERIFIER {
+            assert!(known.iter().any(|name| name == target), "{target}");
+        }
+    }
 }

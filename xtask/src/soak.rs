@@ -1,9 +1,10 @@
 //! `cargo xtask soak`: the egress suite's endurance run against the real agent
 //! on this machine's kernel, with a software TPM of its own. Needs root.
 
+use crate::progress::{self, Step};
 use crate::sudo;
 use crate::undo::Undo;
-use crate::{bpffs, build, progress::Step, shell, swtpm};
+use crate::{bpffs, build, shell, swtpm};
 use anyhow::{Result, bail};
 
 /// How long.
@@ -42,5 +43,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let tpm = format!("[tpm]\ntcti = \"swtpm:host=127.0.0.1,port={port}\"\n");
     suite.env("MERESTONE_CONFIG_EXTRA", tpm);
     suite.env("MERESTONE_SOAK_MINUTES", minutes.to_string());
-    shell::run(&mut suite)
+    let summary = shell::target().join("soak.json");
+    suite.env("MERESTONE_SOAK_SUMMARY", &summary);
+    shell::run(&mut suite)?;
+    progress::line(format_args!("    all numbers are in {}", summary.display()));
+    Ok(())
 }

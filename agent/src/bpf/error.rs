@@ -69,8 +69,20 @@ pub enum KernelError {
         /// Why not.
         detail: String,
     },
+    /// The boundary has names, and nothing could learn their addresses.
+    #[error(
+        "the boundary lists names, and this kernel does not give the tier `names`: {detail}; \
+         write the destinations as cidr, or boot a kernel that gives it"
+    )]
+    NoNames {
+        /// Why not.
+        detail: String,
+    },
     /// `require` names something that is no tier.
-    #[error("`[enforcement] require` names `{tier}`; known tiers are cgroup, lineage, lsm, tamper")]
+    #[error(
+        "`[enforcement] require` names `{tier}`; known tiers are cgroup, lineage, lsm, link, kill, \
+         names, tamper"
+    )]
     UnknownTier {
         /// What was named.
         tier: String,

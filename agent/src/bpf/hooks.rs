@@ -1,7 +1,9 @@
 //! The hooks: loading, attaching, pinning.
 //!
-//! A restart attaches the new program first and then renames its pin over the
-//! old one, so that at no moment is a hook empty.
+//! A restart puts the new program behind the link that is there, in one step:
+//! at no moment is a hook empty, and none judges and counts a packet twice.
+//! Links that cannot do that (of tracing and LSM programs) are made anew and
+//! pinned over the old ones, which go only then.
 
 use super::KernelError;
 use super::error::innermost;
@@ -11,6 +13,8 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// A set of hooks that is claimed as a whole or not at all.
@@ -28,18 +32,21 @@ pub(super) enum TierKind {
     Kill,
     /// What learns the addresses of names; without it a boundary names none.
     Names,
+    /// What follows requests and answers; without it there are no records.
+    Records,
     /// BPF LSM again: what keeps root from taking enforcement away.
     Tamper,
 }
 
 impl TierKind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Cgroup,
         Self::Lineage,
         Self::Lsm,
         Self::Link,
         Self::Kill,
         Self::Names,
+        Self::Records,
         Self::Tamper,
     ];
 
@@ -51,6 +58,7 @@ impl TierKind {
             Self::Link => "link",
             Self::Kill => "kill",
             Self::Names => "names",
+            Self::Records => "records",
             Self::Tamper => "tamper",
         }
     }
@@ -230,6 +238,7 @@ const KILL_FIELDS: &[&str] = &[
     "SK_PROTOCOL",
 ];
 const INGRESS: &str = "cgroup_skb/ingress";
+const TURNS_IN: &str = "cgroup_skb/ingress (turns)";
 
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
@@ -270,12 +279,26 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 45] = [
+pub(super) const HOOKS: [HookKind; 47] = [
     cgroup("egress", "cgroup_skb/egress"),
     HookKind {
         program: "ingress",
         shown: INGRESS,
         tier: TierKind::Names,
+        target: None,
+        needs: &[],
+    },
+    HookKind {
+        program: "turns_in",
+        shown: TURNS_IN,
+        tier: TierKind::Records,
+        target: None,
+        needs: &[],
+    },
+    HookKind {
+        program: "turns_out",
+        shown: "cgroup_skb/egress (turns)",
+        tier: TierKind::Records,
         target: None,
         needs: &[],
     },
@@ -572,8 +595,8 @@ fn explain(hook: &HookKind, error: &ProgramError) -> String {
     innermost(error)
 }
 
-/// Attaches one loaded program and pins its link, over the pin of a program
-/// that is there already.
+/// Attaches one loaded program: behind its pinned link, else by a link of its
+/// own that is pinned over the one that is there.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     hook: &HookKind,
@@ -589,17 +612,38 @@ pub(super) fn attach(
         .ok_or_else(|| KernelError::Missing {
             name: hook.program.to_owned(),
         })?;
+    let pin = links.join(hook.program);
+    if is_replaced(program, cgroup, &pin) {
+        return Ok(());
+    }
     // No dot: bpffs reserves them (kernel/bpf/inode.c `bpf_lookup`).
     let new = links.join(format!("{}_new", hook.program));
     remove_if_there(&new)?;
     link_and_pin(program, hook, cgroup, &new)
         .map_err(|error| refused(innermost(error.as_ref())))?;
-    let pin = links.join(hook.program);
     fs::rename(&new, &pin).map_err(|source| KernelError::Io {
         action: "cannot replace",
         path: pin,
         source,
     })
+}
+
+/// Puts the program behind the link of an earlier start, where that link is
+/// seen to run on this very cgroup (kernel/bpf/cgroup.c
+/// `cgroup_bpf_replace`). A pin's name is its hook's, so the hook is the same.
+fn is_replaced(program: &Program, cgroup: &File, pin: &Path) -> bool {
+    let (Ok(link), Ok(program)) = (sys::get(pin), program.fd()) else {
+        return false;
+    };
+    let Ok(info) = sys::link_info(link.as_fd()) else {
+        return false;
+    };
+    let Some((id, attach_type)) = info.cgroup else {
+        return false;
+    };
+    let is_here = cgroup.metadata().is_ok_and(|found| found.ino() == id)
+        && sys::effective(cgroup, attach_type).is_ok_and(|all| all.contains(&info.program));
+    is_here && sys::update_link(link, program).is_ok()
 }
 
 /// The kernel's cgroup links are "multi" whatever the flags say
@@ -618,7 +662,7 @@ fn link_and_pin(
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
-            let direction = if hook.shown == INGRESS {
+            let direction = if matches!(hook.shown, INGRESS | TURNS_IN) {
                 CgroupSkbAttachType::Ingress
             } else {
                 CgroupSkbAttachType::Egress

@@ -11,7 +11,7 @@ use super::standing::{self, OnLoss};
 use super::watch::Shadow;
 use super::wire::Wire;
 use super::{DeviceRule, EventStream, Kernel, KernelError, Tier};
-use super::{cgroups, coverage, devices, host, left, links, object, reap, scan};
+use super::{cgroups, coverage, devices, host, left, links, names, object, own, reap, scan};
 use aya::maps::Array;
 use aya::{Btf, Ebpf, EbpfLoader};
 use merestone_abi::ABI_VERSION;
@@ -49,6 +49,8 @@ pub struct Options {
     pub patience: Duration,
     /// Whether to keep root from taking enforcement away, where BPF LSM loads.
     pub tamper: bool,
+    /// Whether requests and answers of guarded servers are followed.
+    pub records: bool,
 }
 
 impl Options {
@@ -67,6 +69,7 @@ impl Options {
             on_loss: OnLoss::default(),
             patience: standing::PATIENCE,
             tamper: false,
+            records: false,
         }
     }
 }
@@ -135,7 +138,7 @@ pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
     let mut ebpf = host.load_object(None, &Limits::default())?;
     Ok(Preflight {
         cgroup_root,
-        hooks: host.load_hooks(&mut ebpf, true),
+        hooks: host.load_hooks(&mut ebpf, true, true),
     })
 }
 
@@ -187,13 +190,15 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut maps = Maps::open(pins)?;
     host::require_host_pids(options)?;
     standing::take_over(&mut maps, options)?;
-    let mut hooks = host.load_hooks(&mut ebpf, options.tamper);
+    let mut hooks = host.load_hooks(&mut ebpf, options.tamper, options.records);
     hooks::leave_out(&mut hooks, options.kill_families);
     require(&options.require, &hooks)?;
+    names::require(tables, &hooks)?;
     claim_abi(pins)?;
 
     let device_rules = fill_devices(&mut maps, &options.devices)?;
     let roots_changed = fill_tree_roots(&mut maps, &hierarchy, &options.tree_roots)?;
+    own::refresh(&mut maps)?;
     boundary::install(&mut maps, &hierarchy, tables)?;
     // A scan may have been cut short.
     if (roots_changed && !is_first) || scan::is_armed(&maps)? {
@@ -205,6 +210,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
     scan::adopt_trees(&mut maps)?;
     let events = EventStream::open(pins, found)?;
+    let ends = super::turns::Ends::open(pins)?;
     let programs = programs(&ebpf, &hooks);
     let pins = Pins::hold(pins, cgroup, attached(&ebpf, &hooks)?)?;
     standing::protect(&mut maps, &pins, &programs)?;
@@ -229,7 +235,9 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         left,
         lines: Lines::of(&mut ebpf),
         selects: tables.selects.clone(),
+        named: names::boundaries(tables),
         network,
+        ends,
     };
     Ok((kernel, events))
 }
@@ -327,10 +335,12 @@ impl Host {
             })
     }
 
-    fn load_hooks(&self, ebpf: &mut Ebpf, tamper: bool) -> Vec<Hook> {
+    fn load_hooks(&self, ebpf: &mut Ebpf, tamper: bool, records: bool) -> Vec<Hook> {
         let mut load = |kind: &hooks::HookKind| {
             let refused = if kind.tier == TierKind::Tamper && !tamper {
                 Some("not asked for: `[enforcement] tamper` is false".to_owned())
+            } else if kind.tier == TierKind::Records && !records {
+                Some("not asked for: `[records] enabled` is false".to_owned())
             } else {
                 hooks::load(ebpf, kind, &self.layout, &self.btf).err()
             };

@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashM
 use merestone_abi::{
     AgentState, Device, DeviceClass, FastCount, Glass, Grant, GrantUse, Group, GroupCount, Learned,
     LearnedKey, NAME_BYTES, NamePrefix, Protected, ResolverPrefix, RuleSet, SELECTOR_BYTES,
-    Selected, Settings, SocketMark, Task, maps,
+    Selected, Settings, SocketMark, Task, Turn, maps,
 };
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -46,6 +46,8 @@ pub(super) struct Maps {
     pub(super) resolvers: LpmTrie<MapData, Wire<ResolverPrefix>, u32>,
     pub(super) learned: HashMap<MapData, Wire<LearnedKey>, Wire<Learned>>,
     pub(super) asked: HashMap<MapData, u64, [u8; NAME_BYTES]>,
+    pub(super) turns: HashMap<MapData, u64, Wire<Turn>>,
+    pub(super) own: HashMap<MapData, [u8; 16], u32>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -87,6 +89,8 @@ impl Maps {
             resolvers: open(pins, maps::RESOLVERS)?,
             learned: open(pins, maps::LEARNED)?,
             asked: open(pins, maps::ASKED)?,
+            turns: open(pins, maps::TURNS)?,
+            own: open(pins, maps::OWN)?,
         })
     }
 }

@@ -25,6 +25,7 @@ mod log;
 mod maps;
 mod names;
 mod object;
+mod own;
 mod pins;
 mod protocols;
 mod reap;
@@ -33,6 +34,7 @@ mod selects;
 mod standing;
 mod sys;
 mod tally;
+mod turns;
 mod watch;
 mod wire;
 
@@ -53,7 +55,9 @@ pub use standing::{Guard, OnLoss, guard};
 pub use watch::Finding;
 
 use maps::Maps;
-use merestone_abi::{Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task};
+use merestone_abi::{
+    Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task, Turn,
+};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -79,7 +83,11 @@ pub struct Kernel {
     lines: log::Lines,
     /// The live ones.
     selects: Vec<TableSelect>,
+    /// The boundaries that have names.
+    named: BTreeSet<u16>,
     network: Option<links::Links>,
+    /// Finished turns.
+    ends: turns::Ends,
 }
 
 impl Kernel {
@@ -92,8 +100,10 @@ impl Kernel {
     /// Makes a boundary live, as a whole. Blocks for a tenth of a second.
     /// Returns its generation.
     pub fn install(&mut self, tables: &Tables) -> Result<u32, KernelError> {
+        names::require(tables, &self.hooks)?;
         let generation = boundary::install(&mut self.maps, &self.hierarchy, tables)?;
         self.selects.clone_from(&tables.selects);
+        self.named = names::boundaries(tables);
         self.shadow.installed(&self.maps, tables)?;
         // The new generation's trie is a map of its own.
         standing::protect(&mut self.maps, &self.pins, &self.programs)?;
@@ -167,11 +177,13 @@ impl Kernel {
     /// The name that an event speaks of: the one asked for, the one answered
     /// for, or the one that a destination was learned by.
     pub fn name_of(&self, event: &Event) -> Option<String> {
-        names::name_of(&self.maps, event)
+        names::name_of(&self.maps, &self.named, event)
     }
 
-    /// To be called every few seconds: forgets addresses whose time is over.
+    /// To be called every few seconds: forgets addresses whose time is long
+    /// over, and learns which addresses are this host's own.
     pub fn expire_names(&mut self) -> Result<(), KernelError> {
+        own::refresh(&mut self.maps)?;
         names::expire(&mut self.maps)
     }
 
@@ -299,6 +311,22 @@ impl Kernel {
     /// [`Kernel::refresh_devices`].
     pub fn scan(&mut self) -> Result<Vec<Event>, KernelError> {
         scan::guard_holders(&mut self.maps, &self.hierarchy)
+    }
+
+    /// Turns that ended since the last call, in the order they did.
+    pub fn ended_turns(&mut self) -> Result<Vec<Turn>, KernelError> {
+        turns::ended(&mut self.ends)
+    }
+
+    /// Turns under way.
+    pub fn open_turns(&self) -> Result<Vec<Turn>, KernelError> {
+        turns::open(&self.maps)
+    }
+
+    /// Stops following connections that nothing has passed on since
+    /// `before_ns`.
+    pub fn forget_turns(&mut self, before_ns: u64) -> Result<(), KernelError> {
+        turns::forget(&mut self.maps, before_ns)
     }
 
     /// What is known of one process; none where it is not guarded.

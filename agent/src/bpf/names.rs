@@ -7,16 +7,19 @@
 
 use super::KernelError;
 use super::boundary::Tables;
+use super::coverage;
+use super::hooks::{Hook, TierKind};
 use super::maps::{Maps, failed, is_absent};
 use super::wire::Wire;
 use crate::clock;
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use merestone_abi::{
-    Event, EventKind, GENERATION_SLOTS, LEARNED_SLOTS, Learned, LearnedKey, MAX_RULE_SETS,
-    NAME_BYTES, NAME_HEADER_BITS, NamePrefix, PREFIX_HEADER_BITS, Reason, Resolver, ResolverPrefix,
-    maps,
+    DENIED_NAME, Event, EventKind, GENERATION_SLOTS, LEARNED_SLOTS, Learned, LearnedKey,
+    MAX_LEARNED, MAX_RULE_SETS, NAME_BYTES, NAME_HEADER_BITS, NamePrefix, PREFIX_HEADER_BITS,
+    Reason, Resolver, ResolverPrefix, maps,
 };
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// One name or wildcard of a boundary.
@@ -30,6 +33,8 @@ pub struct TableName {
     pub bits: u16,
     /// Index into the sets.
     pub set: u32,
+    /// The rule that refuses even to ask for it.
+    pub denied: Option<u16>,
 }
 
 /// Whose answers a boundary learns from.
@@ -55,8 +60,30 @@ pub struct LearnedAddress {
     pub address: IpAddr,
     /// The name.
     pub name: String,
+    /// The resolver that said so.
+    pub resolver: IpAddr,
     /// Nothing new may use it from here on, nanoseconds since boot.
     pub expires_boot_ns: u64,
+}
+
+/// Refuses a boundary with names where nothing learns their addresses.
+pub(super) fn require(tables: &Tables, hooks: &[Hook]) -> Result<(), KernelError> {
+    if tables.resolvers.is_empty() {
+        return Ok(());
+    }
+    let mut tiers = coverage::tiers(hooks).into_iter();
+    match tiers.find(|tier| tier.name == TierKind::Names.name() && !tier.active) {
+        Some(tier) => Err(KernelError::NoNames {
+            detail: tier.detail,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The boundaries that have names.
+pub(super) fn boundaries(tables: &Tables) -> BTreeSet<u16> {
+    let resolvers = tables.resolvers.iter();
+    resolvers.map(|resolver| resolver.boundary).collect()
 }
 
 pub(super) fn write(maps: &mut Maps, tables: &Tables, generation: u32) -> Result<(), KernelError> {
@@ -69,8 +96,12 @@ pub(super) fn write(maps: &mut Maps, tables: &Tables, generation: u32) -> Result
             name: name.name,
         };
         let key = Key::new(NAME_HEADER_BITS + u32::from(name.bits), Wire(data));
+        let set = match name.denied {
+            Some(rule) => DENIED_NAME | u32::from(rule),
+            None => base + name.set,
+        };
         maps.names
-            .insert(&key, base + name.set, 0)
+            .insert(&key, set, 0)
             .map_err(|error| failed(maps::NAMES, &error))?;
     }
     for resolver in &tables.resolvers {
@@ -95,10 +126,9 @@ pub(super) fn write(maps: &mut Maps, tables: &Tables, generation: u32) -> Result
 /// Learns again, under the next generation, what the live one has learned, as
 /// far as the next one's rules list its name.
 pub(super) fn carry_over(maps: &mut Maps, live: u32, next: u32) -> Result<(), KernelError> {
-    let now = clock::boot_ns();
     let old = generation_bytes(live);
     for (key, learned) in entries(maps)? {
-        if key.generation != old || learned.expires_boot_ns <= now {
+        if key.generation != old {
             continue;
         }
         let generation = generation_bytes(next);
@@ -109,11 +139,14 @@ pub(super) fn carry_over(maps: &mut Maps, live: u32, next: u32) -> Result<(), Ke
         };
         let bits = NAME_HEADER_BITS + 8 * u32::try_from(NAME_BYTES).unwrap_or(0);
         // A private address that the next boundary does not know is not taken
-        // along either: it is denied until it is asked for again.
-        if !still_public(&key.address) {
+        // along either, nor what a resolver said that is not trusted any more:
+        // it is denied until it is asked for again.
+        let is_own = maps.own.get(&key.address, 0).is_ok();
+        if is_own || !still_public(&key.address) || !trusts(maps, &key, &learned, next)? {
             continue;
         }
         match maps.names.get(&Key::new(bits, Wire(data)), 0) {
+            Ok(set) if set & DENIED_NAME != 0 => {}
             Ok(set) => {
                 let key = LearnedKey { generation, ..key };
                 let learned = Learned { set, ..learned };
@@ -126,6 +159,26 @@ pub(super) fn carry_over(maps: &mut Maps, live: u32, next: u32) -> Result<(), Ke
         }
     }
     Ok(())
+}
+
+/// Whether the next generation trusts the resolver that it was learned from.
+fn trusts(
+    maps: &Maps,
+    key: &LearnedKey,
+    learned: &Learned,
+    next: u32,
+) -> Result<bool, KernelError> {
+    let data = ResolverPrefix {
+        generation: generation_bytes(next),
+        boundary: key.boundary,
+        address: learned.resolver,
+    };
+    let bits = PREFIX_HEADER_BITS + 128;
+    match maps.resolvers.get(&Key::new(bits, Wire(data)), 0) {
+        Ok(kind) => Ok(kind == Resolver::TRUSTED),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(error) => Err(failed(maps::RESOLVERS, &error)),
+    }
 }
 
 fn still_public(address: &[u8; 16]) -> bool {
@@ -162,12 +215,34 @@ pub(super) fn sweep(maps: &mut Maps, live: u32) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Forgets addresses whose time is over.
+/// How long an address is kept that nothing new may use: a connection that was
+/// opened in time goes on, and is judged again when the boundary or who is
+/// guarded changes.
+const LINGER_NS: u64 = 7 * 86_400 * 1_000_000_000;
+/// Addresses kept so; past that those that ended first are forgotten.
+const MOST_LINGERING: usize = MAX_LEARNED as usize / 4;
+
+/// Forgets addresses whose time is long over.
 pub(super) fn expire(maps: &mut Maps) -> Result<(), KernelError> {
     let now = clock::boot_ns();
-    for (key, learned) in entries(maps)? {
-        if learned.expires_boot_ns <= now {
-            gone(maps::LEARNED, maps.learned.remove(&Wire(key)))?;
+    let mut over = entries(maps)?;
+    over.retain(|(_, learned)| learned.expires_boot_ns <= now);
+    over.sort_unstable_by_key(|(_, learned)| std::cmp::Reverse(learned.expires_boot_ns));
+    let is_old = |learned: &Learned| now.saturating_sub(learned.expires_boot_ns) > LINGER_NS;
+    for (place, (key, learned)) in over.iter().enumerate() {
+        if place >= MOST_LINGERING || is_old(learned) {
+            gone(maps::LEARNED, maps.learned.remove(&Wire(*key)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets what was learned for addresses that are this host's own now.
+pub(super) fn forget(maps: &mut Maps, own: &BTreeSet<[u8; 16]>) -> Result<(), KernelError> {
+    let learned: Vec<_> = keys(maps::LEARNED, maps.learned.keys())?;
+    for key in learned {
+        if own.contains(&key.0.address) {
+            gone(maps::LEARNED, maps.learned.remove(&key))?;
         }
     }
     Ok(())
@@ -183,6 +258,7 @@ pub(super) fn learned(maps: &Maps) -> Result<Vec<LearnedAddress>, KernelError> {
         boundary: u16::from_be_bytes(key.boundary),
         address: Ipv6Addr::from(key.address).to_canonical(),
         name: text(&learned.name),
+        resolver: Ipv6Addr::from(learned.resolver).to_canonical(),
         expires_boot_ns: learned.expires_boot_ns,
     };
     Ok(entries(maps)?
@@ -193,7 +269,7 @@ pub(super) fn learned(maps: &Maps) -> Result<Vec<LearnedAddress>, KernelError> {
 }
 
 /// The name of an event; none where there is none or it is forgotten.
-pub(super) fn name_of(maps: &Maps, event: &Event) -> Option<String> {
+pub(super) fn name_of(maps: &Maps, named: &BTreeSet<u16>, event: &Event) -> Option<String> {
     let asked = event.kind == EventKind::FLOW && event.reason == Reason::NAME;
     if asked || event.kind == EventKind::ANSWER {
         let digest = (u64::from(event.major) << 32) | u64::from(event.minor);
@@ -203,16 +279,20 @@ pub(super) fn name_of(maps: &Maps, event: &Event) -> Option<String> {
         return None;
     }
     let generation = generation_bytes(event.generation);
-    // Which boundary judged it an event does not say; the first is the usual.
-    (0..LEARNED_SLOTS).find_map(|slot| {
+    // Which boundary judged it an event does not say.
+    let mut places = named
+        .iter()
+        .flat_map(|number| (0..LEARNED_SLOTS).map(move |slot| (*number, slot)));
+    places.find_map(|(number, slot)| {
         let key = LearnedKey {
             generation,
-            boundary: [0; 2],
+            boundary: number.to_be_bytes(),
             slot,
             address: event.address,
         };
+        // Of an address whose time is over too: that is why it was refused.
         let Wire(learned) = maps.learned.get(&Wire(key), 0).ok()?;
-        (learned.expires_boot_ns > event.boot_ns).then(|| text(&learned.name))
+        Some(text(&learned.name))
     })
 }
 

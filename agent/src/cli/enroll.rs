@@ -4,9 +4,10 @@ use super::{Exit, Failure, Globals, output};
 use crate::config::Config;
 use crate::export::{self, TrustInputs};
 use crate::ledger::Reader;
-use crate::policy;
-use merestone_evidence::{Digest, SessionStatement, decode, sha256};
-use std::path::PathBuf;
+use crate::{enrolment, policy, signed};
+use merestone_evidence::{Digest, Record as _, SessionStatement, decode, encode, sha256};
+use merestone_tpm::{EkKind, Tpm as _};
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -18,6 +19,32 @@ Carry it to the verifier by a way you trust.
 Example:
   merestone enroll trust --out trust.toml")]
     Trust(Trust),
+
+    /// Ask an authority to vouch for this host's TPM: write the request
+    #[command(after_help = "\
+The request holds the endorsement key's certificate and the public keys of the TPM. It is no
+secret, and nobody believes it before the challenge is answered. A TPM that speaks to one program
+alone (swtpm over TCP) must be free: stop the agent.
+
+Example:
+  merestone enroll request --out gpu-01.request
+  # carry it to the authority, who runs: merestone-verify enroll challenge gpu-01.request …")]
+    Request(Request),
+
+    /// Answer an authority's challenge with the TPM
+    #[command(after_help = "\
+Only the TPM of the request can open the challenge. The answer shows that it did.
+
+Example:
+  merestone enroll complete gpu-01.challenge --out gpu-01.answer
+  # carry it back, where: merestone-verify enroll accept gpu-01.answer …")]
+    Complete(Complete),
+
+    /// Keep the authority's certificate: from now on every bundle carries it
+    #[command(after_help = "\
+Example:
+  merestone enroll install gpu-01.cose --authority authority.pem.pub")]
+    Install(Install),
 }
 
 #[derive(Debug, clap::Args)]
@@ -36,8 +63,163 @@ pub(super) struct Trust {
     pub(super) force: bool,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Request {
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Which endorsement key [default: the first that the TPM has a
+    /// certificate for, ecc before rsa]
+    #[arg(long, value_name = "KIND", value_parser = ["ecc", "rsa"])]
+    ek: Option<String>,
+
+    /// Have the Name of this NV index vouched for; may be given again
+    #[arg(long, value_name = "INDEX", value_parser = index)]
+    nv: Vec<u32>,
+
+    /// Overwrite the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Complete {
+    /// The authority's challenge
+    #[arg(value_name = "CHALLENGE")]
+    challenge: PathBuf,
+
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Overwrite the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Install {
+    /// The certificate
+    #[arg(value_name = "CERTIFICATE")]
+    certificate: PathBuf,
+
+    /// Check that this key signed it: ed25519:BASE64, or a PEM file
+    #[arg(long, value_name = "KEY")]
+    authority: Option<String>,
+}
+
+fn index(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u32::from_str_radix(digits, 16)
+        .ok()
+        .filter(|index| (0x0100_0000..=0x01FF_FFFF).contains(index))
+        .ok_or_else(|| "an NV index is a hexadecimal number like 0x01500001".to_owned())
+}
+
 pub(super) fn execute(globals: &Globals, command: Command) -> Result<Exit, Failure> {
-    let Command::Trust(args) = command;
+    match command {
+        Command::Trust(args) => trust(globals, &args),
+        Command::Request(args) => request(globals, &args),
+        Command::Complete(args) => complete(globals, &args),
+        Command::Install(args) => install(globals, &args),
+    }
+}
+
+fn request(globals: &Globals, args: &Request) -> Result<Exit, Failure> {
+    let config = globals.load()?;
+    let kind = args.ek.as_deref().map(|kind| match kind {
+        "rsa" => EkKind::Rsa2048,
+        _ => EkKind::EccP256,
+    });
+    let mut tpm = enrolment::open_tpm(&config).map_err(|error| Failure::of(&error))?;
+    let request = enrolment::request(&config, &mut tpm, kind, &args.nv)
+        .map_err(|error| Failure::of(&error))?;
+    output::file(&args.out, &encode(&request), args.force)?;
+    let software = if request.tpm.software {
+        "; the TPM is a program"
+    } else {
+        ""
+    };
+    output::say(&format!(
+        "{}: node {}, attestation key {}, {} certificates of the TPM{software}\ncarry it to the authority",
+        args.out.display(),
+        request.node,
+        hex::encode(&request.ak_name),
+        request.ek_certificates.len()
+    ))?;
+    Ok(Exit::Yes)
+}
+
+fn complete(globals: &Globals, args: &Complete) -> Result<Exit, Failure> {
+    let config = globals.load()?;
+    let limit = merestone_evidence::EnrolChallenge::LIMITS.bytes;
+    let challenge = read(&args.challenge, limit as u64)?;
+    let mut tpm = enrolment::open_tpm(&config).map_err(|error| Failure::of(&error))?;
+    let answer =
+        enrolment::answer(&config, &mut tpm, &challenge).map_err(|error| Failure::of(&error))?;
+    output::file(&args.out, &answer, args.force)?;
+    output::say(&format!(
+        "{}: the TPM opened the challenge\ncarry it to the authority",
+        args.out.display()
+    ))?;
+    Ok(Exit::Yes)
+}
+
+fn install(globals: &Globals, args: &Install) -> Result<Exit, Failure> {
+    let config = globals.load()?;
+    let limit = merestone_evidence::Enrolment::LIMITS.bytes + 512;
+    let message = read(&args.certificate, limit as u64)?;
+    let authority = args.authority.as_deref().map(signed::public_key);
+    let authority = authority.transpose().map_err(|error| Failure::of(&error))?;
+    let ak_name = ak_name(&config)?;
+    let installed = enrolment::install(
+        &config.state_dir,
+        &message,
+        &config.node,
+        &ak_name,
+        authority.as_ref(),
+    )
+    .map_err(|error| Failure::of(&error))?;
+    let checked = if authority.is_some() {
+        "signed by that authority"
+    } else {
+        "its signature was not checked; a verifier will"
+    };
+    output::say(&format!(
+        "{}: enrolment {} of node {}; {checked}",
+        installed.path.display(),
+        installed.claims.serial,
+        installed.claims.node
+    ))?;
+    Ok(Exit::Yes)
+}
+
+/// Name of this host's attestation key: of the last session, or where there is none, the TPM's.
+fn ak_name(config: &Config) -> Result<Vec<u8>, Failure> {
+    let sessions = Reader::open(&config.state_dir).and_then(|reader| reader.sessions());
+    let last = sessions
+        .ok()
+        .and_then(|sessions| sessions.into_iter().last());
+    if let Some(last) = last {
+        return Ok(name_of(&last.ak_public));
+    }
+    let tpm = enrolment::open_tpm(config).map_err(|error| Failure::of(&error))?;
+    Ok(tpm.ak_name().to_vec())
+}
+
+/// The Name: TPM 2.0 Part 1, 16; the algorithm is SHA-256 (0x000b).
+fn name_of(ak_public: &[u8]) -> Vec<u8> {
+    let mut name = vec![0x00, 0x0b];
+    name.extend(sha256(ak_public).0);
+    name
+}
+
+fn read(file: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    Ok(crate::config::fault::read(file, limit)?)
+}
+
+fn trust(globals: &Globals, args: &Trust) -> Result<Exit, Failure> {
     let config = globals.load()?;
     let inputs = inputs(&config, &args.boundary)?;
     output::file(
@@ -68,17 +250,14 @@ fn inputs(config: &Config, more: &[PathBuf]) -> Result<TrustInputs, Failure> {
     let statement: SessionStatement =
         decode(&last.statement).map_err(|error| Failure::of(&error))?;
     let sources = policy::Sources::of(config)?;
-    let load = |file: &std::path::Path| policy::load_with(file, &sources);
+    let load = |file: &Path| policy::load_with(file, &sources);
     let mut boundaries = vec![Digest(load(&config.boundary)?.digest)];
     for file in more {
         boundaries.push(Digest(load(file)?.digest));
     }
-    // The Name: TPM 2.0 Part 1, 16; the algorithm is SHA-256 (0x000b).
-    let mut ak_name = vec![0x00, 0x0b];
-    ak_name.extend(sha256(&last.ak_public).0);
     Ok(TrustInputs {
         node: statement.node,
-        ak_name,
+        ak_name: name_of(&last.ak_public),
         boundaries,
         software_tpm: statement.tpm.software,
         test_gpu_library: statement.gpu.test_library,

@@ -7,6 +7,7 @@
 mod ask;
 mod break_glass;
 mod check;
+mod drill;
 mod enroll;
 mod exit;
 mod flows;
@@ -43,6 +44,7 @@ Examples:
   merestone policy check /etc/merestone/boundary.toml
   merestone policy explain --to 203.0.113.7:443
   merestone flows --follow --denied
+  merestone drill
 
 Exit status:
   0  yes, done    1  no, refused    2  usage    3  could not be answered";
@@ -116,6 +118,8 @@ enum Command {
     Guarded(guarded::Args),
     /// Show what guarded groups sent, and what was refused
     Flows(flows::Args),
+    /// Have a guarded process try every way out now (exit 0 all held, 1 not)
+    Drill(drill::Args),
     /// Check, explain and reload the boundary
     #[command(subcommand, arg_required_else_help = true)]
     Policy(policy::Command),
@@ -180,6 +184,7 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Status(args) => status::execute(&globals, &args),
         Command::Guarded(args) => guarded::execute(&globals, &args),
         Command::Flows(args) => flows::execute(&globals, &args),
+        Command::Drill(args) => drill::execute(&globals, &args),
         Command::Policy(command) => policy::execute(&globals, command),
         Command::Report(args) => report::execute(&globals, &args),
         Command::Enroll(command) => enroll::execute(&globals, command),

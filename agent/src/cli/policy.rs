@@ -4,8 +4,11 @@
 //! file and look up in the same tables the kernel is filled from.
 
 use super::{Exit, Failure, Globals, output};
+use crate::api::{LearnedInfo, Reply, Request};
 use crate::clock;
-use crate::policy::{self, Explanation, ProcessAnswer, Sources, Target};
+use crate::policy::{
+    self, Explanation, NameExplanation, NameTarget, ProcessAnswer, Sources, Target, TargetError,
+};
 use std::fs;
 use std::path::PathBuf;
 
@@ -13,6 +16,8 @@ const EXPLAIN_AFTER: &str = "\
 Examples:
   merestone policy explain --to 203.0.113.7:443
   merestone policy explain --to [2001:db8::7]:53 --protocol udp
+  merestone policy explain --to registry.example.eu:443
+  merestone policy explain --name registry.example.eu
   merestone policy explain --to 203.0.113.7 --protocol icmp --json
   merestone policy explain --boundary next.toml --to 10.1.2.3:443
 
@@ -37,9 +42,13 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
-    /// The destination: ADDRESS:PORT, or ADDRESS where the protocol has no ports
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    to: String,
+    /// The destination: ADDRESS:PORT or NAME:PORT, or ADDRESS where the protocol has no ports
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "name")]
+    to: Option<String>,
+
+    /// A name: whether it may be asked for, and which addresses it has
+    #[arg(long, value_name = "NAME", conflicts_with = "to")]
+    name: Option<String>,
 
     /// tcp, udp, icmp, sctp, dccp, udplite, or an IP protocol number
     #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
@@ -80,9 +89,16 @@ fn check(globals: &Globals, file: &std::path::Path) -> Result<Exit, Failure> {
     let compiled = policy::load_with(file, &sources(globals)?)?;
     let rules = compiled.rules.len();
     let networks = compiled.prefixes.len();
+    let names = match compiled.names.len() {
+        0 => String::new(),
+        listed => {
+            let trusted = compiled.resolvers.iter().filter(|one| one.trusted).count();
+            format!("{listed} names by {trusted} resolvers, ")
+        }
+    };
     let mode = if compiled.audit { "audit" } else { "enforce" };
     output::say(&format!(
-        "{}: boundary {} is sound ({rules} rules, {networks} kernel prefixes, {mode})\nsha256 {}",
+        "{}: boundary {} is sound ({rules} rules, {networks} kernel prefixes, {names}{mode})\nsha256 {}",
         file.display(),
         compiled.name,
         hex::encode(compiled.digest)
@@ -94,9 +110,13 @@ fn check(globals: &Globals, file: &std::path::Path) -> Result<Exit, Failure> {
 }
 
 fn explain(globals: &Globals, args: Explain) -> Result<Exit, Failure> {
-    let target = Target::parse(&args.to, &args.protocol)
-        .map_err(|error| Failure::new(Exit::Usage, error.to_string()).hint(error.hint()))?;
+    let asked = Asked::of(&args)?;
     let unanswered = |failure: Failure| failure.exit(Exit::Unanswered);
+    // What another file would learn nobody knows.
+    let learned = match args.boundary {
+        Some(_) => None,
+        None => learned(globals),
+    };
     let (path, audit) = if let Some(path) = args.boundary {
         (path, false)
     } else {
@@ -118,22 +138,81 @@ fn explain(globals: &Globals, args: Explain) -> Result<Exit, Failure> {
     let cgroup = process
         .as_ref()
         .and_then(|process| process.cgroup.as_deref());
-    let mut explanation = Explanation::of_cgroup(&compiled, target, cgroup);
-    explanation.process = process;
-    if let Some(group) = group {
-        let grants = super::grant::all(globals).map_err(unanswered)?;
-        explanation.under(&grants, &group, target, clock::now_ms());
+    let allowed = match asked {
+        Asked::Address(target) => {
+            let mut explanation = Explanation::of_cgroup(&compiled, target, cgroup).with_learned(
+                &compiled,
+                target,
+                cgroup,
+                learned.as_deref().unwrap_or_default(),
+            );
+            explanation.process = process;
+            if let Some(group) = group {
+                let grants = super::grant::all(globals).map_err(unanswered)?;
+                explanation.under(&grants, &group, target, clock::now_ms());
+            }
+            say(&explanation, args.json)?;
+            explanation.allowed()
+        }
+        Asked::Name(target) => {
+            let mut explanation =
+                NameExplanation::of_cgroup(&compiled, &target, cgroup, learned.as_deref());
+            explanation.process = process;
+            say(&explanation, args.json)?;
+            explanation.allowed()
+        }
+    };
+    Ok(if allowed { Exit::Yes } else { Exit::No })
+}
+
+/// What was asked about.
+enum Asked {
+    Address(Target),
+    Name(NameTarget),
+}
+
+impl Asked {
+    fn of(args: &Explain) -> Result<Self, Failure> {
+        let (text, is_name) = match (&args.name, &args.to) {
+            (Some(name), _) => (name, true),
+            (None, Some(to)) => (to, false),
+            (None, None) => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    "neither --to nor --name is given",
+                ));
+            }
+        };
+        let name = NameTarget::parse(text, &args.protocol);
+        match (name, Target::parse(text, &args.protocol)) {
+            (Some(name), _) if is_name => Ok(Self::Name(name)),
+            (None, _) if is_name => {
+                let message = format!("{text:?} is not a name");
+                let hint = "write registry.example.eu, or registry.example.eu:443";
+                Err(Failure::new(Exit::Usage, message).hint(hint))
+            }
+            (_, Ok(target)) => Ok(Self::Address(target)),
+            (Some(name), Err(TargetError::Address { .. })) => Ok(Self::Name(name)),
+            (_, Err(error)) => Err(Failure::new(Exit::Usage, error.to_string()).hint(error.hint())),
+        }
     }
-    if args.json {
-        output::json(&explanation)?;
+}
+
+fn say<T: serde::Serialize + std::fmt::Display>(answer: &T, json: bool) -> Result<(), Failure> {
+    if json {
+        output::json(answer)
     } else {
-        output::say(&explanation.to_string())?;
+        output::say(&answer.to_string())
     }
-    Ok(if explanation.allowed() {
-        Exit::Yes
-    } else {
-        Exit::No
-    })
+}
+
+/// What the running agent has learned of names; none where no agent answers.
+fn learned(globals: &Globals) -> Option<Vec<LearnedInfo>> {
+    let config = globals.load().ok()?;
+    match super::ask::once(&config, &Request::Names {}) {
+        Ok(Reply::Names { names }) => Some(names),
+        _ => None,
+    }
 }
 
 /// What /proc says of a process, whether it is guarded, and the cgroup of its

@@ -1,7 +1,7 @@
 //! `merestone status` and `merestone policy reload`: asking the running agent.
 
 use super::{Exit, Failure, Globals, ask, output};
-use crate::api::{EvidenceInfo, Reply, Request, Status};
+use crate::api::{DrillRow, EvidenceInfo, Reply, Request, Status};
 use crate::serve::ClientError;
 use std::fmt::Write as _;
 
@@ -104,8 +104,38 @@ fn enforcement(out: &mut Lines, status: &Status) {
         let times = count.count;
         out.line("tamper", &format!("{} ×{times} {outcome}", count.attempt));
     }
+    let names = status.names;
+    if names.listed > 0 {
+        let text = format!(
+            "{} listed; {} have {} addresses now",
+            names.listed, names.names, names.addresses
+        );
+        out.line("names", &text);
+    }
     let guarded = format!("{} groups, {} processes", status.groups, status.processes);
     out.line("guarded", &guarded);
+    canary(out, status);
+}
+
+fn canary(out: &mut Lines, status: &Status) {
+    let Some(canary) = &status.canary else {
+        return out.line("canary", "OFF: nothing tries the boundary");
+    };
+    out.line("canary", &canary.line());
+    let failed = canary
+        .vectors
+        .iter()
+        .filter(|one| one.row.result.is_failure());
+    for one in failed {
+        let DrillRow {
+            vector,
+            result,
+            proof,
+            what: _,
+        } = &one.row;
+        let word = result.word().to_uppercase();
+        out.line("canary", &format!("{word} {vector}: {proof}"));
+    }
 }
 
 fn coverage(out: &mut Lines, status: &Status) {

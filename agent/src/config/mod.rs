@@ -34,7 +34,19 @@ pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// Tiers an operator can insist on; the first tier is always required.
-pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "tamper"];
+pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "tamper", "records"];
+
+/// Paths that inference servers answer to say how they are.
+const NO_INFERENCE: [&str; 8] = [
+    "/health",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/ping",
+    "/readyz",
+    "/v2/health/live",
+    "/v2/health/ready",
+];
 
 /// The whole configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,6 +65,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The kernel side.
     pub enforcement: Enforcement,
+    /// The process that tries the boundary.
+    pub canary: Canary,
     /// GPUs.
     pub gpu: Gpu,
     /// The TPM.
@@ -69,6 +83,8 @@ pub struct Config {
     pub events: Events,
     /// Who may let an operator in.
     pub break_glass: BreakGlass,
+    /// Requests and answers of guarded servers.
+    pub records: Records,
     /// Lines worth logging at start, such as variables that set nothing.
     pub notes: Vec<String>,
 }
@@ -142,6 +158,26 @@ pub struct BreakGlass {
     /// Keys whose tokens let an operator in: `ed25519:<base64>`, or the path
     /// of a PEM public key.
     pub signers: Vec<String>,
+}
+
+/// `[records]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Records {
+    /// Whether requests and answers are followed and told.
+    pub enabled: bool,
+    /// How long an answer must have been silent to count as over.
+    pub idle: Duration,
+    /// Paths that are no inference: health, metrics.
+    pub leave_out: Vec<String>,
+}
+
+/// `[canary]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Canary {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How often it tries the next few ways out.
+    pub interval: Duration,
 }
 
 /// `[gpu]`.
@@ -277,6 +313,14 @@ impl Config {
                 tamper: reader.boolean("enforcement.tamper", true),
                 kill_families: reader.boolean("enforcement.kill_families", false),
             },
+            canary: Canary {
+                enabled: reader.boolean("canary.enabled", true),
+                interval: reader.duration(
+                    "canary.interval",
+                    Duration::from_secs(60),
+                    Duration::from_secs(1)..=Duration::from_secs(3600),
+                ),
+            },
             gpu: gpu(reader),
             tpm: Tpm {
                 tcti: reader.parsed("tpm.tcti", "device:/dev/tpmrm0".to_owned(), read::tcti),
@@ -303,6 +347,17 @@ impl Config {
                 signers: reader
                     .list("break_glass.signers", glass_signer)
                     .unwrap_or_default(),
+            },
+            records: Records {
+                enabled: reader.boolean("records.enabled", true),
+                idle: reader.duration(
+                    "records.idle",
+                    Duration::from_secs(2),
+                    Duration::from_millis(100)..=Duration::from_secs(3600),
+                ),
+                leave_out: reader
+                    .list("records.leave_out", read::request_path)
+                    .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
             },
             notes: std::mem::take(&mut reader.layers.notes),
         }

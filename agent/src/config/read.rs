@@ -219,6 +219,15 @@ pub(super) fn scope(text: &str) -> Result<String, String> {
     Err("a cgroup path from the root, as in \"/user.slice\"".into())
 }
 
+/// A path of a request, without a query.
+pub(super) fn request_path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'?');
+    if is_path {
+        return Ok(text.to_owned());
+    }
+    Err("a path as in \"/health\", without a query".into())
+}
+
 /// A node id.
 pub(super) fn node(text: &str) -> Result<String, String> {
     let fits = text.len() <= 253

@@ -72,6 +72,8 @@ pub(super) const KEYS: &[Key] = &[
     key("enforcement.on_agent_loss", Kind::Text),
     key("enforcement.tamper", Kind::Boolean),
     key("enforcement.kill_families", Kind::Boolean),
+    key("canary.enabled", Kind::Boolean),
+    key("canary.interval", Kind::Text),
     key("gpu.nvml_library", Kind::Text),
     key("gpu.interval", Kind::Text),
     key("gpu.devices", Kind::List),
@@ -92,6 +94,9 @@ pub(super) const KEYS: &[Key] = &[
     later("events.syslog", Kind::Text, "events to syslog"),
     later("events.webhook", Kind::Text, "events to a webhook"),
     key("break_glass.signers", Kind::List),
+    key("records.enabled", Kind::Boolean),
+    key("records.idle", Kind::Text),
+    key("records.leave_out", Kind::List),
 ];
 
 /// The tables, for telling an unknown table from an unknown key.

@@ -3,6 +3,7 @@
 use super::tree::Tree;
 use crate::{
     clock,
+    enrolment::{self, EnrolmentError},
     ledger::{LedgerError, Reader, StoredLogs, StoredSession},
 };
 use merestone_evidence::{
@@ -18,6 +19,9 @@ pub enum ExportError {
     /// The log cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A kept enrolment certificate cannot be read.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
     /// A stored statement is none.
     #[error("session {session}: {source}; the log is damaged")]
     Statement {
@@ -76,6 +80,7 @@ pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, Exp
     let chosen = choose(&reader, from_ms, to_ms)?;
     let first = chosen.first().ok_or(ExportError::Period)?;
     let (node, ak_public) = (first.statement.node.clone(), first.stored.ak_public.clone());
+    let enrolments = enrolment::held(state_dir, &ak_public)?;
     let tree = Tree::over(reader.hashes()?);
     let inside = range(&chosen, from_ms, to_ms);
     let span = inside
@@ -97,6 +102,7 @@ pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, Exp
         span,
         consistency,
         proofs: Vec::new(),
+        enrolments,
     });
     let limit = Bundle::LIMITS.bytes;
     if bytes.len() > limit {

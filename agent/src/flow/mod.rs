@@ -9,5 +9,5 @@ mod record;
 mod store;
 
 pub use fold::{Fold, Key};
-pub use record::{Destination, FlowEvent, Names, ProcessInfo};
+pub use record::{CANARY, Destination, FlowEvent, Names, ProcessInfo};
 pub use store::Store;

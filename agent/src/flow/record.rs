@@ -5,6 +5,9 @@ use merestone_abi::{Event, EventKind, Reason};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr};
 
+/// The kind of events that are the canary's own doing.
+pub const CANARY: &str = "canary";
+
 /// A process as far as it could be named.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ProcessInfo {
@@ -41,8 +44,11 @@ pub struct Destination {
     /// Port, where the protocol has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub port: Option<u16>,
-    /// Protocol name, or its number.
+    /// Protocol name, or its number; `any` where a name was learned.
     pub protocol: String,
+    /// The name that was asked for, or that had the address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
 }
 
 /// One event, as written to `flows --json`, the JSONL file and the API.
@@ -50,7 +56,7 @@ pub struct Destination {
 pub struct FlowEvent {
     /// When, RFC 3339 UTC.
     pub time: String,
-    /// `flow`, `guard`, `left`, …
+    /// `flow`, `guard`, `left`, …; `canary` for what the canary was refused.
     pub kind: String,
     /// `allow`, `deny` or `audit`; absent where nothing was judged.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -102,6 +108,8 @@ pub struct Names {
     pub process: ProcessInfo,
     /// GPUs of the group.
     pub gpu: Vec<String>,
+    /// The name that was asked for, or that had the address.
+    pub name: Option<String>,
 }
 
 fn lower(name: Option<&str>) -> Option<String> {
@@ -111,6 +119,7 @@ fn lower(name: Option<&str>) -> Option<String> {
 /// The name of an IP protocol, or its number.
 fn protocol_name(protocol: u8) -> String {
     match protocol {
+        0 => "any".to_owned(),
         1 => "icmp".to_owned(),
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
@@ -129,7 +138,10 @@ fn address(bytes: [u8; 16]) -> IpAddr {
 impl FlowEvent {
     /// Joins an event with what user space knows; `count` decisions alike.
     pub fn new(event: &Event, names: Names, count: u64) -> Self {
-        let judged = matches!(event.kind, EventKind::FLOW | EventKind::DEPUTY);
+        let judged = matches!(
+            event.kind,
+            EventKind::FLOW | EventKind::DEPUTY | EventKind::ANSWER
+        );
         let family_only = judged && event.reason == Reason::FAMILY;
         // A refused option, device or file goes to no address.
         let named = event.address != [0; 16] || event.reason == Reason::NO_RULE;
@@ -137,6 +149,7 @@ impl FlowEvent {
             address: address(event.address),
             port: (event.port != 0).then_some(event.port),
             protocol: protocol_name(event.protocol),
+            name: names.name,
         });
         Self {
             time: names.time,
@@ -158,14 +171,22 @@ impl FlowEvent {
         }
     }
 
-    /// Whether it tells of something refused, or that would have been.
+    /// Whether it tells of something refused, or that would have been. What
+    /// the canary does is no news.
     pub fn is_denied(&self) -> bool {
+        if self.kind == CANARY {
+            return false;
+        }
         self.attempt.is_some() || matches!(self.verdict.as_deref(), Some("deny" | "audit"))
     }
 
     /// The one line an operator reads: who, what, where to, why.
     pub fn line(&self) -> String {
-        let verdict = self.verdict.as_deref().unwrap_or(&self.kind);
+        let verdict = match &self.verdict {
+            Some(verdict) if self.kind == CANARY => &format!("canary {verdict}"),
+            Some(verdict) => verdict,
+            None => &self.kind,
+        };
         let process = if self.process.pid == 0 {
             format!(
                 "group {}",
@@ -181,11 +202,16 @@ impl FlowEvent {
         let to = match (&self.destination, self.family) {
             (Some(to), _) => {
                 let port = to.port.map(|port| format!(":{port}")).unwrap_or_default();
+                let name = match (&to.name, self.reason.as_deref()) {
+                    (Some(name), Some("name")) => format!(", asking for {name}"),
+                    (Some(name), _) => format!(" ({name})"),
+                    (None, _) => String::new(),
+                };
                 match to.address {
                     IpAddr::V6(ip) if !port.is_empty() => {
-                        format!(" → [{ip}]{port} {}", to.protocol)
+                        format!(" → [{ip}]{port} {}{name}", to.protocol)
                     }
-                    ip => format!(" → {ip}{port} {}", to.protocol),
+                    ip => format!(" → {ip}{port} {}{name}", to.protocol),
                 }
             }
             (None, Some(family)) => format!(" → socket family {family}"),
@@ -262,6 +288,24 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part} is missing in {line}");
         }
+    }
+
+    #[test]
+    fn a_refused_question_is_told_with_the_name_it_asked_for_b47() {
+        let event = Event {
+            reason: Reason::NAME,
+            port: 53,
+            protocol: 17,
+            ..denied()
+        };
+        let names = Names {
+            name: Some("x.attacker.test".to_owned()),
+            ..Names::default()
+        };
+        let event = FlowEvent::new(&event, names, 1);
+        assert!(event.line().contains(":53 udp, asking for x.attacker.test"));
+        let json = serde_json::to_value(&event).expect("serialises");
+        assert_eq!(json["destination"]["name"], "x.attacker.test");
     }
 
     #[test]

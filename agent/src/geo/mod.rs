@@ -35,6 +35,9 @@ const LIMIT_BYTES: u64 = 512 << 20;
 /// Leaves of the search tree that are looked at; the largest databases sold
 /// have a few millions.
 const LIMIT_LEAVES: u64 = 32_000_000;
+/// So many leaves are looked at in any case: what is walked is a few hundred
+/// ranges, each of which is one leaf or more.
+const LEAST_LEAVES: u64 = 1024;
 
 /// What a database is about.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -85,6 +88,8 @@ pub struct Database {
     pub kind: Kind,
     /// SHA-256 of the file.
     pub sha256: [u8; 32],
+    /// Most leaves that its tree can have.
+    leaves: u64,
 }
 
 impl std::fmt::Debug for Database {
@@ -116,12 +121,17 @@ impl Database {
     /// The same from bytes at hand; `path` is for messages.
     pub fn of_bytes(path: &Path, kind: Kind, bytes: Vec<u8>) -> Result<Self, GeoError> {
         let sha256 = Sha256::digest(&bytes).into();
+        // A tree has one leaf more than nodes, and a node takes six bytes or
+        // more. A few hundred bytes whose nodes lead to each other have
+        // billions of leaves, and would have a network of each.
+        let leaves = LIMIT_LEAVES.min(LEAST_LEAVES + bytes.len() as u64);
         let reader = Reader::from_source(bytes).map_err(|error| GeoError::broken(path, &error))?;
         Ok(Self {
             reader,
             path: path.to_owned(),
             kind,
             sha256,
+            leaves,
         })
     }
 
@@ -233,10 +243,10 @@ impl Database {
         for lookup in self.reader.within(cidr, options).map_err(broken)? {
             let lookup = lookup.map_err(broken)?;
             *leaves += 1;
-            if *leaves > LIMIT_LEAVES {
+            if *leaves > self.leaves {
                 return Err(GeoError::Leaves {
                     path: self.path.clone(),
-                    limit: LIMIT_LEAVES,
+                    limit: self.leaves,
                 });
             }
             let Some(offset) = lookup.offset() else {

@@ -96,6 +96,22 @@ fn what_is_left_without_aliases_is_ipv6_and_nothing_of_it_is_missing() {
 }
 
 #[test]
+fn a_small_database_with_billions_of_leaves_is_given_up_on() {
+    // The first nodes lead to each other, both ways, for 64 bits.
+    let mut maze = write(&[("2001:db8::/64", Entry::Country("DE"))], false);
+    for (at, node) in maze.chunks_exact_mut(6).take(63).enumerate() {
+        let next = u32::try_from(at + 1).unwrap().to_be_bytes();
+        node.copy_from_slice(&[next[1], next[2], next[3], next[1], next[2], next[3]]);
+    }
+    let database = Database::of_bytes(Path::new("t.mmdb"), Kind::Country, maze).unwrap();
+    let outcome = database.networks(&BTreeSet::from([DE]));
+    assert!(
+        matches!(outcome, Err(GeoError::Leaves { limit, .. }) if limit < 10_000),
+        "{outcome:?}"
+    );
+}
+
+#[test]
 fn a_broken_database_is_an_error_and_never_a_panic() {
     let sound = write(
         &[

@@ -116,6 +116,7 @@ impl Record {
             state: state.to_owned(),
             bytes: self.bytes,
             detail: detail.to_owned(),
+            terms: Some(self.terms.told(&self.signer)),
         }
     }
 

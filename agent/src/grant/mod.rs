@@ -149,6 +149,7 @@ impl Grants {
                     state: "refused".to_owned(),
                     bytes: 0,
                     detail: error.to_string(),
+                    terms: None,
                 };
                 (Err(error), body)
             }

@@ -2,6 +2,7 @@
 
 use crate::policy::{Network, Protocol};
 use merestone_abi::{GRANT_PORTS, GRANT_PROTOCOLS, Grant, protocol};
+use merestone_evidence::{Digest, GrantTerms};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -121,6 +122,24 @@ impl Terms {
         at.ok()
             .and_then(|at| at.format(&Rfc3339).ok())
             .unwrap_or_default()
+    }
+
+    /// As the evidence tells it; `signer` is the key id, hexadecimal.
+    #[must_use]
+    pub fn told(&self, signer: &str) -> GrantTerms {
+        let mut key = [0; 32];
+        hex::decode_to_slice(signer, &mut key).ok();
+        GrantTerms {
+            signer: Digest(key),
+            group: self.group.clone(),
+            to: self.to.clone(),
+            ports: self.ports.clone(),
+            protocols: self.protocols.clone(),
+            limit_bytes: self.bytes,
+            from_ms: self.from_ms,
+            until_ms: self.until_ms,
+            reason: self.reason.clone(),
+        }
     }
 
     /// As the kernel takes it. Wall-clock times become times since boot now:

@@ -63,6 +63,7 @@ fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
             synchronised: false,
             error_us: None,
         },
+        canary: None,
     })
 }
 

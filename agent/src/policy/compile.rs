@@ -18,11 +18,15 @@
 
 use super::entries::{bytes, common, covers, entries, loopback};
 use super::load::Database;
+use super::names::{self, CompiledName, CompiledResolver};
 use super::network::{MAPPED_BITS, Network};
 use super::select::{self, Selector};
 use super::{Action, Boundary, LAST_RULE, LOOPBACK_RULE, Mode, Rule};
 use crate::config::fault::{Faults, Origin};
-use merestone_abi::{MAX_PREFIXES, MAX_RULE_SETS, MAX_SELECTORS, RULE_ENTRIES, RuleEntry, RuleSet};
+use merestone_abi::{
+    GENERATION_SLOTS, MAX_NAMES, MAX_PREFIXES, MAX_RESOLVERS, MAX_RULE_SETS, MAX_SELECTORS,
+    RULE_ENTRIES, RuleEntry, RuleSet,
+};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -43,6 +47,10 @@ pub struct Compiled {
     pub prefixes: Vec<CompiledPrefix>,
     /// The rule sets they point at; none twice in one boundary.
     pub sets: Vec<RuleSet>,
+    /// Names, sorted within each boundary; none twice in one.
+    pub names: Vec<CompiledName>,
+    /// Whose answers names are learned from.
+    pub resolvers: Vec<CompiledResolver>,
     /// The file, for those who explain a verdict.
     pub path: PathBuf,
     /// What is known of each rule; rule `n` is at `n - 1`. Those of selected
@@ -198,6 +206,8 @@ pub fn compile_all(boundaries: &[Boundary]) -> Result<Compiled, Faults> {
         sweep.family(&six);
         sweep.fence(&four, &six);
         sweep.family(&four);
+        sweep.names();
+        whole.resolvers.extend(names::resolvers(boundary, number));
         sweep.finish(&mut whole);
     }
     whole.finish(boundaries)
@@ -208,6 +218,8 @@ pub fn compile_all(boundaries: &[Boundary]) -> Result<Compiled, Faults> {
 struct Whole {
     prefixes: Vec<CompiledPrefix>,
     sets: Vec<RuleSet>,
+    names: Vec<CompiledName>,
+    resolvers: Vec<CompiledResolver>,
     rules: Vec<RuleNote>,
     parts: Vec<Part>,
     faults: Faults,
@@ -228,6 +240,18 @@ impl Whole {
                 MAX_RULE_SETS as usize,
                 "ways to overlap in all boundaries",
                 "give networks with the same ports and protocols one rule",
+            ),
+            (
+                self.names.len(),
+                (MAX_NAMES / GENERATION_SLOTS) as usize,
+                "names in all boundaries",
+                "write a wildcard for names below one",
+            ),
+            (
+                self.resolvers.len(),
+                (MAX_RESOLVERS / GENERATION_SLOTS) as usize,
+                "resolvers in all boundaries",
+                "write networks of resolvers",
             ),
             (
                 self.rules.len(),
@@ -283,19 +307,24 @@ impl Whole {
             [one] => one.digest,
             parts => together(parts),
         };
-        self.faults.into_result(Compiled {
+        let faults = std::mem::take(&mut self.faults);
+        let compiled = faults.into_result(Compiled {
             name: main.name.clone(),
             digest,
             audit: main.mode == Mode::Audit,
             deputies: main.deputies.bits(),
             prefixes: self.prefixes,
             sets: self.sets,
+            names: self.names,
+            resolvers: self.resolvers,
             path: main.path.clone(),
             rules: self.rules,
             parts: self.parts,
             selects,
             databases: Vec::new(),
-        })
+        })?;
+        names::check(&compiled, boundaries)?;
+        Ok(compiled)
     }
 }
 
@@ -350,6 +379,7 @@ struct Sweep<'b> {
     sets: Vec<RuleSet>,
     set_ids: HashMap<Vec<[u8; 8]>, u32>,
     prefixes: Vec<CompiledPrefix>,
+    names: Vec<CompiledName>,
     faults: Faults,
     /// Rules already named in a fault, so that each is named once.
     blamed: BTreeSet<Vec<usize>>,
@@ -367,6 +397,7 @@ impl<'b> Sweep<'b> {
             sets: Vec::new(),
             set_ids: HashMap::new(),
             prefixes: Vec::new(),
+            names: Vec::new(),
             faults: Faults::new(),
             blamed: BTreeSet::new(),
         };
@@ -399,6 +430,24 @@ impl<'b> Sweep<'b> {
             if set != self.set_of(outer) {
                 self.prefix(*network, set);
             }
+        }
+    }
+
+    /// Names, each with the rules of the wildcards above it.
+    fn names(&mut self) {
+        for (pattern, rules) in names::chains(self.rules) {
+            let entries = self.flatten(&rules);
+            if entries.len() > RULE_ENTRIES {
+                self.too_many_entries(&pattern.text, entries.len(), &rules);
+            }
+            let set = self.set(&entries);
+            let denied = self.sets.get(set as usize).and_then(names::denied);
+            self.names.push(CompiledName {
+                boundary: self.number,
+                pattern,
+                set,
+                denied,
+            });
         }
     }
 
@@ -514,7 +563,12 @@ impl<'b> Sweep<'b> {
         })
     }
 
-    fn too_many_entries(&mut self, network: &Network, found: usize, rules: &[(u16, usize)]) {
+    fn too_many_entries(
+        &mut self,
+        network: &dyn std::fmt::Display,
+        found: usize,
+        rules: &[(u16, usize)],
+    ) {
         let mut blamed: Vec<usize> = rules.iter().map(|(_, rule)| *rule).collect();
         blamed.sort_unstable();
         let place = self.place_of(&blamed);
@@ -589,6 +643,10 @@ impl<'b> Sweep<'b> {
         for prefix in &mut self.prefixes {
             prefix.set = prefix.set.saturating_add(base);
         }
+        for name in &mut self.names {
+            name.set = name.set.saturating_add(base);
+        }
+        whole.names.append(&mut self.names);
         whole.prefixes.append(&mut self.prefixes);
         whole.sets.append(&mut self.sets);
         whole.faults.append(self.faults);
@@ -607,6 +665,7 @@ fn note(rule: &Rule, path: &Path) -> RuleNote {
         comment,
         networks: _,
         geo: _,
+        names: _,
         ports: _,
         protocols: _,
     } = rule;

@@ -15,6 +15,7 @@ pub(super) fn loopback() -> Rule {
         line: 0,
         networks: vec![four, six],
         geo: Vec::new(),
+        names: Vec::new(),
         audit: false,
         ports: None,
         protocols: None,

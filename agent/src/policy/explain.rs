@@ -5,6 +5,7 @@
 
 use super::granted::GrantAnswer;
 use super::lookup::{Decision, embedded, judge, lookup_in};
+use super::named::NamedAnswer;
 use super::network::{Network, mapped};
 use super::target::{Target, protocol_name};
 use super::{Compiled, LOOPBACK_RULE};
@@ -31,6 +32,8 @@ pub struct Explanation {
     pub prefix: Option<String>,
     /// The IPv4 address inside the IPv6 one, judged as well.
     pub embedded: Option<EmbeddedAnswer>,
+    /// The names that the address has now, as the running agent says.
+    pub names: Vec<NamedAnswer>,
     /// What the databases that the boundary was compiled with say.
     pub databases: Vec<DatabaseAnswer>,
     /// The boundary.
@@ -124,8 +127,7 @@ impl Explanation {
     /// Asks the boundary that judges a cgroup.
     #[must_use]
     pub fn of_cgroup(compiled: &Compiled, target: Target, cgroup: Option<&str>) -> Self {
-        let select = cgroup.and_then(|cgroup| compiled.select(cgroup));
-        let number = select.map_or(0, |select| select.boundary);
+        let (number, line) = select(compiled, cgroup);
         let Target {
             address,
             port,
@@ -135,17 +137,20 @@ impl Explanation {
         let decision = lookup_in(compiled, number, bytes, protocol, port, false);
         let inner = embedded(bytes).map(|inner| EmbeddedAnswer {
             address: inner.to_string(),
-            verdict: verdict(&judge(
-                compiled,
-                number,
-                mapped(inner.into()),
-                protocol,
-                port,
-                false,
-            )),
+            verdict: verdict_word(
+                judge(
+                    compiled,
+                    number,
+                    mapped(inner.into()),
+                    protocol,
+                    port,
+                    false,
+                )
+                .verdict,
+            ),
         });
         Self {
-            verdict: verdict(&decision),
+            verdict: verdict_word(decision.verdict),
             mode: if compiled.audit { "audit" } else { "enforce" },
             reason: reason(&decision),
             destination: Destination {
@@ -158,8 +163,9 @@ impl Explanation {
                 .prefix
                 .map(|prefix| Network::of(prefix.address, prefix.bits).to_string()),
             embedded: inner,
+            names: Vec::new(),
             databases: databases(compiled, address),
-            boundary: boundary(compiled, number, select.map(|select| select.line)),
+            boundary: boundary(compiled, number, line),
             process: None,
             grants: Vec::new(),
         }
@@ -179,15 +185,37 @@ impl Explanation {
     }
 }
 
-fn verdict(decision: &Decision) -> &'static str {
-    match decision.verdict {
+/// The number of the boundary that judges a cgroup, and the line of the select.
+pub(super) fn select(compiled: &Compiled, cgroup: Option<&str>) -> (u16, Option<usize>) {
+    match cgroup.and_then(|cgroup| compiled.select(cgroup)) {
+        Some(select) => (select.boundary, Some(select.line)),
+        None => (0, None),
+    }
+}
+
+impl RuleAnswer {
+    /// Its number and where it stands.
+    pub(super) fn place(&self) -> String {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => format!("{} at {file}:{line}", self.number),
+            _ => self.number.to_string(),
+        }
+    }
+}
+
+pub(super) fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
         Verdict::ALLOW => "allow",
         Verdict::AUDIT => "audit",
         _ => "deny",
     }
 }
 
-fn boundary(compiled: &Compiled, number: u16, selected_at: Option<usize>) -> BoundaryAnswer {
+pub(super) fn boundary(
+    compiled: &Compiled,
+    number: u16,
+    selected_at: Option<usize>,
+) -> BoundaryAnswer {
     let part = compiled.parts.get(usize::from(number));
     let part = part.filter(|_| number != 0);
     BoundaryAnswer {
@@ -221,11 +249,12 @@ fn reason(decision: &Decision) -> &'static str {
     match decision.reason {
         Reason::RULE => "rule",
         Reason::EMBEDDED => "embedded",
+        Reason::NAME_FORM => "name_form",
         _ => "no_rule",
     }
 }
 
-fn rule(compiled: &Compiled, number: u16) -> Option<RuleAnswer> {
+pub(super) fn rule(compiled: &Compiled, number: u16) -> Option<RuleAnswer> {
     if number == LOOPBACK_RULE {
         return Some(RuleAnswer {
             number,
@@ -269,12 +298,14 @@ impl fmt::Display for Explanation {
         };
         writeln!(f, "{word}  {protocol} to {to}")?;
         match &self.rule {
+            None if self.reason == "name_form" => writeln!(
+                f,
+                "  rule      none: the boundary has names, and DNS over TCP, over TLS and by a \
+                 stub on loopback cannot be judged"
+            )?,
             None => writeln!(f, "  rule      none matches: denied by default")?,
             Some(rule) => {
-                let number = match (&rule.file, rule.line) {
-                    (Some(file), Some(line)) => format!("{} at {file}:{line}", rule.number),
-                    _ => rule.number.to_string(),
-                };
+                let number = rule.place();
                 let comment = rule
                     .comment
                     .as_deref()
@@ -286,6 +317,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "  prefix    {prefix}")?;
         if let Some(EmbeddedAnswer { address, verdict }) = &self.embedded {
             writeln!(f, "  embedded  {address}, judged as well: {verdict}")?;
+        }
+        for name in &self.names {
+            writeln!(f, "  name      {name}")?;
         }
         for DatabaseAnswer {
             kind,
@@ -302,20 +336,8 @@ impl fmt::Display for Explanation {
             };
             writeln!(f, "  {kind:<8}  {says}")?;
         }
-        if let Some(ProcessAnswer {
-            pid,
-            comm,
-            cgroup,
-            guarded,
-        }) = &self.process
-        {
-            let cgroup = cgroup.as_deref().unwrap_or("an unknown cgroup");
-            let guarded = match guarded {
-                Some(true) => "guarded",
-                Some(false) => "not guarded",
-                None => "no agent answers whether it is guarded: this is what holds if it is",
-            };
-            writeln!(f, "  process   {pid} ({comm}) in {cgroup}: {guarded}")?;
+        if let Some(process) = &self.process {
+            writeln!(f, "  process   {process}")?;
         }
         for GrantAnswer {
             name,
@@ -332,13 +354,27 @@ impl fmt::Display for Explanation {
                 "  grant     {name}: {state}{word}, {used_bytes} of {bytes} bytes, until {until}"
             )?;
         }
-        let digest = self.boundary.digest.get(..16).unwrap_or_default();
-        write!(
-            f,
-            "  boundary  {} {digest} ({})",
-            self.boundary.name, self.mode
-        )?;
-        match self.boundary.selected_at {
+        write!(f, "  boundary  {} ({})", self.boundary, self.mode)
+    }
+}
+
+impl fmt::Display for ProcessAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cgroup = self.cgroup.as_deref().unwrap_or("an unknown cgroup");
+        let guarded = match self.guarded {
+            Some(true) => "guarded",
+            Some(false) => "not guarded",
+            None => "no agent answers whether it is guarded: this is what holds if it is",
+        };
+        write!(f, "{} ({}) in {cgroup}: {guarded}", self.pid, self.comm)
+    }
+}
+
+impl fmt::Display for BoundaryAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = self.digest.get(..16).unwrap_or_default();
+        write!(f, "{} {digest}", self.name)?;
+        match self.selected_at {
             Some(line) => write!(f, ", selected at line {line}"),
             None => Ok(()),
         }

@@ -5,6 +5,7 @@
 //! one. It never decides about traffic; it answers questions.
 
 use super::compile::{Compiled, CompiledPrefix};
+use super::names;
 use super::network::{Network, mapped};
 use merestone_abi::{Reason, RuleEntry, Verdict, protocol};
 use std::net::Ipv4Addr;
@@ -74,6 +75,19 @@ pub fn judge(
     }
 }
 
+/// Judges by one rule set: the first entry that matches, and its rule.
+pub(super) fn judge_set(
+    compiled: &Compiled,
+    set: u32,
+    protocol: u8,
+    port: u16,
+) -> Option<(Verdict, u16)> {
+    let set = compiled.sets.get(set as usize)?;
+    let mut entries = set.entries.iter().take(set.length as usize);
+    let entry = entries.find(|entry| matches(**entry, protocol, port, false))?;
+    Some((Verdict(entry.action), entry.rule))
+}
+
 /// Judges an address and the IPv4 address inside it, if it embeds one, by the
 /// default boundary: both must be allowed.
 #[must_use]
@@ -90,6 +104,29 @@ pub fn lookup(
 /// The same by the boundary of that number.
 #[must_use]
 pub fn lookup_in(
+    compiled: &Compiled,
+    boundary: u16,
+    address: [u8; 16],
+    protocol: u8,
+    port: u16,
+    fragment: bool,
+) -> Decision {
+    let decision = by_rules(compiled, boundary, address, protocol, port, fragment);
+    if decision.verdict != Verdict::DENY
+        && !fragment
+        && names::hold(compiled, boundary, address, protocol, port)
+    {
+        return Decision {
+            verdict: Verdict::DENY,
+            reason: Reason::NAME_FORM,
+            rule: 0,
+            ..decision
+        };
+    }
+    decision
+}
+
+fn by_rules(
     compiled: &Compiled,
     boundary: u16,
     address: [u8; 16],

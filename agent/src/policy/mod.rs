@@ -14,6 +14,8 @@ mod explain;
 mod granted;
 mod load;
 mod lookup;
+mod named;
+mod names;
 mod network;
 mod parse;
 mod places;
@@ -31,11 +33,13 @@ pub use explain::{Explanation, ProcessAnswer};
 pub use granted::GrantAnswer;
 pub use load::{Database, Sources, load, load_with};
 pub use lookup::{Decision, embedded, judge, lookup, lookup_in};
+pub use named::{NameExplanation, NamedAnswer};
+pub use names::{CompiledName, CompiledResolver, NamePattern, Resolver, listed};
 pub use network::{Network, mapped, unmapped};
 pub use parse::parse;
 pub(crate) use select::deepest;
 pub use select::{Select, Selector};
-pub use target::{Target, TargetError};
+pub use target::{NameTarget, Target, TargetError};
 pub use versions::Versions;
 pub(crate) use versions::replace;
 
@@ -154,6 +158,8 @@ pub struct Rule {
     pub networks: Vec<Network>,
     /// Destinations by country and by operator.
     pub geo: Vec<Place>,
+    /// Destinations by name.
+    pub names: Vec<NamePattern>,
     /// The ports; `None` for any port and for protocols without ports.
     pub ports: Option<Vec<PortRange>>,
     /// The protocols; `None` for all.
@@ -217,6 +223,8 @@ pub struct Boundary {
     pub mode: Mode,
     /// What becomes of those who ask a deputy.
     pub deputies: Deputies,
+    /// Whose answers names are learned from; `None` where it is not said.
+    pub resolvers: Option<Vec<Resolver>>,
     /// Groups that another boundary judges.
     pub selects: Vec<Select>,
     /// The rules in file order; rule `n` is at `n - 1`.

@@ -14,12 +14,20 @@ use toml::de::{DeTable, DeValue};
 
 /// Keys at the top, and those of a rule and of `[mode]`.
 const TOP: &[&str] = &[
-    "name", "version", "allow", "deny", "mode", "deputies", "select",
+    "name",
+    "version",
+    "allow",
+    "deny",
+    "mode",
+    "deputies",
+    "resolvers",
+    "select",
 ];
 const RULE: &[&str] = &[
     "cidr",
     "country",
     "asn",
+    "name",
     "ports",
     "protocols",
     "mode",
@@ -27,10 +35,9 @@ const RULE: &[&str] = &[
 ];
 const MODE: &[&str] = &["default"];
 /// The keys of a rule that name destinations.
-const DESTINATIONS: &[&str] = &["cidr", "country", "asn"];
+const DESTINATIONS: &[&str] = &["cidr", "country", "asn", "name"];
 /// Words of the language that this version does not honour.
 const TOP_LATER: &[&str] = &["grant"];
-const RULE_LATER: &[&str] = &["name"];
 
 pub(super) const REFUSED: &str =
     "not supported by this version: the boundary is refused rather than half applied";
@@ -80,6 +87,9 @@ impl Parser<'_> {
         let selects = table
             .get("select")
             .map_or_else(Vec::new, |value| self.selects(value));
+        let resolvers = table
+            .get("resolvers")
+            .and_then(|value| self.resolvers(value));
         let mut rules = Vec::new();
         for (key, action) in [("allow", Action::Allow), ("deny", Action::Deny)] {
             let Some(value) = table.get(key) else {
@@ -116,6 +126,7 @@ impl Parser<'_> {
             version,
             mode,
             deputies,
+            resolvers,
             selects,
             rules: numbered.collect(),
         }
@@ -204,7 +215,7 @@ impl Parser<'_> {
             self.wrong(key, "a list of tables", item.get_ref(), item, &hint);
             return None;
         };
-        self.keys(table, &format!(" in [[{key}]]"), RULE, RULE_LATER);
+        self.keys(table, &format!(" in [[{key}]]"), RULE, &[]);
         let mut networks = Vec::new();
         if let Some(value) = table.get("cidr") {
             networks = self.networks(value);
@@ -216,8 +227,11 @@ impl Parser<'_> {
         if let Some(value) = table.get("asn") {
             self.asns(value, &mut geo);
         }
+        let names = table
+            .get("name")
+            .map_or_else(Vec::new, |value| self.names(value));
         let names_one = |words: &[&str]| words.iter().any(|word| table.contains_key(*word));
-        if self.sound && !names_one(DESTINATIONS) && !names_one(RULE_LATER) {
+        if self.sound && !names_one(DESTINATIONS) {
             self.faults.push(
                 self.text.place(item),
                 format!("this [[{key}]] names no destination"),
@@ -246,6 +260,7 @@ impl Parser<'_> {
             line: self.text.line(start),
             networks,
             geo,
+            names,
             ports,
             protocols,
             audit,

@@ -1,5 +1,6 @@
 //! A destination as an operator types it.
 
+use super::names::NamePattern;
 use super::network::{mapped, unmapped};
 use merestone_abi::protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,13 +45,42 @@ pub enum TargetError {
     },
 }
 
+/// A name to ask about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NameTarget {
+    /// In lower case.
+    pub name: String,
+    /// The port, where one is meant.
+    pub port: Option<u16>,
+    /// The IP protocol number.
+    pub protocol: u8,
+}
+
+impl NameTarget {
+    /// From `NAME` or `NAME:PORT`; none for what is no name.
+    #[must_use]
+    pub fn parse(to: &str, word: &str) -> Option<Self> {
+        let (name, port) = match to.rsplit_once(':') {
+            Some((name, port)) => (name, Some(port.parse().ok().filter(|port| *port > 0)?)),
+            None => (to, None),
+        };
+        let name = NamePattern::parse(name.strip_suffix('.').unwrap_or(name)).ok()?;
+        let protocol = protocol_number(word).ok()?;
+        (name.is_exact() && (port.is_none() || protocol::has_ports(protocol))).then_some(Self {
+            name: name.text,
+            port,
+            protocol,
+        })
+    }
+}
+
 impl TargetError {
     /// What to write instead.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Address { .. } => {
-                "write 203.0.113.7:443 or [2001:db8::7]:443; names are not looked up"
+                "write 203.0.113.7:443, [2001:db8::7]:443 or registry.example.eu:443"
             }
             Self::PortMissing { .. } => "add :PORT to the address",
             Self::PortGiven { .. } => "leave the port out",

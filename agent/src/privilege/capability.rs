@@ -28,6 +28,8 @@ pub enum Capability {
     Perfmon,
     /// Loads programs and makes maps.
     Bpf,
+    /// Raw and packet sockets: ways out that the canary tries.
+    NetRaw,
 }
 
 /// What each is called, its bit, and what is lost without it; bits are those
@@ -80,6 +82,12 @@ const TABLE: &[(Capability, &str, CapabilitySet, &str)] = &[
         "CAP_BPF",
         CapabilitySet::BPF,
         "loading eBPF programs",
+    ),
+    (
+        Capability::NetRaw,
+        "CAP_NET_RAW",
+        CapabilitySet::NET_RAW,
+        "the canary's raw sockets",
     ),
 ];
 

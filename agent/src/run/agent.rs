@@ -5,12 +5,15 @@
 //! none of its waits is a wait for the GPU driver or the TPM.
 
 use super::attribute::Attributor;
+use super::canary;
 use super::entries::{self, Moment};
 use super::exact::Exact;
 use super::jsonl::Jsonl;
 use super::report;
+use super::turns::Turns;
 use crate::api::{Reply, Request};
 use crate::bpf::{EventStream, Kernel};
+use crate::canary::Canary;
 use crate::clock;
 use crate::config::Config;
 use crate::flow::{FlowEvent, Fold, Names, ProcessInfo, Store};
@@ -38,6 +41,8 @@ const TICK: Duration = Duration::from_millis(100);
 const ROUND: Duration = Duration::from_secs(5);
 /// How often all processes' open files are looked through for a GPU.
 const SCAN: Duration = Duration::from_secs(60);
+/// How often groups are read and silent turns are looked for.
+const TURNS: Duration = Duration::from_secs(1);
 /// How long the last quote may take when the agent stops.
 const LAST_QUOTE: Duration = Duration::from_secs(20);
 
@@ -66,7 +71,10 @@ pub(super) struct Agent {
     pub(super) exact: Exact,
     /// What made each group guarded, as far as this run has heard.
     pub(super) guards: BTreeMap<GroupId, Event>,
+    /// None where it is switched off.
+    pub(super) canary: Option<Canary>,
     grants: Grants,
+    pub(super) turns: Turns,
     fold: Fold,
     lost: BTreeMap<String, u64>,
     gpu_state: String,
@@ -75,6 +83,7 @@ pub(super) struct Agent {
     last_epoch: Instant,
     last_round: Instant,
     last_scan: Instant,
+    last_turns: Instant,
     sealing: Option<oneshot::Receiver<Result<EpochSealed, SealError>>>,
     waiting: Vec<oneshot::Sender<Reply>>,
     seal_again: Option<Cause>,
@@ -91,10 +100,12 @@ impl Agent {
         let signers = policy::Sources::of(&parts.config)?.signers;
         let (grants, found) = Grants::open(&parts.config.state_dir, signers, &mut parts.kernel)?;
         let exact = Exact::begin(&parts.kernel)?;
+        let turns = Turns::new(parts.config.records.clone());
         let mut agent = Self {
             exact,
             parts,
             grants,
+            turns,
             generation,
             reload_error: None,
             started_ms: clock::now_ms(),
@@ -102,6 +113,7 @@ impl Agent {
             jsonl,
             unlogged: 0,
             guards: BTreeMap::new(),
+            canary: None,
             fold: Fold::default(),
             lost: BTreeMap::new(),
             gpu_state: String::new(),
@@ -109,6 +121,7 @@ impl Agent {
             last_epoch: now,
             last_round: now,
             last_scan: now,
+            last_turns: now,
             sealing: None,
             waiting: Vec::new(),
             seal_again: None,
@@ -153,6 +166,7 @@ impl Agent {
                 },
                 Some(call) = asked.recv() => self.answer(call),
                 sealed = sealed(&mut self.sealing) => self.sealed(sealed),
+                woken = canary::wake(&mut self.canary) => self.canary_woken(woken),
                 _ = hangup.recv() => {
                     self.reload();
                     if let Err(error) = self.jsonl.reopen() {
@@ -235,6 +249,10 @@ impl Agent {
         }
         // Looked at even when it is folded away: a process may end meanwhile.
         let process = tokio::task::block_in_place(|| self.attributor.process(&event));
+        let canary = self.canary.as_mut();
+        if canary.is_some_and(|canary| canary.saw(&event)) {
+            return self.tell_canary(&event, process);
+        }
         for (event, count) in self.fold.push(event) {
             self.tell(&event, process.clone(), count);
         }
@@ -252,6 +270,7 @@ impl Agent {
             mode: report::mode_word(&self.parts.boundary).to_owned(),
             boundary: report::boundary_info(&self.parts.boundary),
             gpu: report::gpus_of(self, event),
+            name: self.parts.kernel.name_of(event),
             process,
         };
         let event = FlowEvent::new(event, names, count);
@@ -264,6 +283,7 @@ impl Agent {
 
     fn tick(&mut self) {
         self.watch();
+        self.follow_turns();
         let now_ns = clock::boot_ns();
         for (event, count) in self.fold.tick(now_ns) {
             let process = self.attributor.process(&event);
@@ -284,6 +304,49 @@ impl Agent {
         }
     }
 
+    /// Tells of what guarded servers answered. The silent ones are looked for
+    /// once a second.
+    fn follow_turns(&mut self) {
+        if !self.turns.enabled() {
+            return;
+        }
+        if self.last_turns.elapsed() < TURNS {
+            return self.tell_turns(None);
+        }
+        self.last_turns = Instant::now();
+        self.read_groups(true);
+        match self.parts.kernel.open_turns() {
+            Ok(open) => self.tell_turns(Some(&open)),
+            Err(error) => tracing::error!(%error, "cannot read the open turns"),
+        }
+    }
+
+    fn read_groups(&mut self, keep: bool) {
+        if let Err(error) = self.turns.read(&self.parts.kernel, keep) {
+            tracing::error!(%error, "cannot read what the groups sent");
+        }
+    }
+
+    fn tell_turns(&mut self, open: Option<&[merestone_abi::Turn]>) {
+        let ended = match self.parts.kernel.ended_turns() {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(%error, "cannot read the ended turns");
+                return;
+            }
+        };
+        let due = self.turns.due(ended, open, clock::boot_ns());
+        if !due.is_empty() {
+            self.read_groups(false);
+        }
+        for (turn, end) in due {
+            let facts = report::turn_facts(self, &turn);
+            if let Some(inference) = self.turns.entry(&turn, end, facts) {
+                self.log(Body::Inference(Box::new(inference)));
+            }
+        }
+    }
+
     fn round(&mut self, now_ns: u64) {
         // Fed by this loop alone: a wedged driver must not look like a dead agent.
         sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
@@ -300,8 +363,15 @@ impl Agent {
             }
             Err(error) => tracing::error!(%error, "cannot look after the guarded groups"),
         }
+        let before = Turns::forget_before(now_ns);
+        if let Err(error) = self.parts.kernel.forget_turns(before) {
+            tracing::error!(%error, "cannot forget silent connections");
+        }
         let told = self.grants.round(&mut self.parts.kernel);
         self.log_all(told);
+        if let Err(error) = self.parts.kernel.expire_names() {
+            tracing::error!(%error, "cannot look after the names");
+        }
         if let Err(error) = self.parts.kernel.refresh_devices() {
             tracing::error!(%error, "cannot look for new GPU devices");
         }
@@ -334,6 +404,11 @@ impl Agent {
             return;
         }
         self.log_losses();
+        if self.parts.sealer.status().session.is_none()
+            && let Some(canary) = &mut self.canary
+        {
+            canary.begin_session();
+        }
         if !self.parts.gpu.latest().devices.is_empty() {
             let body = entries::from_gpu(&self.parts.gpu.latest());
             self.log(body);
@@ -433,6 +508,13 @@ impl Agent {
                     hint: Some("see the agent's log".to_owned()),
                 },
             },
+            Request::Names {} => match super::names::learned(self) {
+                Ok(names) => Reply::Names { names },
+                Err(error) => Reply::Refused {
+                    error: format!("what is learned of names cannot be read: {error}"),
+                    hint: Some("see the agent's log".to_owned()),
+                },
+            },
             Request::Reload {} => self.reload(),
             Request::OpenGlass { .. }
             | Request::OpenGlassUnsigned { .. }
@@ -442,6 +524,7 @@ impl Agent {
                 grants: self.grants.list(),
             },
             Request::GrantRevoke { name } => self.revoke(name),
+            Request::Drill {} => return self.drill(reply),
             Request::Seal {} => {
                 self.waiting.push(reply);
                 self.close_epoch(Cause::Work);
@@ -509,10 +592,12 @@ impl Agent {
             let process = self.attributor.process(&event);
             self.tell(&event, process, count);
         }
+        self.end_canary();
         self.log(Body::AgentStop {
             cause: cause.to_owned(),
         });
         self.parts.watch.end();
+        self.tell_turns(None);
         self.log_losses();
         if let Some(sealing) = self.sealing.take() {
             // What it gives was told already or is told by the next session.

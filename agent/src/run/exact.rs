@@ -16,6 +16,8 @@ pub(super) struct Exact {
     groups: u64,
     processes: usize,
     failed: Failed,
+    /// The agent's own group, which is nobody's workload.
+    own: Option<GroupId>,
 }
 
 /// Readings that failed since the agent started.
@@ -36,11 +38,18 @@ impl Exact {
             groups: group_ids(kernel)?.len() as u64,
             processes: kernel.tasks()?.len(),
             failed: Failed::default(),
+            own: None,
         })
+    }
+
+    /// Does not count `own` among the guarded groups.
+    pub(super) fn leave_out(&mut self, own: Option<GroupId>) {
+        self.own = own;
     }
 
     /// Reads again.
     pub(super) fn read(&mut self, kernel: &Kernel) {
+        let own = self.own;
         let Failed {
             counters,
             lost,
@@ -48,9 +57,17 @@ impl Exact {
         } = &mut self.failed;
         take(&mut self.counters, kernel.counters(), counters);
         take(&mut self.lost, kernel.lost(), lost);
-        let ids = group_ids(kernel).map(|ids| ids.len() as u64);
+        let is_workload = |group: GroupId| Some(group) != own;
+        let ids = group_ids(kernel);
+        let ids = ids.map(|ids| ids.into_iter().filter(|id| is_workload(*id)).count() as u64);
         take(&mut self.groups, ids, groups);
-        let tasks = kernel.tasks().map(|tasks| tasks.len());
+        let tasks = kernel.tasks();
+        let tasks = tasks.map(|tasks| {
+            tasks
+                .iter()
+                .filter(|(_, task)| is_workload(task.group))
+                .count()
+        });
         take(&mut self.processes, tasks, groups);
     }
 
@@ -121,6 +138,7 @@ mod tests {
             groups: 2,
             processes: 0,
             failed: Failed::default(),
+            own: None,
         };
         take(&mut exact.groups, unreadable(), &mut exact.failed.groups);
         take(&mut exact.lost, unreadable(), &mut exact.failed.lost);

@@ -7,16 +7,20 @@
 
 mod agent;
 mod attribute;
+mod canary;
 mod entries;
 mod exact;
 mod jsonl;
+mod names;
 mod report;
 mod tamper;
+mod turns;
 
 pub use entries::class_name;
 pub use report::tiers;
 
 use crate::bpf;
+use crate::canary::{self as canary_process, Cage};
 use crate::config::{Config, Faults, OnAgentLoss};
 use crate::flow::Store;
 use crate::gpu;
@@ -52,13 +56,18 @@ pub fn run(config: Config) -> Result<()> {
         Address::Device(path) => Some(path.as_path()),
         Address::Swtpm { .. } => None,
     };
+    // Before the privileges go, and before there are threads.
+    let cage = config.canary.enabled.then(|| {
+        let cage = Cage::set(&root);
+        cage.map_err(|error| error.to_string())
+    });
     privilege::drop_to(&privilege::wanted(device))?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(begin(config, boundary, &root, address))
+        .block_on(begin(config, boundary, &root, address, cage))
 }
 
 /// The boundary file, audited where the configuration says so.
@@ -99,7 +108,13 @@ fn note_refusal(config: &Config, faults: &Faults) {
     }
 }
 
-async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address) -> Result<()> {
+async fn begin(
+    config: Config,
+    boundary: Compiled,
+    root: &Path,
+    address: Address,
+    cage: Option<std::result::Result<Cage, String>>,
+) -> Result<()> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
@@ -135,6 +150,7 @@ async fn begin(config: Config, boundary: Compiled, root: &Path, address: Address
         watch,
     };
     let mut agent = Box::pin(Agent::begin(parts, root.to_owned())).await?;
+    agent.begin_canary(cage);
     // Absent a service manager there is nobody to tell.
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
     let mut hangup = signal(SignalKind::hangup())?;
@@ -177,6 +193,7 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
     root.clone_into(&mut options.cgroup_root);
     options.require.clone_from(&config.enforcement.require);
     options.tamper = config.enforcement.tamper;
+    options.records = config.records.enabled;
     options.on_loss = match config.enforcement.on_agent_loss {
         OnAgentLoss::Hold => bpf::OnLoss::Hold,
         OnAgentLoss::DenyAll => bpf::OnLoss::DenyAll,
@@ -192,6 +209,9 @@ pub fn kernel_options(config: &Config, root: &Path) -> bpf::Options {
             class: merestone_abi::DeviceClass::CONFIGURED,
         })
         .collect();
+    if config.canary.enabled {
+        options.devices.push(canary_process::DEVICE);
+    }
     options.tree_roots = config
         .enforcement
         .login_scopes
@@ -235,7 +255,28 @@ pub fn tables(compiled: &Compiled) -> bpf::Tables {
             })
             .collect(),
         sets: compiled.sets.clone(),
-        names: Vec::new(),
-        resolvers: Vec::new(),
+        names: compiled.names.iter().filter_map(table_name).collect(),
+        resolvers: compiled
+            .resolvers
+            .iter()
+            .map(|resolver| bpf::TableResolver {
+                boundary: resolver.boundary,
+                address: resolver.network.address,
+                bits: resolver.network.bits,
+                trusted: resolver.trusted,
+            })
+            .collect(),
     }
+}
+
+/// A name as the kernel takes it. The parser has seen to it that it has a key.
+fn table_name(name: &policy::CompiledName) -> Option<bpf::TableName> {
+    let (key, bits) = name.pattern.key()?;
+    Some(bpf::TableName {
+        boundary: name.boundary,
+        name: key,
+        bits,
+        set: name.set,
+        denied: name.denied,
+    })
 }

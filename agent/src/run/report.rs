@@ -10,13 +10,14 @@ use crate::api::{
     BoundaryInfo, CounterInfo, EvidenceInfo, GuardedGroup, GuardedProcess, Status, TierInfo,
 };
 use crate::bpf::KernelError;
+use crate::canary::Canary;
 use crate::clock;
 use crate::gpu::{self, GpuSnapshot};
 use crate::policy::Compiled;
 use crate::seal::{EpochInputs, SessionInputs};
 use crate::serve::{self, Readings};
 use crate::workload;
-use merestone_abi::{Event, Group, GroupId, Hook, TREE_GROUP, Task, Verdict};
+use merestone_abi::{Event, EventKind, Group, GroupId, Hook, Reason, TREE_GROUP, Task, Verdict};
 use merestone_evidence as evidence;
 use merestone_evidence::{Digest, FlowVerdict};
 use std::collections::BTreeMap;
@@ -226,6 +227,7 @@ pub(super) fn epoch_inputs(agent: &Agent) -> EpochInputs {
             .collect(),
         groups: agent.exact.groups(),
         clock: clock::quality(),
+        canary: agent.canary.as_ref().map(Canary::counts),
     }
 }
 
@@ -280,7 +282,10 @@ pub(super) fn status(agent: &Agent) -> Status {
             })
             .collect(),
         lost: losses(agent),
+        names: super::names::count(agent),
         tamper: agent.parts.watch.info(),
+        records: agent.turns.info(),
+        canary: agent.canary.as_ref().map(|canary| canary.info(kernel)),
         gpu: gpu.state.name().to_owned(),
         gpu_detail: gpu.sentence(),
         gpus: gpu
@@ -338,7 +343,9 @@ pub(super) fn guarded(agent: &mut Agent) -> Result<Vec<GuardedGroup>, KernelErro
                 .unwrap_or_else(|| tree_origin(agent, id, &tasks));
             GuardedGroup {
                 id,
-                kind: if id & TREE_GROUP == 0 {
+                kind: if agent.canary.as_ref().and_then(Canary::group) == Some(id) {
+                    "canary"
+                } else if id & TREE_GROUP == 0 {
                     "cgroup"
                 } else {
                     "tree"
@@ -435,8 +442,9 @@ pub(super) fn gpus_of(agent: &Agent, event: &Event) -> Vec<String> {
     if !used.is_empty() {
         return used;
     }
+    let is_digest = event.kind == EventKind::ANSWER || event.reason == Reason::NAME;
     let node = match (event.major, event.minor) {
-        (0, _) => agent
+        (major, _) if major == 0 || is_digest => agent
             .guards
             .get(&event.group)
             .map(|guard| (guard.major, guard.minor)),
@@ -445,6 +453,51 @@ pub(super) fn gpus_of(agent: &Agent, event: &Event) -> Vec<String> {
     node.map(|(major, minor)| format!("{major}:{minor}"))
         .into_iter()
         .collect()
+}
+
+/// What of a turn the kernel's programs do not say.
+pub(super) fn turn_facts(agent: &mut Agent, turn: &merestone_abi::Turn) -> super::turns::Facts {
+    let event = super::turns::as_event(turn);
+    let info = if turn.owner == 0 {
+        crate::flow::ProcessInfo::default()
+    } else {
+        agent.attributor.process(&event)
+    };
+    let kernel = &agent.parts.kernel;
+    let snapshot = agent.parts.gpu.latest();
+    let is_of_group = |pid: u32| {
+        let task = kernel.task(pid);
+        task.is_some_and(|task| task.group == turn.group)
+    };
+    let mut gpus: Vec<String> = snapshot
+        .devices
+        .iter()
+        .filter(|device| {
+            let mut processes = device.processes.iter().flatten();
+            processes.any(|process| is_of_group(process.pid))
+        })
+        .map(super::entries::gpu_id)
+        .collect();
+    if gpus.is_empty() {
+        gpus = gpus_of(agent, &event);
+    }
+    let cgroup = agent.attributor.cgroup(turn.group);
+    let boundary = &agent.parts.boundary;
+    let select = cgroup.and_then(|cgroup| boundary.select(&cgroup));
+    let decision = crate::policy::lookup_in(
+        boundary,
+        select.map_or(0, |select| select.boundary),
+        turn.peer,
+        merestone_abi::protocol::TCP,
+        turn.peer_port,
+        false,
+    );
+    super::turns::Facts {
+        process: super::turns::process(&info),
+        peer_inside: decision.verdict == Verdict::ALLOW,
+        gpus,
+        boot_ms: clock::now_ms().saturating_sub(clock::boot_ns() / 1_000_000),
+    }
 }
 
 /// The text exposition.

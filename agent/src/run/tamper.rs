@@ -102,12 +102,13 @@ impl Agent {
         self.log(body);
     }
 
-    fn names(&self, event: &Event, process: ProcessInfo) -> Names {
+    pub(super) fn names(&self, event: &Event, process: ProcessInfo) -> Names {
         Names {
             time: report::rfc3339(report::event_ms(event)),
             mode: report::mode_word(&self.parts.boundary).to_owned(),
             boundary: report::boundary_info(&self.parts.boundary),
             gpu: Vec::new(),
+            name: None,
             process,
         }
     }
@@ -141,6 +142,7 @@ impl Agent {
             target: target.clone(),
             process: entries::process(&process),
             count,
+            repaired: None,
         });
         let names = self.names(event, process);
         let mut event = FlowEvent::new(event, names, count);

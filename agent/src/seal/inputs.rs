@@ -3,9 +3,9 @@
 //! machine it was made, not that it is true.
 
 use merestone_evidence::{
-    Agent, Boundary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement, GpuEnergy,
-    GpuInventory, Kernel, Loss, Program, SessionId, SessionKind, SessionStatement, Site, Tier,
-    TpmInfo,
+    Agent, Boundary, Canary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement,
+    GpuEnergy, GpuInventory, Kernel, Loss, Program, SessionId, SessionKind, SessionStatement, Site,
+    Tier, TpmInfo,
 };
 
 /// Everything in a session statement but what the sealer adds: ids, key, TPM,
@@ -58,6 +58,8 @@ pub struct EpochInputs {
     pub groups: u64,
     /// Quality of the wall clock.
     pub clock: ClockQuality,
+    /// The canary, where it is switched on.
+    pub canary: Option<Canary>,
 }
 
 /// What the sealer adds to a session.
@@ -151,6 +153,7 @@ impl EpochInputs {
             gpu_energy,
             groups,
             clock,
+            canary,
         } = self;
         let EpochFacts {
             node,
@@ -186,6 +189,7 @@ impl EpochInputs {
             groups,
             cause,
             clock,
+            canary,
         }
     }
 }

@@ -12,7 +12,9 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -102,7 +104,21 @@ pub async fn control(listener: UnixListener, calls: mpsc::Sender<Call>, store: S
 
 async fn client(mut stream: UnixStream, calls: mpsc::Sender<Call>, store: Store) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
-    let (read, mut write) = stream.split();
+    let own = rustix::process::geteuid().as_raw();
+    let (read, write) = stream.split();
+    answer(read, write, peer, own, calls, store).await
+}
+
+/// Reads one request and answers it. `peer` is the client's uid, `own` the
+/// agent's.
+pub async fn answer(
+    read: impl AsyncRead + Unpin,
+    mut write: impl AsyncWrite + Unpin,
+    peer: u32,
+    own: u32,
+    calls: mpsc::Sender<Call>,
+    store: Store,
+) -> io::Result<()> {
     let mut line = String::new();
     let mut limited = BufReader::new(read.take(MOST_REQUEST_BYTES));
     match tokio::time::timeout(PATIENCE, limited.read_line(&mut line)).await {
@@ -116,7 +132,7 @@ async fn client(mut stream: UnixStream, calls: mpsc::Sender<Call>, store: Store)
             return send(&mut write, &reply).await;
         }
     };
-    if request.changes_state() && peer != 0 && peer != rustix::process::geteuid().as_raw() {
+    if request.changes_state() && peer != 0 && peer != own {
         tracing::warn!(uid = peer, ?request, "refused on the control socket");
         let reply = refused(
             format!("uid {peer} may look but not change anything"),
@@ -142,7 +158,7 @@ async fn client(mut stream: UnixStream, calls: mpsc::Sender<Call>, store: Store)
 }
 
 async fn flows(
-    write: &mut (impl tokio::io::AsyncWrite + Unpin),
+    write: &mut (impl AsyncWrite + Unpin),
     store: &Store,
     follow: bool,
     denied: bool,
@@ -183,7 +199,7 @@ fn refused(error: String, hint: Option<String>) -> Reply {
     Reply::Refused { error, hint }
 }
 
-async fn send(write: &mut (impl tokio::io::AsyncWrite + Unpin), reply: &Reply) -> io::Result<()> {
+async fn send(write: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_vec(reply).map_err(io::Error::other)?;
     line.push(b'\n');
     match tokio::time::timeout(PATIENCE, write.write_all(&line)).await {

@@ -26,6 +26,7 @@ pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
     coverage(&registry, readings.status)?;
     decisions(&registry, readings.status)?;
     tamper(&registry, readings.status)?;
+    canary(&registry, readings.status)?;
     evidence(&registry, readings)?;
     for metric in &readings.gpu {
         gpu_metric(&registry, metric)?;
@@ -83,6 +84,13 @@ fn state(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> 
         "Guarded processes the kernel knows.",
         &[],
         to_i64(status.processes as u64),
+    )?;
+    gauge(
+        registry,
+        "merestone_learned_addresses",
+        "Addresses that names of the boundary have now.",
+        &[],
+        to_i64(status.names.addresses as u64),
     )?;
     Ok(())
 }
@@ -154,6 +162,36 @@ fn tamper(registry: &Registry, status: &Status) -> Result<(), prometheus::Error>
         "1 while an operator is let past the protection.",
         &[],
         i64::from(status.tamper.break_glass.is_some()),
+    )
+}
+
+/// Nothing where it is switched off: an alert on absence then fires.
+fn canary(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    let Some(canary) = &status.canary else {
+        return Ok(());
+    };
+    for (result, count) in &canary.runs {
+        counter(
+            registry,
+            "merestone_canary_runs_total",
+            "Tries of the canary and of drills in this session, by what they came to.",
+            &[("result", result)],
+            *count,
+        )?;
+    }
+    counter(
+        registry,
+        "merestone_canary_denied_total",
+        "Decisions refused to the canary; merestone_flows_total has them, too.",
+        &[],
+        canary.denied,
+    )?;
+    gauge(
+        registry,
+        "merestone_canary_guarded",
+        "1 where the canary is guarded as a workload is.",
+        &[],
+        i64::from(canary.guarded),
     )
 }
 

@@ -10,7 +10,7 @@ mod http;
 mod metrics;
 
 pub use client::{Client, ClientError};
-pub use control::{ServeError, bind, control};
+pub use control::{ServeError, answer, bind, control};
 pub use http::{HttpError, http};
 pub use metrics::{Readings, render};
 

@@ -63,7 +63,8 @@ impl Signers {
     }
 }
 
-fn public_key(name: &str) -> Result<VerifyingKey, SignedError> {
+/// One public key: `ed25519:BASE64`, or the path of a PEM file.
+pub fn public_key(name: &str) -> Result<VerifyingKey, SignedError> {
     let refused = |detail: String| SignedError::Key {
         name: name.to_owned(),
         detail,

@@ -18,7 +18,7 @@ mod keys;
 mod tests;
 
 pub use error::SignedError;
-pub use keys::{Signers, generate, key_id, signing_key};
+pub use keys::{Signers, generate, key_id, public_key, signing_key};
 
 use coset::iana::{Algorithm, EnumI64 as _};
 use coset::{

@@ -48,6 +48,8 @@ pub(super) struct Open {
     pub(super) sha256: [u8; 32],
     pub(super) token: Token,
     pub(super) until_boot_ns: u64,
+    /// Key id of whoever signed.
+    pub(super) signer: Option<[u8; 32]>,
 }
 
 impl Open {
@@ -76,7 +78,7 @@ pub(super) fn by_token(
     if !used.take(&signed.sha256).map_err(Refusal::Unrecorded)? {
         return Err(Refusal::Used);
     }
-    Ok(open(token, signed.sha256))
+    Ok(open(token, signed.sha256, Some(signed.signer)))
 }
 
 /// What root asks for, where there is nobody to sign.
@@ -90,15 +92,16 @@ pub(super) fn by_root(
         return Err(Refusal::NeedsToken);
     }
     let token = Token::unsigned(reason, seconds, actions, clock::now_ms())?;
-    Ok(open(token, [0; 32]))
+    Ok(open(token, [0; 32], None))
 }
 
-fn open(token: Token, sha256: [u8; 32]) -> Open {
+fn open(token: Token, sha256: [u8; 32], signer: Option<[u8; 32]>) -> Open {
     let left_ms = token.until_ms.saturating_sub(clock::now_ms());
     Open {
         sha256,
         until_boot_ns: clock::boot_ns().saturating_add(left_ms.saturating_mul(1_000_000)),
         token,
+        signer,
     }
 }
 

@@ -111,6 +111,7 @@ impl Watch {
                     until_ms: clock::now_ms().saturating_add(left_ms),
                     actions: glass.actions,
                 },
+                signer: None,
             };
             told.push(state(&open, "opened", open.token.reason.clone()));
             self.open = Some(open);
@@ -161,6 +162,7 @@ impl Watch {
                 target,
                 process: None,
                 count: 1,
+                repaired: Some(finding.repaired.is_ok()),
             },
         }
     }
@@ -223,6 +225,8 @@ impl Watch {
                         state: "refused".to_owned(),
                         reason,
                         until_ms: 0,
+                        signer: None,
+                        actions: Vec::new(),
                     },
                 };
                 (Err(refusal), told)
@@ -296,6 +300,8 @@ fn state(open: &Open, state: &str, reason: String) -> Told {
             state: state.to_owned(),
             reason,
             until_ms: open.token.until_ms,
+            signer: open.signer.map(Digest),
+            actions: glass::actions(open.token.actions),
         },
     }
 }

@@ -67,6 +67,7 @@ pub(crate) fn epoch_inputs(denied: u64) -> EpochInputs {
         gpu_energy: vec![],
         groups: 1,
         clock: clock::quality(),
+        canary: None,
     }
 }
 

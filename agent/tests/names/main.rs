@@ -18,9 +18,9 @@ mod resolver;
 mod stage;
 mod wire;
 
-use merestone_abi::{EventKind, Reason};
+use merestone_abi::{EventKind, Hook, Reason};
 use resolver::{OTHER, TRUSTED, TRUSTED_V6, host};
-use stage::{Stage, tables};
+use stage::{Stage, compiled, tables};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 use wire::{hex, question, with_edns};
@@ -70,6 +70,16 @@ impl Stage {
     /// Asks the trusted resolver for an IPv4 address.
     fn ask(&mut self, name: &str) -> String {
         self.send(TRUSTED, &question(0x1234, name, A))
+    }
+
+    /// Exact count of egress decisions.
+    fn egress(&self, verdict: &str) -> u64 {
+        let counters = self.kernel.counters().unwrap();
+        let of_egress = counters.iter().filter(|counter| {
+            let name = counter.verdict.name().unwrap_or_default();
+            counter.hook == Hook::EGRESS && name.eq_ignore_ascii_case(verdict)
+        });
+        of_egress.map(|counter| counter.count).sum()
     }
 
     fn connect(&mut self, last: u8) -> String {
@@ -286,6 +296,14 @@ fn an_address_whose_time_is_over_takes_no_new_connection() {
     assert_eq!(stage.connect(8), "EPERM");
     stage.kernel.expire_names().unwrap();
     assert!(stage.kernel.learned().unwrap().is_empty());
+    // What was opened in time goes on, also when it has to be judged again.
+    assert_eq!(stage.order("write stream"), "ok");
+    let before = stage.egress("allow");
+    stage.kernel.install(&tables(true)).unwrap();
+    assert_eq!(stage.order("write stream"), "ok");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(stage.egress("allow") > before, "the segment left");
+    assert_eq!(stage.connect(8), "EPERM");
     assert_eq!(stage.ask("brief.storage.example.eu"), "ok 1");
     assert_eq!(stage.connect(8), "ok");
 }
@@ -312,6 +330,55 @@ fn a_name_opens_neither_this_host_nor_the_network_behind_the_wall() {
     assert_eq!(stage.ask("rebinding.storage.example.eu"), "ok 1");
     assert_eq!(stage.kernel.learned().unwrap(), []);
     assert_eq!(stage.order("tcp 10.1.2.3:443"), "EPERM");
+}
+
+#[test]
+fn a_deny_by_name_holds_the_question_and_wins_over_other_names() {
+    let Some(mut stage) = Stage::guarded("denied") else {
+        return;
+    };
+    assert_eq!(stage.ask("a.bad.storage.example.eu"), "EPERM");
+    assert_eq!(stage.reached(), Vec::<String>::new());
+    // The two have one address.
+    assert_eq!(stage.ask("full.storage.example.eu"), "ok 1");
+    assert_eq!(stage.order("tcp 203.0.113.60:8443"), "ok");
+    assert_eq!(stage.ask("half.storage.example.eu"), "ok 1");
+    assert_eq!(stage.order("tcp 203.0.113.60:8443"), "EPERM");
+    assert_eq!(stage.connect(60), "ok");
+}
+
+#[test]
+fn an_address_of_this_host_is_private_whatever_its_number() {
+    let Some(mut stage) = Stage::guarded("own") else {
+        return;
+    };
+    // The agent's own network namespace gets the address that the name has.
+    stage.own_address();
+    stage.kernel.expire_names().unwrap();
+    assert_eq!(stage.ask("mine.storage.example.eu"), "ok 1");
+    assert_eq!(stage.kernel.learned().unwrap(), []);
+    assert_eq!(stage.connect(61), "EPERM");
+}
+
+#[test]
+fn a_resolver_that_is_trusted_no_more_takes_its_answers_along() {
+    let Some(mut stage) = Stage::guarded("trust") else {
+        return;
+    };
+    assert_eq!(stage.ask("registry.example.eu"), "ok 1");
+    let known = stage.kernel.learned().unwrap();
+    assert_eq!(known[0].resolver.to_string(), TRUSTED);
+    assert_eq!(stage.connect(7), "ok");
+    let other = "name = \"n\"\n[[allow]]\ncidr = [\"198.18.0.0/24\"]\n\
+                 [[allow]]\nname = [\"registry.example.eu\"]\n\
+                 [resolvers]\ntrust = [\"198.18.0.8\"]\n";
+    stage.kernel.install(&compiled(other)).unwrap();
+    assert_eq!(stage.connect(7), "EPERM");
+    assert_eq!(
+        stage.send(OTHER, &question(1, "registry.example.eu", A)),
+        "ok 1"
+    );
+    assert_eq!(stage.connect(7), "ok");
 }
 
 #[test]

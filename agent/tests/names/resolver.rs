@@ -9,6 +9,9 @@ pub(crate) const TRUSTED: &str = "198.18.0.9";
 pub(crate) const TRUSTED_V6: &str = "2001:db8:18::9";
 pub(crate) const OTHER: &str = "198.18.0.8";
 
+/// What [`super::stage::Stage::own_address`] makes an address of the host.
+pub(crate) const OWN: &str = "203.0.113.61";
+
 const A: u16 = 1;
 const CNAME: u16 = 5;
 const AAAA: u16 = 28;
@@ -104,6 +107,8 @@ fn answers(question: &[u8]) -> Vec<Vec<u8>> {
         }
         "registry" => plain(&[four([203, 0, 113, 7], 60)]),
         "brief" => plain(&[four([203, 0, 113, 8], 0)]),
+        "full" | "half" => plain(&[four([203, 0, 113, 60], 60)]),
+        "mine" => plain(&[four([203, 0, 113, 61], 60)]),
         // The alias's target is spelled out in its data, and pointed at.
         "alias" => plain(&[
             wire::record(12, CNAME, 60, &edge),

@@ -1,14 +1,12 @@
 //! Two network namespaces, a cgroup, the kernel programs, and the two children.
 
-use super::resolver::{OTHER, TRUSTED, TRUSTED_V6};
-use merestone_abi::{RULE_ENTRIES, RuleEntry, RuleSet, Verdict, protocol};
+use super::resolver::{OTHER, OWN, TRUSTED, TRUSTED_V6};
 use merestone_agent::bpf::{
-    EventStream, Kernel, KernelError, Options, TableName, TablePrefix, TableResolver, Tables,
-    object, probe, unload,
+    EventStream, Kernel, KernelError, Options, Tables, object, probe, unload,
 };
+use merestone_agent::{policy, run};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -53,6 +51,9 @@ impl Stage {
         if Command::new("ip").arg("-V").output().is_err() {
             return skip("there is no ip; install iproute2".to_owned());
         }
+        let missing = found.tiers().into_iter().find(|tier| tier.name == "names");
+        let missing = missing.filter(|tier| !tier.active);
+        assert_eq!(missing, None, "the tier is there on every kernel from 6.1");
         let cgroup = found.cgroup_root.join(format!("merestone-names-{name}"));
         let pins = PathBuf::from(format!("/sys/fs/bpf/merestone-names-{name}"));
         let node = std::env::temp_dir().join(format!("merestone-names-{name}"));
@@ -95,6 +96,11 @@ impl Stage {
     pub(crate) fn order(&mut self, order: &str) -> String {
         writeln!(self.guarded.input, "{order}").unwrap();
         self.guarded.heard()
+    }
+
+    /// Gives this process's network namespace the address [`OWN`].
+    pub(crate) fn own_address(&self) {
+        ip(&format!("addr add {OWN}/32 dev lo"));
     }
 
     /// What has reached the resolver since this was last asked.
@@ -187,6 +193,13 @@ fn clear(name: &str, cgroup: &Path, pins: &Path, node: &Path) {
             .output()
             .ok();
     }
+    if name == "own" {
+        let address = format!("{OWN}/32");
+        Command::new("ip")
+            .args(["addr", "del", &address, "dev", "lo"])
+            .output()
+            .ok();
+    }
     let deadline = Instant::now() + Duration::from_secs(5);
     while cgroup.exists() && Instant::now() < deadline {
         fs::remove_dir(cgroup.join("server")).ok();
@@ -194,80 +207,54 @@ fn clear(name: &str, cgroup: &Path, pins: &Path, node: &Path) {
     }
 }
 
-fn entry(rule: u16, protocol: u8, ports: (u16, u16)) -> RuleEntry {
-    RuleEntry {
-        port_low: ports.0,
-        port_high: ports.1,
-        rule,
-        protocol,
-        action: Verdict::ALLOW.0,
-    }
-}
-
-fn set(entry: RuleEntry) -> RuleSet {
-    let mut entries = [RuleEntry::default(); RULE_ENTRIES];
-    entries[0] = entry;
-    RuleSet {
-        length: 1,
-        reserved: 0,
-        entries,
-    }
-}
-
-fn mapped(text: &str) -> [u8; 16] {
-    match text.parse::<IpAddr>().unwrap() {
-        IpAddr::V4(four) => four.to_ipv6_mapped().octets(),
-        IpAddr::V6(six) => six.octets(),
-    }
-}
-
 /// 198.18.0.0/24 and `2001:db8:18::/64` are inside by address, the private
-/// network 10.9.0.0/16 for one port; two names by name.
+/// network 10.9.0.0/16 for one port; what else, by name.
+const BOUNDARY: &str = r#"
+name = "names"
+
+[[allow]]
+cidr = ["198.18.0.0/24", "2001:db8:18::/64"]
+
+[[allow]]
+cidr = ["10.9.0.0/16"]
+ports = [1]
+protocols = ["tcp"]
+
+[[allow]]
+name = ["*.storage.example.eu"]
+
+[[deny]]
+name = ["*.bad.storage.example.eu"]
+
+[[deny]]
+name = ["half.storage.example.eu"]
+ports = [8443]
+protocols = ["tcp"]
+
+[resolvers]
+trust = ["198.18.0.9", "2001:db8:18::9"]
+"#;
+
+/// The rule that [`tables`] leaves out.
+const REGISTRY: &str = r#"
+[[allow]]
+name = ["registry.example.eu"]
+ports = [443]
+protocols = ["tcp"]
+"#;
+
+/// What a boundary file of this text puts into the kernel.
+pub(crate) fn compiled(text: &str) -> Tables {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("boundary.toml");
+    fs::write(&file, text).unwrap();
+    run::tables(&policy::load(&file).unwrap_or_else(|faults| panic!("{faults}")))
+}
+
+/// The boundary, with or without the rule for the registry.
 pub(crate) fn tables(registry: bool) -> Tables {
-    let prefix = |text: &str, bits: u8, set: u32| TablePrefix {
-        boundary: 0,
-        address: mapped(text),
-        bits,
-        set,
-    };
-    let name = |text: &str, set: u32| {
-        let (name, bits) = merestone_dns::pattern_key(text).unwrap();
-        TableName {
-            boundary: 0,
-            name,
-            bits: u16::try_from(bits).unwrap(),
-            set,
-        }
-    };
-    let resolver = |text: &str, bits: u8, trusted: bool| TableResolver {
-        boundary: 0,
-        address: mapped(text),
-        bits,
-        trusted,
-    };
-    let mut names = vec![name("*.storage.example.eu", 2)];
-    if registry {
-        names.push(name("registry.example.eu", 1));
-    }
-    Tables {
-        prefixes: vec![
-            prefix("127.0.0.0", 104, 0),
-            prefix("198.18.0.0", 120, 0),
-            prefix("2001:db8:18::", 64, 0),
-            prefix("10.9.0.0", 112, 3),
-        ],
-        sets: vec![
-            set(entry(1, protocol::ANY, (0, u16::MAX))),
-            set(entry(2, protocol::TCP, (443, 443))),
-            set(entry(3, protocol::ANY, (0, u16::MAX))),
-            set(entry(4, protocol::TCP, (1, 1))),
-        ],
-        names,
-        resolvers: vec![
-            resolver("::", 0, false),
-            resolver(TRUSTED, 128, true),
-            resolver(TRUSTED_V6, 128, true),
-        ],
-        ..Tables::default()
-    }
+    compiled(&format!(
+        "{BOUNDARY}{}",
+        if registry { REGISTRY } else { "" }
+    ))
 }

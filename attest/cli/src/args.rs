@@ -1,6 +1,8 @@
 //! The command line.
 
 use clap::{Args as Group, Parser, Subcommand};
+use merestone_evidence::Site;
+use merestone_verify::Trust;
 use std::path::PathBuf;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -25,7 +27,8 @@ Examples:
   merestone-verify bundle november.merestone --trust trust.toml
   merestone-verify bundle november.merestone --trust trust.toml --html november.html
   merestone-verify receipt one.merestone --trust trust.toml --json
-  merestone-verify inspect november.merestone"
+  merestone-verify inspect november.merestone
+  merestone-verify enroll challenge gpu-01.request --trust authority.toml --out gpu-01.challenge"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -38,13 +41,17 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   merestone-verify bundle november.merestone --trust trust.toml
   merestone-verify bundle november.merestone --trust trust.toml --json | jq .verdict
-  merestone-verify bundle november.merestone --trust trust.toml --at 2026-12-01T00:00:00Z")]
+  merestone-verify bundle november.merestone --trust trust.toml --at 2026-12-01T00:00:00Z
+  merestone-verify bundle november.merestone --trust trust.toml --html november.html \\
+    --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z
+  merestone-verify bundle november.merestone --trust trust.toml --ear november.jwt --ear-key key.pem")]
     Bundle {
         #[command(flatten)]
         common: Common,
-        /// Write a page for people too
-        #[arg(long, value_name = "OUT")]
-        html: Option<PathBuf>,
+        #[command(flatten)]
+        reports: Reports,
+        #[command(flatten)]
+        period: Period,
         /// Judge as of this time instead of now
         #[arg(long, value_name = "RFC3339", value_parser = instant)]
         at: Option<u64>,
@@ -66,6 +73,9 @@ pub(crate) enum Command {
         /// The file; `-` reads standard input
         file: PathBuf,
     },
+    /// Be an enrolment authority: see for yourself that a key lives in a TPM, and sign it
+    #[command(subcommand, arg_required_else_help = true)]
+    Enroll(Enroll),
     /// Print a completion script
     #[command(hide = true)]
     Completions {
@@ -75,6 +85,145 @@ pub(crate) enum Command {
     /// Print the manual page
     #[command(hide = true)]
     Man,
+}
+
+/// Files carried by hand between a host and an authority.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "On the host, as root:        At the authority, offline:
+  merestone enroll request
+                               merestone-verify enroll challenge
+  merestone enroll complete
+                               merestone-verify enroll accept
+  merestone enroll install
+docs/enrolment.md walks through it.")]
+pub(crate) enum Enroll {
+    /// Make an authority's key: FILE (keep it offline) and FILE.pub (verifiers pin it)
+    #[command(after_help = "Example:
+  merestone-verify enroll keygen --out authority.pem")]
+    Keygen {
+        /// The file for the private key
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Check a host's request, and seal a secret that only its TPM can open
+    #[command(
+        after_help = "Exit codes: 1 the TPM or a key is not what it should be, 2 sound but not accepted by
+authority.toml, 3 a kind of key that is not known here, 4 usage.
+
+Example:
+  merestone-verify enroll challenge gpu-01.request --trust authority.toml --out gpu-01.challenge"
+    )]
+    Challenge(Challenge),
+    /// Check the answer, and sign the enrolment certificate
+    #[command(after_help = "Examples:
+  merestone-verify enroll accept gpu-01.answer --request gpu-01.request \\
+      --state gpu-01.challenge.state --trust authority.toml --key authority.pem \\
+      --site country=DE,region=eu-central,facility=FRA-2 --out gpu-01.cose
+  # the next one, before that one ends:
+  merestone-verify enroll accept … --replaces gpu-01.cose --out gpu-01-2027.cose")]
+    Accept(Accept),
+    /// Sign the next list of revoked certificates
+    #[command(after_help = "Examples:
+  merestone-verify enroll revoke gpu-01.cose --reason 'sold' --key authority.pem --out revoked.cose
+  merestone-verify enroll revoke gpu-02.cose --since 2026-11-01T00:00:00Z --reason 'key at large' \\
+      --list revoked.cose --key authority.pem --out revoked.cose
+  # an empty list, to show that nothing is revoked as of today:
+  merestone-verify enroll revoke --list revoked.cose --key authority.pem --out revoked.cose")]
+    Revoke(Revoke),
+    /// Print what a certificate or a list says, and trust nothing of it
+    #[command(after_help = "Example:
+  merestone-verify enroll show gpu-01.cose")]
+    Show {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Challenge {
+    /// The host's request
+    #[arg(value_name = "REQUEST")]
+    pub(crate) request: PathBuf,
+    /// Which TPM vendors are believed
+    #[arg(long, value_name = "AUTHORITY.TOML")]
+    pub(crate) trust: PathBuf,
+    /// The challenge, for the host
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Where to keep its secret [default: OUT.state]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Judge as of this time instead of now
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) at: Option<u64>,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Accept {
+    /// The host's answer
+    #[arg(value_name = "ANSWER")]
+    pub(crate) answer: PathBuf,
+    /// The request that was challenged
+    #[arg(long, value_name = "REQUEST")]
+    pub(crate) request: PathBuf,
+    /// The secret that was kept; it is used up
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: PathBuf,
+    /// Which TPM vendors are believed
+    #[arg(long, value_name = "AUTHORITY.TOML")]
+    pub(crate) trust: PathBuf,
+    /// The authority's private key (PEM, PKCS #8, Ed25519)
+    #[arg(long, value_name = "PEM")]
+    pub(crate) key: PathBuf,
+    /// The certificate
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Where the host stands, as you know it: country=DE,region=…,facility=…
+    #[arg(long, value_name = "PLACE", value_parser = site)]
+    pub(crate) site: Option<Site>,
+    /// Vouch for this NV index of the request too: you know its Name; may be given again
+    #[arg(long, value_name = "INDEX", value_parser = index)]
+    pub(crate) nv: Vec<u32>,
+    /// It holds for evidence sealed from then on [default: now]
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) from: Option<u64>,
+    /// It holds until then [default: as authority.toml says]
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) until: Option<u64>,
+    /// The certificate that this one takes the place of
+    #[arg(long, value_name = "CERTIFICATE")]
+    pub(crate) replaces: Option<PathBuf>,
+    /// Leave the TPM's own certificates out, and only name them by digest
+    #[arg(long)]
+    pub(crate) without_ek_chain: bool,
+    /// Judge as of this time instead of now
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) at: Option<u64>,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Revoke {
+    /// Certificates, each by its file or its number; none renews the list
+    #[arg(value_name = "CERTIFICATE")]
+    pub(crate) certificate: Vec<String>,
+    /// Why
+    #[arg(long, default_value = "unspecified")]
+    pub(crate) reason: String,
+    /// Evidence sealed from then on is not believed [default: now]
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) since: Option<u64>,
+    /// The list so far; without it a new one begins
+    #[arg(long, value_name = "LIST")]
+    pub(crate) list: Option<PathBuf>,
+    /// The authority's private key (PEM, PKCS #8, Ed25519)
+    #[arg(long, value_name = "PEM")]
+    pub(crate) key: PathBuf,
+    /// The new list
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Sign as of this time instead of now
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) at: Option<u64>,
 }
 
 #[derive(Debug, Group)]
@@ -87,6 +236,78 @@ pub(crate) struct Common {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What else to write.
+#[derive(Debug, Group)]
+pub(crate) struct Reports {
+    /// Write a page for people too
+    #[arg(long, value_name = "OUT")]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the result as an EAT Attestation Result (EAR) too
+    #[arg(long, value_name = "OUT")]
+    pub(crate) ear: Option<PathBuf>,
+    /// Sign the EAR with this private key, as a JWT: PKCS#8 PEM, Ed25519 or P-256
+    #[arg(long, value_name = "KEY.PEM", requires = "ear")]
+    pub(crate) ear_key: Option<PathBuf>,
+}
+
+/// The period to account for; the policy's own demands stay.
+#[derive(Clone, Copy, Debug, Default, Group)]
+pub(crate) struct Period {
+    /// The file's period has to begin no later; the page's time line begins here
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) from: Option<u64>,
+    /// The file's period has to end no earlier; the page's time line ends here
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
+    pub(crate) to: Option<u64>,
+}
+
+impl Period {
+    /// Only ever asks for more than the policy does.
+    pub(crate) fn demand(self, trust: &mut Trust) {
+        let require = &mut trust.require;
+        require.from_ms = self.from.into_iter().chain(require.from_ms).min();
+        require.to_ms = self.to.into_iter().chain(require.to_ms).max();
+    }
+}
+
+fn site(text: &str) -> Result<Site, String> {
+    let mut site = Site {
+        region: None,
+        country: None,
+        facility: None,
+    };
+    for part in text.split(',') {
+        let (what, value) = part.split_once('=').unwrap_or_default();
+        let slot = match what.trim() {
+            "country" => &mut site.country,
+            "region" => &mut site.region,
+            "facility" => &mut site.facility,
+            _ => return Err("want country=…, region=… and facility=…, or some of them".to_owned()),
+        };
+        let value = value.trim();
+        if value.is_empty() || slot.replace(value.to_owned()).is_some() {
+            return Err(format!("{} is empty or there twice", what.trim()));
+        }
+    }
+    let is_country = |country: &String| {
+        country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase())
+    };
+    if site
+        .country
+        .as_ref()
+        .is_some_and(|country| !is_country(country))
+    {
+        return Err("a country is two capital letters (ISO 3166-1 alpha-2)".to_owned());
+    }
+    Ok(site)
+}
+
+fn index(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u32::from_str_radix(digits, 16)
+        .map_err(|_digits| "an NV index is a hexadecimal number like 0x01500001".to_owned())
 }
 
 fn instant(text: &str) -> Result<u64, String> {

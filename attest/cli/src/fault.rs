@@ -11,10 +11,38 @@ pub(crate) const USAGE: u8 = 4;
 /// A fault of the call.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    Read { file: String, error: String },
-    Write { file: String, error: String },
-    TooBig { file: String, limit: u64 },
-    NotText { file: String, line: usize },
+    Read {
+        file: String,
+        error: String,
+    },
+    Write {
+        file: String,
+        error: String,
+    },
+    TooBig {
+        file: String,
+        limit: u64,
+    },
+    NotText {
+        file: String,
+        line: usize,
+        manual: &'static str,
+    },
+    Exists {
+        file: String,
+    },
+    Random {
+        error: String,
+    },
+    /// An enrolment that goes no further; the exit code is a verdict's.
+    Refused {
+        exit: u8,
+        error: String,
+        hint: &'static str,
+    },
+    Key {
+        file: String,
+    },
     Trust(TrustError),
     Clock,
 }
@@ -34,6 +62,20 @@ impl Fault {
         }
     }
 
+    pub(crate) fn random(error: &getrandom::Error) -> Self {
+        Self::Random {
+            error: error.to_string(),
+        }
+    }
+
+    /// How the program ends.
+    pub(crate) const fn exit(&self) -> u8 {
+        match self {
+            Self::Refused { exit, .. } => *exit,
+            _ => USAGE,
+        }
+    }
+
     fn parts(&self) -> (String, &'static str) {
         match self {
             Self::Read { file, error } => (
@@ -48,14 +90,23 @@ impl Fault {
                 format!("{file} has more than {limit} bytes"),
                 "no such file is that big; ask for a shorter period",
             ),
-            Self::NotText { file, line } => (
-                format!("{file}:{line}: not utf-8 text"),
-                "docs/trust.md is the manual of the trust policy",
+            Self::NotText { file, line, manual } => {
+                (format!("{file}:{line}: not utf-8 text"), manual)
+            }
+            Self::Exists { file } => (
+                format!("{file} exists already"),
+                "name another file, or remove that one",
             ),
-            Self::Trust(error) => (
-                error.to_string(),
-                "docs/trust.md is the manual of the trust policy",
+            Self::Key { file } => (
+                format!("{file} is no private key that can sign an ear"),
+                "give a pkcs#8 pem file with an ed25519 or p-256 key, as `openssl genpkey -algorithm ed25519` writes it",
             ),
+            Self::Random { error } => (
+                format!("this machine gives no random numbers: {error}"),
+                "without them there is no secret; nothing was written",
+            ),
+            Self::Refused { error, hint, .. } => (error.clone(), hint),
+            Self::Trust(error) => (error.to_string(), crate::files::TRUST_MANUAL),
             Self::Clock => (
                 "this machine's clock is before 1970".to_owned(),
                 "give the time of the verdict with --at",

@@ -1,7 +1,9 @@
 //! What a file says, printed; nothing of it is verified.
 
 use crate::escape::escaped;
-use merestone_evidence::{Bundle, Entry, EpochStatement, Quote, SessionStatement, decode, sha256};
+use merestone_evidence::{
+    Bundle, Enrolment, Entry, EpochStatement, Quote, SessionStatement, decode, sha256,
+};
 use merestone_verify::tpm::{Attest, Public};
 
 /// Leaves beyond this many are counted, not printed.
@@ -46,6 +48,7 @@ impl Page {
             span,
             consistency,
             proofs,
+            enrolments,
         } = bundle;
         self.line(
             0,
@@ -91,6 +94,21 @@ impl Page {
                 self.line(1, format!("and {} more", count - MOST_LEAVES));
             }
         }
+        for message in enrolments.iter().flatten() {
+            let claims = merestone_enrol::payload(message)
+                .map_err(|error| error.to_string())
+                .and_then(|payload| {
+                    decode::<Enrolment>(&payload).map_err(|error| error.to_string())
+                });
+            self.line(
+                0,
+                format!("enrolment certificate of {} bytes", message.len()),
+            );
+            match claims {
+                Ok(claims) => self.pretty(&claims),
+                Err(error) => self.line(1, format!("not readable: {error}")),
+            }
+        }
         for proof in consistency {
             self.line(
                 0,
@@ -103,7 +121,7 @@ impl Page {
         }
     }
 
-    fn pretty(&mut self, statement: &SessionStatement) {
+    fn pretty(&mut self, statement: &impl core::fmt::Debug) {
         for line in format!("{statement:#?}").lines() {
             self.line(1, line.to_owned());
         }

@@ -5,23 +5,25 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod enroll;
 mod escape;
 mod fault;
-mod html;
+mod files;
+mod incidents;
 mod inspect;
 mod json;
+mod reports;
 mod text;
 
-use args::{Args, Command, Common};
+use args::{Args, Command, Common, Period};
 use clap::{CommandFactory as _, Parser as _};
 use fault::Fault;
+use files::{now_ms, read};
+use merestone_evidence::{Digest, sha256};
 use merestone_verify::{Purpose, Trust, Verdict, verify};
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read as _, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The largest file worth reading: no bundle may be bigger.
 const MAX_FILE: u64 = 512 << 20;
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
         Err(fault) => {
             // Nothing can be done about a closed standard error.
             drop(write!(std::io::stderr(), "{fault}"));
-            ExitCode::from(fault::USAGE)
+            ExitCode::from(fault.exit())
         }
     }
 }
@@ -55,23 +57,28 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
     match command {
-        Command::Bundle { common, html, at } => {
+        Command::Bundle {
+            common,
+            reports,
+            period,
+            at,
+        } => {
             let now = at.map_or_else(now_ms, Ok)?;
-            let verdict = judge(&common, Purpose::Period, now, out)?;
-            if let Some(path) = html {
-                let page = html::page(&verdict, &common.file);
-                std::fs::write(&path, page).map_err(|error| Fault::write(&path, &error))?;
-            }
-            Ok(verdict.exit)
+            let key = reports.key()?;
+            let judged = judge(&common, Purpose::Period, period, now, out)?;
+            reports.write(&judged, key.as_ref(), period, now)?;
+            Ok(judged.verdict.exit)
         }
         Command::Receipt { common, at } => {
             let now = at.map_or_else(now_ms, Ok)?;
-            Ok(judge(&common, Purpose::Receipt, now, out)?.exit)
+            let judged = judge(&common, Purpose::Receipt, Period::default(), now, out)?;
+            Ok(judged.verdict.exit)
         }
         Command::Inspect { file } => {
             let bytes = read(&file, MAX_FILE)?;
             put(out, &inspect::page(&bytes)).map(|()| inspect::exit(&bytes))
         }
+        Command::Enroll(command) => put(out, &enroll::run(command)?).map(|()| 0),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "merestone-verify", &mut script);
@@ -87,24 +94,29 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
     }
 }
 
+/// A verdict and what it is about.
+struct Judged {
+    verdict: Verdict,
+    file: String,
+    bytes: usize,
+    sha256: Digest,
+    trust_sha256: Digest,
+}
+
 fn judge(
     common: &Common,
     purpose: Purpose,
+    period: Period,
     now_ms: u64,
     out: &mut dyn Write,
-) -> Result<Verdict, Fault> {
-    let bytes = read(&common.trust, MAX_TRUST)?;
+) -> Result<Judged, Fault> {
     let name = common.trust.display().to_string();
-    let policy = String::from_utf8(bytes).map_err(|error| Fault::NotText {
-        file: name.clone(),
-        line: 1 + error
-            .as_bytes()
-            .iter()
-            .take(error.utf8_error().valid_up_to())
-            .filter(|byte| **byte == b'\n')
-            .count(),
+    let policy = files::text(&common.trust, MAX_TRUST, files::TRUST_MANUAL)?;
+    let trust_sha256 = sha256(policy.as_bytes());
+    let mut trust = Trust::parse_with(&policy, &name, &|named| {
+        files::named_in(&common.trust, named)
     })?;
-    let trust = Trust::parse(&policy, &name)?;
+    period.demand(&mut trust);
     let bytes = read(&common.file, MAX_FILE)?;
     let verdict = verify(&bytes, &trust, purpose, now_ms);
     let shown = if common.json {
@@ -113,27 +125,13 @@ fn judge(
         text::page(&verdict, &bytes, &common.file)
     };
     put(out, &shown)?;
-    Ok(verdict)
-}
-
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    let source: Box<dyn std::io::Read> = if path.as_os_str() == OsStr::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(File::open(path).map_err(|error| Fault::read(path, &error))?)
-    };
-    source
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Fault::read(path, &error))?;
-    if bytes.len() as u64 > limit {
-        return Err(Fault::TooBig {
-            file: path.display().to_string(),
-            limit,
-        });
-    }
-    Ok(bytes)
+    Ok(Judged {
+        verdict,
+        file: common.file.display().to_string(),
+        bytes: bytes.len(),
+        sha256: sha256(&bytes),
+        trust_sha256,
+    })
 }
 
 fn put(out: &mut dyn Write, text: &str) -> Result<(), Fault> {
@@ -148,11 +146,4 @@ fn put_bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<(), Fault> {
         }
         _ => Ok(()),
     }
-}
-
-fn now_ms() -> Result<u64, Fault> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-    since
-        .and_then(|since| u64::try_from(since.as_millis()).ok())
-        .ok_or(Fault::Clock)
 }

@@ -1,12 +1,13 @@
 //! The verdict for people: the checks, what was not checked, what the evidence says, the verdict.
 
 use crate::escape::escaped;
+use crate::incidents;
 use core::fmt::Write as _;
 use merestone_verify::{CheckResult, Coverage, Egress, Location, Verdict};
 use std::path::Path;
 
 /// Gaps and counts beyond this many are in the JSON.
-const MOST_LINES: usize = 12;
+pub(crate) const MOST_LINES: usize = 12;
 
 pub(crate) fn page(verdict: &Verdict, bytes: &[u8], file: &Path) -> String {
     let mut out = String::new();
@@ -49,6 +50,7 @@ pub(crate) fn page(verdict: &Verdict, bytes: &[u8], file: &Path) -> String {
     if let Some(egress) = &verdict.egress {
         left(&mut out, egress);
     }
+    incidents::tell(&mut out, verdict);
     if !verdict.entries.is_empty() {
         line(&mut out, format_args!(""));
         line(&mut out, format_args!("ENTRIES"));
@@ -68,7 +70,7 @@ pub(crate) fn page(verdict: &Verdict, bytes: &[u8], file: &Path) -> String {
 }
 
 /// One line; whatever comes from a file cannot make it two.
-fn line(out: &mut String, text: core::fmt::Arguments<'_>) {
+pub(crate) fn line(out: &mut String, text: core::fmt::Arguments<'_>) {
     let text = text.to_string();
     out.push_str(escaped(&text).trim_end());
     out.push('\n');
@@ -142,6 +144,7 @@ fn left(out: &mut String, egress: &Egress) {
         denied,
         audited,
         lost,
+        granted_bytes,
         by_hook,
         lost_by_reason: _,
         uncovered,
@@ -154,6 +157,12 @@ fn left(out: &mut String, egress: &Egress) {
             "  {allowed} allowed, {denied} denied, {audited} let out in audit, {lost} events lost"
         ),
     );
+    if *granted_bytes > 0 {
+        line(
+            out,
+            format_args!("  {granted_bytes} bytes left under signed grants"),
+        );
+    }
     for count in by_hook.iter().take(MOST_LINES) {
         line(
             out,
@@ -169,7 +178,7 @@ fn left(out: &mut String, egress: &Egress) {
     }
 }
 
-fn more(out: &mut String, count: usize) {
+pub(crate) fn more(out: &mut String, count: usize) {
     if count > MOST_LINES
         && let Err(never) = writeln!(out, "  and {} more (--json has all)", count - MOST_LINES)
     {

@@ -14,7 +14,9 @@
 )]
 mod support;
 
-use merestone_evidence::{Bundle, Site, encode};
+use merestone_evidence::{
+    Body, Bundle, Entry, EntryKind, GrantTerms, Process, Site, encode, sha256,
+};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::Maker;
@@ -226,6 +228,137 @@ fn a_receipt_is_verified_by_receipt_and_shows_its_entry() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("ENTRIES\n  5 at 2025-10-09T08:53:30.002Z: Flow"));
     assert_eq!(desk.bundle(&[]).status.code(), Some(1));
+}
+
+/// A maker whose log has these entries, a second apart.
+fn telling(bodies: Vec<Body>) -> Maker {
+    let mut maker = Maker::new();
+    let told = bodies.into_iter().zip(1..).map(|(body, second)| {
+        let entry = Entry {
+            kind: EntryKind,
+            time_ms: support::START + 1000 * second,
+            boot_ns: 0,
+            body,
+        };
+        (0, entry)
+    });
+    maker.told = told.collect();
+    maker
+}
+
+fn incidents() -> Vec<Body> {
+    let hostile = "\u{1b}[2J\u{202e}\nverdict: pass";
+    let process = Process {
+        pid: 4711,
+        start_ticks: 9,
+        exe: format!("/tmp/{hostile}"),
+        exe_sha256: None,
+        comm: hostile.into(),
+        cgroup: "/user.slice".into(),
+        container_id: None,
+        pod_uid: None,
+    };
+    let tamper = |refused, hook: &str, process| Body::Tamper {
+        attempt: "detach".into(),
+        refused,
+        hook: hook.into(),
+        target: format!("link {hostile}"),
+        process,
+        count: 3,
+        repaired: (!refused).then_some(true),
+    };
+    vec![
+        tamper(true, "bpf", Some(process.clone())),
+        tamper(false, "watch", None),
+        Body::BreakGlass {
+            sha256: sha256(b"token"),
+            state: "opened".into(),
+            reason: hostile.into(),
+            until_ms: support::START + 9_000,
+            signer: Some(sha256(b"authority")),
+            actions: vec!["pins".into()],
+        },
+        Body::Grant {
+            name: hostile.into(),
+            sha256: sha256(b"grant"),
+            state: "accepted".into(),
+            bytes: 0,
+            detail: hostile.into(),
+            terms: Some(GrantTerms {
+                signer: sha256(b"authority"),
+                group: "/vllm".into(),
+                to: "203.0.113.7/32".into(),
+                ports: Vec::new(),
+                protocols: vec![6],
+                limit_bytes: 1_000,
+                from_ms: 0,
+                until_ms: support::START + 90_000,
+                reason: hostile.into(),
+            }),
+        },
+        Body::Deputy {
+            refused: false,
+            hook: "connect4".into(),
+            group: 42,
+            process: Some(process),
+            deputy: format!("127.0.0.1:80 of {hostile}"),
+            count: 1,
+        },
+        Body::Canary {
+            run: "drill".into(),
+            vector: hostile.into(),
+            result: "escaped".into(),
+            detail: hostile.into(),
+        },
+    ]
+}
+
+#[test]
+fn the_report_names_attempts_openings_grants_deputies_and_the_canary() {
+    let maker = telling(incidents());
+    let desk = Desk::new(&maker.bundle(), &maker.trust());
+    let output = desk.bundle(&[]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    for part in [
+        "\nTAMPER\n  3 attempts denied, 0 let through, 3 changes found afterwards\n",
+        "by pid 4711 /tmp/",
+        "\nBREAK-GLASS\n  opened 1 times",
+        "for pins: token",
+        "\nGRANTS\n  1 in force, 0 bytes left under them",
+        "0 of 1000 bytes to 203.0.113.7/32 from /vllm",
+        "\nDEPUTIES\n  1 requests reached others on the host",
+        "\nCANARY\n",
+        "ESCAPED",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&said(&desk.bundle(&["--json"]))).unwrap();
+    assert_eq!(json["tamper"]["denied"], 3);
+    assert_eq!(json["tamper"]["not_kept"][0]["repaired"], true);
+    assert_eq!(json["tamper"]["attempts"][0]["who"]["pid"], 4711);
+    assert_eq!(json["break_glass"]["openings"][0]["actions"][0], "pins");
+    assert_eq!(json["grants"]["used"][0]["limit_bytes"], 1_000);
+    assert_eq!(json["egress"]["granted_bytes"], 0);
+    assert_eq!(json["deputies"]["let_through"], 1);
+    assert_eq!(
+        json["canary"]["escaped_vectors"].as_array().unwrap().len(),
+        1
+    );
+}
+
+#[test]
+fn n73_hostile_words_of_incidents_are_spelled_out() {
+    let maker = telling(incidents());
+    let desk = Desk::new(&maker.bundle(), &maker.trust());
+    for words in [&["--html", "page.html"][..], &["--json"]] {
+        let text = said(&desk.bundle(words));
+        assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'));
+        let verdicts = text.lines().filter(|line| line.trim() == "verdict: pass");
+        assert_eq!(verdicts.count(), 0);
+    }
+    let page = std::fs::read_to_string(desk.file("page.html")).unwrap();
+    assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
 }
 
 #[test]

@@ -146,6 +146,9 @@ pub struct Bundle {
     /// Single leaves.
     #[n(9)]
     pub proofs: Vec<InclusionProof>,
+    /// Enrolment certificates of this node and key: `COSE_Sign1` over an [`crate::Enrolment`].
+    #[n(10)]
+    pub enrolments: Option<Vec<Blob>>,
 }
 
 impl Record for Bundle {

@@ -85,6 +85,39 @@ pub struct GpuReading {
     pub processes: Vec<GpuUse>,
 }
 
+/// What a signed grant allows.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct GrantTerms {
+    /// SHA-256 of the signer's public key.
+    #[n(0)]
+    pub signer: Digest,
+    /// The control group that may send.
+    #[n(1)]
+    pub group: String,
+    /// The network it may send to.
+    #[n(2)]
+    pub to: String,
+    /// Ranges of ports, first and last; none for any.
+    #[n(3)]
+    pub ports: Vec<(u16, u16)>,
+    /// IP protocol numbers; none for any.
+    #[n(4)]
+    pub protocols: Vec<u8>,
+    /// How many bytes of IP packets.
+    #[n(5)]
+    pub limit_bytes: u64,
+    /// Not before, milliseconds since the Unix epoch; 0 for at once.
+    #[n(6)]
+    pub from_ms: u64,
+    /// Not from then on.
+    #[n(7)]
+    pub until_ms: u64,
+    /// Why, in the words of whoever signed.
+    #[n(8)]
+    pub reason: String,
+}
+
 /// What happened.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 pub enum Body {
@@ -267,6 +300,10 @@ pub enum Body {
         /// How many alike this entry stands for.
         #[n(5)]
         count: u64,
+        /// Whether what was found was put back; absent for an attempt that the
+        /// kernel saw.
+        #[n(6)]
+        repaired: Option<bool>,
     },
     /// The canary, or a drill, tried to escape.
     #[n(11)]
@@ -275,10 +312,10 @@ pub enum Body {
         /// `canary` or `drill`.
         #[n(0)]
         run: String,
-        /// What was tried.
+        /// What was tried; `guard`, where the canary itself was not guarded.
         #[n(1)]
         vector: String,
-        /// `held`, `leaked`, `uncovered`, `absent` or `broken`.
+        /// `held`, `escaped`, `not_applicable` or `error`.
         #[n(2)]
         result: String,
         /// What was seen.
@@ -304,6 +341,9 @@ pub enum Body {
         /// Details, e.g. why it was refused.
         #[n(4)]
         detail: String,
+        /// What it allows; absent where it was refused.
+        #[n(5)]
+        terms: Option<GrantTerms>,
     },
     /// Protection was opened for an operator, or closed again.
     #[n(13)]
@@ -321,6 +361,13 @@ pub enum Body {
         /// Until when it is open, milliseconds since the Unix epoch.
         #[n(3)]
         until_ms: u64,
+        /// SHA-256 of the signer's public key; absent where nobody signed, and
+        /// where it was found open at a start.
+        #[n(4)]
+        signer: Option<Digest>,
+        /// What it lets through: `bpf`, `pins`, `signal`, …
+        #[n(5)]
+        actions: Vec<String>,
     },
     /// What a starting agent found of the enforcement it left behind.
     #[n(14)]
@@ -359,6 +406,10 @@ pub enum Body {
         #[n(5)]
         count: u64,
     },
+    /// A request was answered on a guarded server's socket.
+    #[n(16)]
+    #[cbor(map)]
+    Inference(#[n(0)] Box<crate::Inference>),
 }
 
 /// One leaf.

@@ -94,6 +94,40 @@ pub struct ClockQuality {
     pub error_us: Option<u64>,
 }
 
+/// What the canary's and the drills' tries came to, counted over the session.
+/// `runs` is the sum of the four outcomes; a try that proved nothing is an
+/// error and never held.
+#[derive(Clone, Debug, Decode, Default, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct Canary {
+    /// Tries.
+    #[n(1)]
+    pub runs: u64,
+    /// Refused, and counted as refused by the kernel.
+    #[n(2)]
+    pub held: u64,
+    /// Got out.
+    #[n(3)]
+    pub escaped: u64,
+    /// Not to be had on this host, declared uncovered, allowed by the
+    /// boundary, or only audited.
+    #[n(4)]
+    pub not_applicable: u64,
+    /// When the last try ended, milliseconds since the Unix epoch; absent
+    /// before the first.
+    #[n(5)]
+    pub last_ms: Option<u64>,
+    /// The vectors that escaped in this session, by name, each once.
+    #[n(6)]
+    pub escaped_vectors: Vec<String>,
+    /// Proved neither, a canary that was not guarded included.
+    #[n(7)]
+    pub errors: u64,
+    /// Whether the canary was guarded when the epoch closed.
+    #[n(8)]
+    pub guarded: bool,
+}
+
 /// One sealed stretch of time.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 #[cbor(map)]
@@ -161,6 +195,9 @@ pub struct EpochStatement {
     /// Quality of the wall clock.
     #[n(20)]
     pub clock: ClockQuality,
+    /// The canary; absent where it is switched off.
+    #[n(21)]
+    pub canary: Option<Canary>,
 }
 
 impl Record for EpochStatement {

@@ -52,4 +52,16 @@ kinds! {
     EntryKind = "merestone/entry/v1";
     /// A [`crate::Bundle`].
     BundleKind = "merestone/bundle/v1";
+    /// An [`crate::EnrolRequest`].
+    EnrolRequestKind = "merestone/enrol-request/v1";
+    /// An [`crate::EnrolChallenge`].
+    EnrolChallengeKind = "merestone/enrol-challenge/v1";
+    /// An [`crate::EnrolAnswer`].
+    EnrolAnswerKind = "merestone/enrol-answer/v1";
+    /// An [`crate::EnrolPending`].
+    EnrolPendingKind = "merestone/enrol-pending/v1";
+    /// An [`crate::Enrolment`].
+    EnrolmentKind = "merestone/enrolment/v1";
+    /// [`crate::Revocations`].
+    RevocationsKind = "merestone/revocations/v1";
 }

@@ -11,8 +11,10 @@
 mod bundle;
 mod canonical;
 mod digest;
+mod enrolment;
 mod entry;
 mod epoch;
+mod inference;
 mod kind;
 mod proof;
 mod session;
@@ -24,9 +26,19 @@ pub use bundle::{
 };
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
-pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, Process};
-pub use epoch::{Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss};
-pub use kind::{BundleKind, EntryKind, EpochKind, SessionKind};
+pub use enrolment::{
+    EkIdentity, EnrolAnswer, EnrolChallenge, EnrolPending, EnrolRequest, Enrolment, NvIndex,
+    Replaced, Revocation, Revocations, Serial,
+};
+pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, Process};
+pub use epoch::{
+    Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
+};
+pub use inference::{Binding, End, Grade, GroupEgress, Inference};
+pub use kind::{
+    BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
+    EnrolmentKind, EntryKind, EpochKind, RevocationsKind, SessionKind,
+};
 pub use minicbor::bytes::ByteVec as Blob;
 pub use proof::{
     ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,

@@ -87,3 +87,21 @@ fn no_flip_cut_or_addition_decodes_to_the_same_entry() {
     longer.push(0);
     assert!(decode::<Entry>(&longer).is_err());
 }
+
+#[test]
+fn a_canary_is_counted_from_key_one_and_a_last_try_that_was_not_is_absent() {
+    let canary = merestone_evidence::Canary {
+        runs: 3,
+        held: 1,
+        escaped: 1,
+        not_applicable: 0,
+        last_ms: None,
+        escaped_vectors: vec!["tcp_connect".into()],
+        errors: 1,
+        guarded: true,
+    };
+    let bytes = minicbor::to_vec(&canary).unwrap();
+    assert_eq!(bytes[..3], [0xa7, 0x01, 0x03], "seven keys, the first is 1");
+    let again: merestone_evidence::Canary = minicbor::decode(&bytes).unwrap();
+    assert_eq!(again, canary);
+}

@@ -69,6 +69,20 @@ pub enum TpmError {
         /// The handle given.
         handle: u32,
     },
+    /// Nothing certifies the endorsement key.
+    #[error(
+        "the TPM holds no endorsement certificate ({kind}); some vendors hand it out on request: write it to its NV index with tpm2_nvwrite"
+    )]
+    NoEkCertificate {
+        /// Which kinds were looked for.
+        kind: &'static str,
+    },
+    /// The challenge is for another TPM.
+    #[error("the challenge is sealed to the endorsement key {name}, which this TPM does not have")]
+    OtherEk {
+        /// Name of that key, hex.
+        name: String,
+    },
     /// The SHA-256 bank lacks PCRs.
     #[error(
         "the TPM's SHA-256 bank does not hold PCR {pcr}; enable the SHA-256 bank in the firmware's TPM settings"

@@ -52,8 +52,8 @@ impl Options {
 /// A real (or real enough) TPM with its attestation key loaded.
 #[derive(Debug)]
 pub struct EsysTpm {
-    context: Context,
-    ak: Ak,
+    pub(crate) context: Context,
+    pub(crate) ak: Ak,
     properties: Properties,
 }
 

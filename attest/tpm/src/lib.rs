@@ -22,6 +22,7 @@
 mod address;
 mod ak;
 mod deadline;
+mod ek;
 mod error;
 mod esys;
 mod properties;
@@ -29,6 +30,7 @@ mod properties;
 pub use address::Address;
 pub use ak::{AkKind, DEFAULT_AK_HANDLE};
 pub use deadline::Deadline;
+pub use ek::{EkKind, Endorsement};
 pub use error::TpmError;
 pub use esys::{EsysTpm, Options, check_chain_pcr};
 pub use properties::Properties;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// A stretch of the period that no epoch covers.
+/// A stretch of the period that no epoch covers, or in which enforcement is not shown.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Gap {
     /// Its start.
@@ -20,6 +20,9 @@ pub struct Gap {
     /// Its length, exactly.
     #[serde(skip)]
     pub(crate) ms: u64,
+    /// Its start, exactly.
+    #[serde(skip)]
+    pub(crate) from_ms: u64,
 }
 
 /// What part of the period is attested.
@@ -33,7 +36,7 @@ pub struct Coverage {
     pub period_seconds: u64,
     /// Seconds of it that an epoch covers, rounded down.
     pub attested_seconds: u64,
-    /// Stretches that nothing covers, in order.
+    /// Stretches that nothing covers, or in which enforcement is not shown, in order.
     pub gaps: Vec<Gap>,
     /// Sessions shown.
     pub sessions: u64,
@@ -41,8 +44,11 @@ pub struct Coverage {
     pub epochs: u64,
 }
 
+/// A stretch, and why enforcement is not shown in it.
+type Unproven = (u64, u64, &'static str);
+
 impl Coverage {
-    pub(crate) fn of(bundle: &Bundle, sessions: &[Session]) -> Self {
+    pub(crate) fn of(bundle: &Bundle, sessions: &[Session], unproven: &[Unproven]) -> Self {
         let (from, to) = (bundle.from_ms, bundle.to_ms.max(bundle.from_ms));
         let mut gaps = Vec::new();
         let mut at = from;
@@ -53,7 +59,7 @@ impl Coverage {
                 let (opened, closed) = (epoch.statement.opened_ms, epoch.statement.closed_ms);
                 let (opened, closed) = (opened.clamp(at, to), closed.clamp(at, to));
                 gap(&mut gaps, at, opened, reason);
-                attested += closed.saturating_sub(opened);
+                attested += shown(&mut gaps, opened, closed, unproven);
                 at = closed.max(at);
                 reason = "between epochs of a session";
             }
@@ -64,16 +70,12 @@ impl Coverage {
                 None => "a session without epochs",
             };
         }
-        gap(
-            &mut gaps,
-            at,
-            to,
-            if at == from {
-                "no epoch in the period"
-            } else {
-                reason
-            },
-        );
+        let reason = if at == from {
+            "no epoch in the period"
+        } else {
+            reason
+        };
+        gap(&mut gaps, at, to, reason);
         Self {
             from: rfc3339(from),
             to: rfc3339(to),
@@ -88,24 +90,61 @@ impl Coverage {
         }
     }
 
-    /// The longest gap.
-    pub(crate) fn longest(&self) -> Option<&Gap> {
-        self.gaps.iter().max_by_key(|gap| gap.ms)
+    /// The longest stretch without evidence: its length, its start and why it began. Gaps that
+    /// touch are one, whatever their reasons.
+    pub(crate) fn longest(&self) -> Option<(u64, String, &'static str)> {
+        let mut longest: Option<(u64, &Gap)> = None;
+        let mut run: Option<(&Gap, u64)> = None;
+        for gap in &self.gaps {
+            let (first, before) = match run {
+                Some((first, ms)) if first.from_ms.saturating_add(ms) == gap.from_ms => (first, ms),
+                _ => (gap, 0),
+            };
+            let ms = before.saturating_add(gap.ms);
+            run = Some((first, ms));
+            if longest.is_none_or(|(most, _)| ms > most) {
+                longest = Some((ms, first));
+            }
+        }
+        longest.map(|(ms, first)| (ms, first.from.clone(), first.reason))
     }
 }
 
-fn gap(gaps: &mut Vec<Gap>, from: u64, to: u64, reason: &'static str) {
-    if to > from {
-        let ms = to - from;
-        let (from, to) = (rfc3339(from), rfc3339(to));
-        gaps.push(Gap {
-            from,
-            to,
-            seconds: ms.div_ceil(1000),
-            reason,
-            ms,
-        });
+/// Takes what is not proven out of an epoch; returns what is left.
+fn shown(gaps: &mut Vec<Gap>, opened: u64, closed: u64, unproven: &[Unproven]) -> u64 {
+    let mut inside: Vec<_> = unproven
+        .iter()
+        .map(|(from, to, reason)| ((*from).max(opened), (*to).min(closed), *reason))
+        .filter(|(from, to, _)| from < to)
+        .collect();
+    inside.sort_unstable();
+    let (mut at, mut attested) = (opened, 0);
+    for (from, to, reason) in inside {
+        attested += from.saturating_sub(at);
+        gap(gaps, from.max(at), to, reason);
+        at = at.max(to);
     }
+    attested + closed.saturating_sub(at)
+}
+
+/// Stretches that touch and have one reason are one.
+fn gap(gaps: &mut Vec<Gap>, from: u64, to: u64, reason: &'static str) {
+    if to <= from {
+        return;
+    }
+    let touches =
+        |last: &mut Gap| last.reason == reason && last.from_ms.saturating_add(last.ms) == from;
+    let before = gaps.pop_if(touches);
+    let from_ms = before.map_or(from, |before| before.from_ms);
+    let ms = to - from_ms;
+    gaps.push(Gap {
+        from: rfc3339(from_ms),
+        to: rfc3339(to),
+        seconds: ms.div_ceil(1000),
+        reason,
+        ms,
+        from_ms,
+    });
 }
 
 /// An instant as people write it; one beyond the calendar as its number.

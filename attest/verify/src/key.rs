@@ -1,44 +1,47 @@
-//! [`Unverified`] → [`KeyTrusted`]: the key in the file is the one that the policy pins.
+//! [`Unverified`] → [`KeyTrusted`]: the key in the file is one that the policy pins, or that an
+//! authority which the policy pins vouches for.
 //!
-//! It does not vouch that the key lives in a TPM of a known vendor: that is the enrolment's job.
+//! A pinned key that no authority vouches for may live anywhere; the verdict says so.
 
+use crate::enrolment::{Vouched, vouch};
 use crate::frame::Unverified;
 use crate::refusal::Refusal;
 use crate::tpm::Public;
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally};
 
-/// A file with a key that the policy pins and that can sign only what its TPM says.
+/// A file with a key that is believed and that can sign only what its TPM says.
 #[derive(Debug)]
 pub struct KeyTrusted {
     pub(crate) unverified: Unverified,
     pub(crate) public: Public,
     pub(crate) name: Vec<u8>,
+    pub(crate) vouched: Vec<Vouched>,
 }
 
 impl KeyTrusted {
     pub(crate) fn check(unverified: Unverified, trust: &Trust, tally: &mut Tally) -> Option<Self> {
         let bundle = &unverified.bundle;
-        let Some(pinned) = trust.nodes.get(&bundle.node) else {
-            let node = bundle.node.clone();
-            tally.fail(CheckId::TrustNode, &Refusal::UnknownNode { node });
-            return None;
-        };
-        tally.pass(
-            CheckId::TrustNode,
-            format!("a key is pinned for node {:?}", bundle.node),
-        );
-        tally.skip(
-            CheckId::EkChain,
-            "no endorsement certificate is in this format yet",
-        );
-        tally.skip(
-            CheckId::Enrolment,
-            "that the pinned key lives in a TPM rests on whoever wrote the trust policy",
-        );
+        let vouched = vouch(bundle, trust, tally)?;
+        let pinned = trust.nodes.get(&bundle.node);
+        match (pinned, vouched.as_slice()) {
+            (Some(_), _) => tally.pass(
+                CheckId::TrustNode,
+                format!("a key is pinned for node {:?}", bundle.node),
+            ),
+            (None, [_, ..]) => tally.pass(
+                CheckId::TrustNode,
+                format!("a pinned authority vouches for node {:?}", bundle.node),
+            ),
+            (None, []) => {
+                let node = bundle.node.clone();
+                tally.fail(CheckId::TrustNode, &Refusal::UnknownNode { node });
+                return None;
+            }
+        }
         // The Name needs no parsing, so bytes of a stranger are not even read.
         let name = Public::name_of(&bundle.ak_public);
-        if name != *pinned {
+        if let Some(pinned) = pinned.filter(|pinned| **pinned != name) {
             let (got, want) = (hex::encode(&name), hex::encode(pinned));
             tally.fail(CheckId::AkName, &Refusal::KeyName { got, want });
             return None;
@@ -68,6 +71,7 @@ impl KeyTrusted {
             unverified,
             public,
             name,
+            vouched,
         })
     }
 }

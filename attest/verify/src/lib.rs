@@ -9,13 +9,21 @@
 //! signature over it, and never says "pass" with a required check left out.
 #![forbid(unsafe_code)]
 
+mod account;
 pub mod boot;
 mod chain;
 mod clock;
 mod coverage;
+pub mod ek;
+pub mod enrolment;
+pub mod ear;
+pub mod escape;
 mod frame;
+pub mod html;
+mod incidents;
 mod key;
 mod log;
+mod network;
 mod pipeline;
 mod policy;
 mod quote;
@@ -26,15 +34,22 @@ mod trust;
 mod verdict;
 mod wire;
 
+pub use account::{
+    Account, Destination, EnergyUsed, GpuAccount, Happening, SessionAccount, TierAccount,
+};
 pub use boot::BootChecked;
 pub use coverage::{Coverage, Gap};
 pub use frame::{Purpose, Unverified};
+pub use incidents::{
+    Attempt, BreakGlass, CanaryReport, Deputies, Deputy, GrantUsed, Grants, Opening, Tamper,
+    Unkept, Who,
+};
 pub use key::KeyTrusted;
 pub use log::LogChecked;
 pub use pipeline::verify;
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
-pub use trust::{Trust, TrustError};
-pub use verdict::{CHECKS, Check, CheckId, CheckResult, Outcome, Source, Verdict};
+pub use trust::{DeputyRule, Permit, Require, Trust, TrustError};
+pub use verdict::{CHECKS, Check, CheckId, CheckResult, NotChecked, Outcome, Source, Verdict};
 pub use wire::WireError;

@@ -1,8 +1,11 @@
 //! The checks in their order. Each stage takes the value that only the stage before can make.
 
+use crate::account::Account;
 use crate::boot::BootChecked;
 use crate::coverage::Coverage;
+use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
+use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
 use crate::log::LogChecked;
 use crate::policy::{self, Matter};
@@ -14,14 +17,16 @@ use crate::verdict::{CheckId, Tally, Verdict};
 /// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
 pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
     let mut tally = Tally::new();
-    let log = stages(bytes, trust, purpose, &mut tally);
-    let Some(log) = log else {
+    let Some((log, vouched)) = stages(bytes, trust, purpose, &mut tally) else {
         return verdict(tally, None);
     };
+    let incidents = Incidents::of(&log, &trust.require);
     let shown = Shown {
-        coverage: Coverage::of(&log.bundle, &log.sessions),
+        coverage: Coverage::of(&log.bundle, &log.sessions, &incidents.unproven()),
         location: Location::of(&log.sessions),
-        egress: Egress::of(&log.sessions),
+        account: Account::of(&log),
+        egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
+        incidents,
         entries: log
             .proven
             .iter()
@@ -33,13 +38,21 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         coverage: &shown.coverage,
         egress: &shown.egress,
         location: &shown.location,
+        incidents: &shown.incidents,
         now_ms,
     };
+    enrolment::judge(&vouched, trust.authority.as_ref(), &log, now_ms, &mut tally);
     policy::check(&matter, trust, &mut tally);
     verdict(tally, Some(shown))
 }
 
-fn stages(bytes: &[u8], trust: &Trust, purpose: Purpose, tally: &mut Tally) -> Option<LogChecked> {
+/// The log, and the certificates that the key in it is believed by.
+fn stages(
+    bytes: &[u8],
+    trust: &Trust,
+    purpose: Purpose,
+    tally: &mut Tally,
+) -> Option<(LogChecked, Vec<Vouched>)> {
     let unverified = match Unverified::open(bytes, purpose) {
         Ok(unverified) => unverified,
         Err(refusal) => {
@@ -51,38 +64,52 @@ fn stages(bytes: &[u8], trust: &Trust, purpose: Purpose, tally: &mut Tally) -> O
         CheckId::Frame,
         format!("{} bytes, one canonical item", bytes.len()),
     );
-    let key = KeyTrusted::check(unverified, trust, tally)?;
+    let mut key = KeyTrusted::check(unverified, trust, tally)?;
+    let vouched = core::mem::take(&mut key.vouched);
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
-    LogChecked::check(boot, trust, tally)
+    let log = LogChecked::check(boot, trust, tally)?;
+    Some((log, vouched))
 }
 
 struct Shown {
     coverage: Coverage,
     location: Location,
     egress: Egress,
+    account: Account,
+    incidents: Incidents,
     entries: Vec<ReceiptEntry>,
 }
 
 fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
     let (outcome, checks, not_checked) = tally.finish();
-    let (coverage, location, egress, entries) = match shown {
-        None => (None, None, None, Vec::new()),
-        Some(Shown {
-            coverage,
-            location,
-            egress,
-            entries,
-        }) => (Some(coverage), Some(location), Some(egress), entries),
-    };
-    Verdict {
+    let mut verdict = Verdict {
         verdict: outcome,
         exit: outcome.exit(),
         checks,
         not_checked,
-        coverage,
-        location,
-        egress,
-        entries,
+        coverage: None,
+        location: None,
+        egress: None,
+        tamper: None,
+        break_glass: None,
+        grants: None,
+        deputies: None,
+        canary: None,
+        account: None,
+        entries: Vec::new(),
+    };
+    if let Some(shown) = shown {
+        verdict.coverage = Some(shown.coverage);
+        verdict.location = Some(shown.location);
+        verdict.egress = Some(shown.egress);
+        verdict.tamper = Some(shown.incidents.tamper);
+        verdict.break_glass = Some(shown.incidents.break_glass);
+        verdict.grants = Some(shown.incidents.grants);
+        verdict.deputies = Some(shown.incidents.deputies);
+        verdict.canary = Some(shown.incidents.canary);
+        verdict.account = Some(shown.account);
+        verdict.entries = shown.entries;
     }
+    verdict
 }

@@ -3,6 +3,8 @@
 use crate::boot::{EventLogError, ImaError};
 use crate::chain::ChainError;
 use crate::clock::ClockError;
+use crate::enrolment::EnrolmentError;
+use crate::incidents::IncidentError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
 use crate::quote::QuoteError;
@@ -135,12 +137,18 @@ pub enum Refusal {
         /// Why.
         source: ChainError,
     },
+    /// No authority that is pinned vouches for it.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
     /// Sound, and not what the policy asks for.
     #[error("{0}")]
     Policy(#[from] PolicyError),
+    /// Sound, and it tells of something that should not have been.
+    #[error("{0}")]
+    Incident(#[from] IncidentError),
 }
 
 impl Refusal {
@@ -149,9 +157,10 @@ impl Refusal {
     pub const fn grade(&self) -> Grade {
         match self {
             Self::Key(_) => Grade::Indeterminate,
-            Self::KeyHierarchy { .. } => Grade::Failed,
+            Self::KeyHierarchy { .. } | Self::Incident(_) => Grade::Failed,
             Self::Clock { source, .. } => source.grade(),
             Self::Chain { source, .. } => source.grade(),
+            Self::Enrolment(source) => source.grade(),
             Self::Log(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)

@@ -1,7 +1,8 @@
 //! What the evidence says beyond yes and no: where it ran, what tried to leave.
 
+use crate::account::kind;
 use crate::coverage::rfc3339;
-use crate::quote::Session;
+use crate::quote::{Epoch, Session};
 use merestone_evidence::{Body, Entry, FlowVerdict};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,8 @@ pub struct Egress {
     pub audited: u64,
     /// Events and entries that could not be recorded; no verdict depends on them.
     pub lost: u64,
+    /// Bytes that left under signed grants, beyond what the boundary allows.
+    pub granted_bytes: u64,
     /// The same by place of decision and protocol.
     pub by_hook: Vec<HookCount>,
     /// Losses by reason.
@@ -77,12 +80,15 @@ pub struct HookCount {
 }
 
 impl Egress {
-    pub(crate) fn of(sessions: &[Session]) -> Self {
+    /// `notable` has the entries that tell of losses. Where they tell of more than the
+    /// statements count, they are believed: nobody is lenient with himself twice.
+    pub(crate) fn of(sessions: &[Session], notable: &[(u64, Entry)], granted_bytes: u64) -> Self {
         let mut egress = Self {
             allowed: 0,
             denied: 0,
             audited: 0,
             lost: 0,
+            granted_bytes,
             by_hook: Vec::new(),
             lost_by_reason: BTreeMap::new(),
             uncovered: BTreeSet::new(),
@@ -112,13 +118,10 @@ impl Egress {
                 let sum = by_hook.entry(key).or_default();
                 *sum = sum.saturating_add(counter.count);
             }
-            for loss in &last.statement.lost {
-                egress.lost = egress.lost.saturating_add(loss.count);
-                let sum = egress
-                    .lost_by_reason
-                    .entry(loss.reason.clone())
-                    .or_default();
-                *sum = sum.saturating_add(loss.count);
+            for (reason, count) in losses(session, last, notable) {
+                egress.lost = egress.lost.saturating_add(count);
+                let sum = egress.lost_by_reason.entry(reason).or_default();
+                *sum = sum.saturating_add(count);
             }
         }
         let counts = by_hook
@@ -132,6 +135,31 @@ impl Egress {
         egress.by_hook = counts.collect();
         egress
     }
+}
+
+/// What a session lost, by reason: as its last epoch counts it, or as its entries told it, where
+/// that is more.
+fn losses(session: &Session, last: &Epoch, notable: &[(u64, Entry)]) -> BTreeMap<String, u64> {
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+    for loss in &last.statement.lost {
+        let sum = counted.entry(loss.reason.clone()).or_default();
+        *sum = sum.saturating_add(loss.count);
+    }
+    let leaves = session.statement.tree_size..last.statement.size_after;
+    let mut told: BTreeMap<&str, u64> = BTreeMap::new();
+    for (index, entry) in notable {
+        if let Body::Lost { reason, count } = &entry.body
+            && leaves.contains(index)
+        {
+            let sum = told.entry(reason).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    for (reason, count) in told {
+        let sum = counted.entry(reason.to_owned()).or_default();
+        *sum = count.max(*sum);
+    }
+    counted
 }
 
 /// A leaf that a single proof shows.
@@ -149,28 +177,10 @@ pub struct ReceiptEntry {
 
 impl ReceiptEntry {
     pub(crate) fn of(index: u64, entry: &Entry) -> Self {
-        let kind = match entry.body {
-            Body::AgentStart { .. } => "agent_start",
-            Body::AgentStop { .. } => "agent_stop",
-            Body::GuardStart { .. } => "guard_start",
-            Body::GuardStop { .. } => "guard_stop",
-            Body::Flow { .. } => "flow",
-            Body::Boundary { .. } => "boundary",
-            Body::Gpu { .. } => "gpu",
-            Body::Lost { .. } => "lost",
-            Body::Left { .. } => "left",
-            Body::Recovered { .. } => "recovered",
-            Body::Tamper { .. } => "tamper",
-            Body::Canary { .. } => "canary",
-            Body::Grant { .. } => "grant",
-            Body::BreakGlass { .. } => "break_glass",
-            Body::Found { .. } => "found",
-            Body::Deputy { .. } => "deputy",
-        };
         Self {
             index,
             time: rfc3339(entry.time_ms),
-            kind,
+            kind: kind(&entry.body),
             detail: format!("{:?}", entry.body),
         }
     }

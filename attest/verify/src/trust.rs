@@ -3,6 +3,8 @@
 //! The grammar is closed: an unknown key, a repeated node or a malformed digest is a usage
 //! error with the line it stands on, never something passed over (N74).
 
+use crate::enrolment::{Authority, Table};
+use crate::network::Network;
 use core::ops::Range;
 use merestone_evidence::Digest;
 use serde::Deserialize;
@@ -35,6 +37,8 @@ pub struct TrustError {
 pub struct Trust {
     /// Pinned attestation key Names by node id.
     pub nodes: BTreeMap<String, Vec<u8>>,
+    /// Enrolment authorities, where any is believed.
+    pub authority: Option<Authority>,
     /// What evidence must show.
     pub require: Require,
 }
@@ -84,13 +88,64 @@ pub struct Require {
     pub region: Option<BTreeSet<String>>,
     /// Lowest level of location evidence.
     pub location_level: u8,
+    /// What may have happened to enforcement.
+    pub permit: BTreeSet<Permit>,
+    /// Networks that grants may be to; `None` names none.
+    pub(crate) grant_to: Option<Vec<Network>>,
+    /// Most bytes that may have left under grants; `None` names no number.
+    pub max_grant_bytes: Option<u64>,
+    /// Whom guarded groups may have asked on their host.
+    pub deputies: DeputyRule,
+    /// Every epoch must tell of a canary at work.
+    pub canary: bool,
     /// Accepted values by register.
     pub pcrs: BTreeMap<u8, BTreeSet<Digest>>,
 }
 
+/// Something that fails unless it is permitted. Each is a word of `permit`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Permit {
+    /// Enforcement was found changed, or not as it had been left.
+    Tamper,
+    /// Protection was opened by a signed token.
+    BreakGlass,
+    /// Protection was opened by root, with nobody's signature.
+    BreakGlassUnsigned,
+    /// Grants were in force.
+    Grants,
+}
+
+/// Whom guarded groups may have asked on their host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DeputyRule {
+    /// Anybody; the verdict says that nothing follows what those pass on.
+    Any,
+    /// Nobody: each request was refused.
+    None,
+    /// Only those named.
+    Listed(BTreeSet<String>),
+}
+
+impl Require {
+    pub(crate) fn permits(&self, permit: Permit) -> bool {
+        self.permit.contains(&permit)
+    }
+}
+
 impl Trust {
-    /// Reads a trust policy; `file` is what errors call it.
+    /// Reads a trust policy that names no other file; `file` is what errors call it.
     pub fn parse(text: &str, file: &str) -> Result<Self, TrustError> {
+        Self::parse_with(text, file, &|name| {
+            Err(format!("{name:?} is a file, and no files are read here"))
+        })
+    }
+
+    /// Reads a trust policy; `files` gives the contents of the files that it names.
+    pub fn parse_with(
+        text: &str,
+        file: &str,
+        files: &dyn Fn(&str) -> Result<Vec<u8>, String>,
+    ) -> Result<Self, TrustError> {
         let fail = |span: Option<Range<usize>>, detail: String| TrustError {
             file: file.to_owned(),
             line: line_of(text, span.map_or(0, |span| span.start)),
@@ -102,7 +157,7 @@ impl Trust {
         }
         let file: File = toml::from_str(text)
             .map_err(|error| fail(error.span(), error.message().trim().to_owned()))?;
-        file.check()
+        file.check(files)
             .map_err(|(span, detail)| fail(Some(span), detail))
     }
 }
@@ -119,6 +174,7 @@ struct File {
     version: Spanned<u32>,
     #[serde(default)]
     node: Vec<Node>,
+    authority: Option<Table>,
     #[serde(default)]
     require: RequireTable,
 }
@@ -156,6 +212,12 @@ struct RequireTable {
     country: Option<Spanned<OneOrMany>>,
     region: Option<Spanned<OneOrMany>>,
     location_level: Option<Spanned<String>>,
+    permit: Option<Spanned<OneOrMany>>,
+    grant_to: Option<Spanned<OneOrMany>>,
+    max_grant_bytes: Option<u64>,
+    deputies: Option<Spanned<String>>,
+    deputy: Option<Spanned<OneOrMany>>,
+    canary: bool,
     pcr: BTreeMap<Spanned<String>, Spanned<OneOrMany>>,
 }
 
@@ -176,7 +238,7 @@ impl OneOrMany {
 }
 
 impl File {
-    fn check(self) -> Result<Trust, Fault> {
+    fn check(self, files: &dyn Fn(&str) -> Result<Vec<u8>, String>) -> Result<Trust, Fault> {
         let version = *self.version.get_ref();
         if version != 1 {
             let detail = format!("version is {version}; this program knows version 1");
@@ -198,6 +260,7 @@ impl File {
         }
         Ok(Trust {
             nodes,
+            authority: self.authority.map(|table| table.check(files)).transpose()?,
             require: self.require.check()?,
         })
     }
@@ -240,6 +303,11 @@ impl RequireTable {
             country: self.country.map(texts),
             region: self.region.map(texts),
             location_level: self.location_level.map_or(Ok(0), level)?,
+            permit: self.permit.map_or(Ok(BTreeSet::new()), permits)?,
+            grant_to: self.grant_to.map(networks).transpose()?,
+            max_grant_bytes: self.max_grant_bytes,
+            deputies: deputies(self.deputies, self.deputy)?,
+            canary: self.canary,
             pcrs,
         })
     }
@@ -247,6 +315,52 @@ impl RequireTable {
 
 fn texts(values: Spanned<OneOrMany>) -> BTreeSet<String> {
     values.into_inner().all().into_iter().collect()
+}
+
+fn permits(values: Spanned<OneOrMany>) -> Result<BTreeSet<Permit>, Fault> {
+    let span = values.span();
+    let words = values.into_inner().all().into_iter();
+    let permits = words.map(|word| match word.as_str() {
+        "tamper" => Ok(Permit::Tamper),
+        "break_glass" => Ok(Permit::BreakGlass),
+        "break_glass_unsigned" => Ok(Permit::BreakGlassUnsigned),
+        "grants" => Ok(Permit::Grants),
+        _ => Err((
+            span.clone(),
+            format!(
+                "{word:?} cannot be permitted; these can: \"tamper\", \"break_glass\", \"break_glass_unsigned\", \"grants\""
+            ),
+        )),
+    });
+    permits.collect()
+}
+
+fn networks(values: Spanned<OneOrMany>) -> Result<Vec<Network>, Fault> {
+    let span = values.span();
+    let texts = values.into_inner().all().into_iter();
+    let networks = texts.map(|text| Network::parse(&text).map_err(|detail| (span.clone(), detail)));
+    networks.collect()
+}
+
+fn deputies(
+    rule: Option<Spanned<String>>,
+    listed: Option<Spanned<OneOrMany>>,
+) -> Result<DeputyRule, Fault> {
+    let word = rule.as_ref().map(|rule| rule.get_ref().as_str());
+    match (word, listed) {
+        (Some("listed"), Some(listed)) => Ok(DeputyRule::Listed(texts(listed))),
+        (None | Some("any"), None) => Ok(DeputyRule::Any),
+        (Some("none"), None) => Ok(DeputyRule::None),
+        (None | Some("any" | "none"), Some(listed)) => {
+            let detail = "deputy needs deputies = \"listed\"".to_owned();
+            Err((listed.span(), detail))
+        }
+        (Some(_), _) => {
+            let span = rule.map_or(0..0, |rule| rule.span());
+            let detail = "deputies is \"any\", \"none\", or \"listed\" with deputy = [...]";
+            Err((span, detail.to_owned()))
+        }
+    }
 }
 
 fn digests(values: Spanned<OneOrMany>) -> Result<BTreeSet<Digest>, Fault> {

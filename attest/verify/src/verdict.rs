@@ -4,10 +4,13 @@
 //! evidence that is wrong says nothing, so nothing outweighs it; a violation that is shown
 //! outweighs something that could not be looked at.
 
+use crate::account::Account;
 use crate::coverage::Coverage;
+use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
 use crate::refusal::{Grade, Refusal};
 use crate::report::{Egress, Location, ReceiptEntry};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Who stands behind what a check looked at.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -30,11 +33,11 @@ pub enum Source {
 }
 
 macro_rules! checks {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $source:ident;)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $source:ident;)*) => {
         /// A check, in the order they are made. Ids are stable.
         #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
         pub enum CheckId {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])+ $variant,)*
         }
 
         /// Every check, in order.
@@ -46,6 +49,14 @@ macro_rules! checks {
             pub const fn text(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)*
+                }
+            }
+
+            /// What holds when it passes, as a sentence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)*
                 }
             }
 
@@ -61,7 +72,7 @@ macro_rules! checks {
 }
 
 checks! {
-    /// Sizes and the outer frame.
+    /// The file has an allowed size and one well-formed frame.
     Frame = "frame", Verifier;
     /// A key is pinned for the node.
     TrustNode = "trust.node", Trust;
@@ -69,15 +80,21 @@ checks! {
     EkChain = "ek.chain", Tpm;
     /// Someone saw the attestation key live in that TPM.
     Enrolment = "enrolment", Trust;
+    /// Its certificate was valid when the evidence was sealed.
+    EnrolmentValidity = "enrolment.validity", Trust;
+    /// Its certificate is not revoked.
+    EnrolmentRevocation = "enrolment.revocation", Trust;
+    /// Authority and host state the same place.
+    EnrolmentSite = "enrolment.site", Trust;
     /// The key in the file is the pinned one.
     AkName = "ak.name", Trust;
-    /// It can only sign what its TPM says.
+    /// The attestation key can only sign what its TPM says.
     AkAttributes = "ak.attributes", Tpm;
-    /// Every quote is signed by it.
+    /// Every quote is signed by the attestation key.
     QuoteSignature = "quote.signature", Tpm;
-    /// Every quote is one: magic, type, nothing left over.
+    /// Every quote is a quote: magic, type, nothing left over.
     QuoteForm = "quote.form", Tpm;
-    /// It hangs under the endorsement hierarchy.
+    /// The attestation key hangs under the endorsement hierarchy.
     AkHierarchy = "ak.hierarchy", Tpm;
     /// Every quote is over its own statement.
     QuoteBinding = "quote.binding", Tpm;
@@ -107,9 +124,9 @@ checks! {
     LogSizes = "log.sizes", Agent;
     /// Every leaf is there and leads to the sealed roots.
     LogLeaves = "log.leaves", Tpm;
-    /// Trees outside the span only grew.
+    /// The log outside the leaves shown only grew.
     LogConsistency = "log.consistency", Tpm;
-    /// Single leaves are in sealed trees.
+    /// Leaves shown one by one are in sealed trees.
     LogInclusion = "log.inclusion", Tpm;
     /// Every leaf is an entry.
     LogEntries = "log.entries", Agent;
@@ -121,8 +138,18 @@ checks! {
     Receipts = "receipts", Agent;
     /// The GPU attests itself.
     GpuAttestation = "gpu.attestation", Gpu;
-    /// Where it ran.
+    /// The place it ran at is an accepted one.
     Location = "location", Operator;
+    /// Enforcement was not found changed.
+    Tamper = "tamper", Agent;
+    /// Protection was not opened.
+    BreakGlass = "break_glass", Agent;
+    /// What left under grants kept to them.
+    Grants = "grants", Agent;
+    /// Nobody outside a group was asked on its host.
+    Deputies = "deputies", Agent;
+    /// Tries to get out were made, and none did.
+    Canary = "canary", Agent;
     /// The period asked for is in the file.
     PolicyPeriod = "policy.period", Trust;
     /// The period is attested without long gaps.
@@ -131,15 +158,15 @@ checks! {
     PolicyAge = "policy.age", Trust;
     /// The boundary is an accepted one.
     PolicyBoundary = "policy.boundary", Trust;
-    /// It was enforced.
+    /// The boundary was enforced.
     PolicyMode = "policy.mode", Trust;
     /// The eBPF object is an accepted one.
     PolicyObject = "policy.object", Trust;
     /// The agent is an accepted one.
     PolicyAgent = "policy.agent", Trust;
-    /// Required tiers were in force.
+    /// The tiers asked for were in force.
     PolicyTiers = "policy.tiers", Trust;
-    /// Ways out that nothing covers.
+    /// Every way out is covered.
     PolicyUncovered = "policy.uncovered", Trust;
     /// Nothing left that should not have.
     PolicyEgress = "policy.egress", Trust;
@@ -233,6 +260,8 @@ pub struct NotChecked {
     pub id: &'static str,
     /// Why it was not made.
     pub detail: String,
+    /// The trust policy asks for it: without it there is no pass.
+    pub required: bool,
 }
 
 /// Everything there is to say about a file.
@@ -249,10 +278,22 @@ pub struct Verdict {
     pub not_checked: Vec<NotChecked>,
     /// What time is attested.
     pub coverage: Option<Coverage>,
-    /// Where it ran.
+    /// The place it ran at is an accepted one.
     pub location: Option<Location>,
     /// What tried to leave.
     pub egress: Option<Egress>,
+    /// Attempts on enforcement, and what was found of it.
+    pub tamper: Option<Tamper>,
+    /// Openings of protection.
+    pub break_glass: Option<BreakGlass>,
+    /// What left under grants.
+    pub grants: Option<Grants>,
+    /// Who was asked on the host.
+    pub deputies: Option<Deputies>,
+    /// What tries to get out came to.
+    pub canary: Option<CanaryReport>,
+    /// What the sealed statements and entries tell, session by session.
+    pub account: Option<Account>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }
@@ -262,6 +303,8 @@ pub struct Verdict {
 pub(crate) struct Tally {
     outcome: Outcome,
     checks: Vec<(CheckId, CheckResult, String)>,
+    /// Asked for by the policy and not made.
+    demanded: BTreeSet<CheckId>,
 }
 
 impl Tally {
@@ -269,6 +312,7 @@ impl Tally {
         Self {
             outcome: Outcome::Pass,
             checks: Vec::new(),
+            demanded: BTreeSet::new(),
         }
     }
 
@@ -285,6 +329,7 @@ impl Tally {
     /// Not made although the policy asks for it.
     pub(crate) fn missing(&mut self, id: CheckId, detail: impl Into<String>) {
         self.outcome = self.outcome.max(Outcome::Indeterminate);
+        self.demanded.insert(id);
         self.checks
             .push((id, CheckResult::NotChecked, detail.into()));
     }
@@ -294,7 +339,10 @@ impl Tally {
         let grade = refusal.grade();
         self.outcome = self.outcome.max(grade.into());
         let result = match grade {
-            Grade::Indeterminate => CheckResult::NotChecked,
+            Grade::Indeterminate => {
+                self.demanded.insert(id);
+                CheckResult::NotChecked
+            }
             Grade::Failed | Grade::Untrusted => CheckResult::Fail,
         };
         self.checks.push((id, result, refusal.to_string()));
@@ -303,6 +351,7 @@ impl Tally {
     /// Every check in order; one that was never reached says so.
     pub(crate) fn finish(self) -> (Outcome, Vec<Check>, Vec<NotChecked>) {
         let mut checks = Vec::new();
+        let mut not_checked = Vec::new();
         for &id in CHECKS {
             let made = self.checks.iter().filter(|(made, ..)| *made == id);
             let mut made = made.peekable();
@@ -311,15 +360,21 @@ impl Tally {
                 checks.push(check(id, CheckResult::NotChecked, detail));
             }
             checks.extend(made.map(|(_, result, detail)| check(id, *result, detail.clone())));
+            let own = checks
+                .iter()
+                .rev()
+                .take_while(|check| check.id == id.text());
+            let mut skipped: Vec<_> = own
+                .filter(|check| check.result == CheckResult::NotChecked)
+                .map(|check| NotChecked {
+                    id: check.id,
+                    detail: check.detail.clone(),
+                    required: self.demanded.contains(&id),
+                })
+                .collect();
+            skipped.reverse();
+            not_checked.append(&mut skipped);
         }
-        let skipped = checks
-            .iter()
-            .filter(|check| check.result == CheckResult::NotChecked);
-        let not_checked = skipped.map(|check| NotChecked {
-            id: check.id,
-            detail: check.detail.clone(),
-        });
-        let not_checked = not_checked.collect();
         (self.outcome, checks, not_checked)
     }
 }

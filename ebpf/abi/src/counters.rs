@@ -89,6 +89,8 @@ impl LostReason {
     pub const SOCKET_MARK: Self = Self(4);
     /// An answer's address had no room and was not learned.
     pub const NAMES_FULL: Self = Self(5);
+    /// A turn's end had no room, or the turn itself; it is in no record.
+    pub const TURNS_FULL: Self = Self(6);
     /// Names for users, by index.
     pub const NAMES: [&'static str; LOST_SLOTS as usize] = [
         "ring_full",
@@ -97,8 +99,9 @@ impl LostReason {
         "counts_full",
         "socket_mark",
         "names_full",
+        "turns_full",
     ];
 }
 
 /// Slots of the lost array.
-pub const LOST_SLOTS: u32 = 6;
+pub const LOST_SLOTS: u32 = 7;

@@ -24,6 +24,7 @@ pub mod maps;
 mod names;
 mod select;
 mod tamper;
+mod turn;
 
 pub use boundary::{
     Deputies, GENERATION_SLOTS, MAX_PREFIXES, MAX_RULE_SETS, PREFIX_HEADER_BITS, Prefix,
@@ -40,12 +41,13 @@ pub use guard::{
     TREE_GROUP, Task, TaskFlags,
 };
 pub use names::{
-    ANSWER_WITHIN_NS, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, MAX_ASKED, MAX_LEARNED,
-    MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
-    Pending, Question, Resolver, ResolverPrefix,
+    ANSWER_WITHIN_NS, DENIED_NAME, LEARNED_SLOTS, LEAST_TTL_S, Learned, LearnedKey, MAX_ASKED,
+    MAX_LEARNED, MAX_NAMES, MAX_OWN, MAX_QUESTIONS, MAX_RESOLVERS, MOST_TTL_S, NAME_BYTES,
+    NAME_HEADER_BITS, NamePrefix, Pending, Question, Resolver, ResolverPrefix,
 };
 pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};
+pub use turn::{Form, MAX_TURNS, TURN_HEAD, TURN_RING_BYTES, Turn, TurnState};
 
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 2;

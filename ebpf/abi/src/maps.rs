@@ -69,11 +69,17 @@ pub const QUESTIONS: &str = "QUESTIONS";
 pub const LEARNED: &str = "LEARNED";
 /// Digest (`u64`) of a name that was asked for to the name backwards.
 pub const ASKED: &str = "ASKED";
+/// Socket cookie (`u64`) to the [`crate::Turn`] under way.
+pub const TURNS: &str = "TURNS";
+/// The ring buffer of finished [`crate::Turn`]s.
+pub const TURN_ENDS: &str = "TURN_ENDS";
+/// An address of this host's own (16 bytes) to one `u32`, always 1.
+pub const OWN: &str = "OWN";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 33] = [
+pub const PINNED: [&str; 36] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -107,6 +113,9 @@ pub const PINNED: [&str; 33] = [
     QUESTIONS,
     LEARNED,
     ASKED,
+    TURNS,
+    TURN_ENDS,
+    OWN,
 ];
 
 /// Guarded cgroups at once.

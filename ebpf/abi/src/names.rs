@@ -23,6 +23,11 @@ pub const LEARNED_SLOTS: u32 = 4;
 pub const MAX_QUESTIONS: u32 = 4096;
 /// Names of refused questions that are kept for the agent; the oldest gives way.
 pub const MAX_ASKED: u32 = 1024;
+/// The host's own addresses that are known.
+pub const MAX_OWN: u32 = 4096;
+/// In place of a rule set: the name is listed only to be refused, by the rule
+/// whose number is in the low 16 bits.
+pub const DENIED_NAME: u32 = 1 << 31;
 
 /// The data part of a key of the names: generation and boundary, then the
 /// name backwards.
@@ -113,6 +118,8 @@ pub struct Learned {
     pub expires_boot_ns: u64,
     /// Digest of the name; see [`crate::Event`] on where it is told.
     pub digest: u64,
+    /// The resolver that said so.
+    pub resolver: [u8; 16],
     /// Index into the rule-set array, the generation's slot already added.
     pub set: u32,
     /// The name backwards, as in [`NamePrefix`].
@@ -132,5 +139,5 @@ const _: () = {
     assert!(size_of::<Question>() == 32);
     assert!(size_of::<Pending>() == 32);
     assert!(size_of::<LearnedKey>() == 24);
-    assert!(size_of::<Learned>() == 272);
+    assert!(size_of::<Learned>() == 288);
 };

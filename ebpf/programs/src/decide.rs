@@ -243,8 +243,10 @@ pub(crate) fn allows_some(set: u32) -> bool {
     let Some(set) = RULE_SETS.get(set) else {
         return false;
     };
-    let length = set.length;
     for i in 0..RULE_ENTRIES {
+        // SAFETY: the value is valid; volatile, because a loop that counts the
+        // lesser of both down to zero has no bound for Linux 6.1.
+        let length = unsafe { (&raw const set.length).read_volatile() };
         if i as u32 >= length {
             return false;
         }

@@ -12,7 +12,7 @@
 use crate::decide::{self, Decision, Destination};
 use crate::emit;
 use crate::guarded::Subject;
-use crate::maps::{ASKED, LEARNED, NAMES, PREFIXES, QUESTIONS, SETTINGS};
+use crate::maps::{ASKED, LEARNED, NAMES, OWN, PREFIXES, QUESTIONS, SETTINGS};
 use crate::names;
 use crate::packet::{IPV4, IPV6, load};
 use crate::selected;
@@ -25,8 +25,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use core::arch::asm;
 use core::ffi::c_void;
 use merestone_abi::{
-    ANSWER_WITHIN_NS, EventKind, GENERATION_SLOTS, Hook, LEARNED_SLOTS, LEAST_TTL_S, Learned,
-    LearnedKey, LostReason, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
+    ANSWER_WITHIN_NS, DENIED_NAME, EventKind, GENERATION_SLOTS, Hook, LEARNED_SLOTS, LEAST_TTL_S,
+    Learned, LearnedKey, LostReason, MOST_TTL_S, NAME_BYTES, NAME_HEADER_BITS, NamePrefix,
     PREFIX_HEADER_BITS, Pending, Prefix, Question, Reason, Resolver, Verdict, protocol,
 };
 use merestone_dns::{
@@ -51,10 +51,15 @@ const DESKS: u32 = 4;
 struct Desk {
     /// 1 while somebody is at it.
     taken: u64,
-    /// Records of the answer.
+    /// Records of the answer; of a question the rule that refuses its name.
     records: u32,
     /// The generation it is learned under.
     generation: u32,
+    /// Where the message lies in the packet, and how long it is.
+    at: u32,
+    length: u32,
+    walk: Walk,
+    pending: Pending,
     work: Work,
     learned: Learned,
 }
@@ -112,6 +117,7 @@ fn question(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: 
     };
     let mut reason = Reason::NAME_FORM;
     let mut name = 0;
+    let mut rule = 0;
     if let Some((at, length)) = whole_datagram(skb) {
         match sit_down() {
             None => reason = Reason::NO_ROOM,
@@ -127,6 +133,8 @@ fn question(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: 
                 reason = ask(skb, desk, &asker, (u64::from(at) << 32) | u64::from(length));
                 // SAFETY: `desk` came from `sit_down`.
                 name = unsafe { (&raw const (*desk).work.name).read_volatile() };
+                // SAFETY: as above.
+                rule = unsafe { (&raw const (*desk).records).read_volatile() };
                 stand_up(desk);
             }
         }
@@ -137,6 +145,7 @@ fn question(skb: *mut __sk_buff, subject: &Subject, to: &Destination, decision: 
     *decision = decide::refuse(reason);
     if reason == Reason::NAME {
         decision.name = name;
+        decision.rule = rule as u16;
     }
 }
 
@@ -163,7 +172,9 @@ fn owner(boundary: u16, generation: u32) -> [u8; 4] {
 #[inline(never)]
 fn ask(skb: *mut __sk_buff, desk: *mut Desk, asker: &Asker, place: u64) -> Reason {
     // SAFETY: `desk` came from `sit_down`, so nobody else reads or writes it.
-    let work = unsafe { &mut (*desk).work };
+    let desk = unsafe { &mut *desk };
+    desk.records = 0;
+    let work = &mut desk.work;
     let length = place as u32;
     if length > MESSAGE_BYTES as u32 || !read(skb, work, (place >> 32) as u32, length) {
         return Reason::NAME_FORM;
@@ -174,7 +185,9 @@ fn ask(skb: *mut __sk_buff, desk: *mut Desk, asker: &Asker, place: u64) -> Reaso
         return Reason::NAME_FORM;
     };
     work.lookup.owner = asker.owner;
-    if listed(work).is_none() {
+    let set = listed(work);
+    if set.is_none_or(|set| set & DENIED_NAME != 0) {
+        desk.records = set.unwrap_or(0) & 0xffff;
         // For the alert alone: a name that found no room is told without.
         ASKED
             .insert(work.name, &work.lookup.key, BPF_ANY.into())
@@ -353,16 +366,21 @@ fn answer(skb: *mut __sk_buff, header: u32, length: u32) {
     let Some(pending) = (unsafe { QUESTIONS.get(question) }) else {
         return;
     };
-    let pending = *pending;
     let Some(desk) = sit_down() else {
         return emit::lost(LostReason::NAMES_FULL);
     };
-    let bytes = Bytes { skb, at, length };
-    let end = matches(desk, &bytes, &pending);
+    // SAFETY: `desk` came from `sit_down`, so nobody else reads or writes it.
+    unsafe {
+        (*desk).pending = *pending;
+        (*desk).at = at;
+        (*desk).length = length;
+        (*desk).learned.resolver = resolver;
+    }
+    let end = matches(skb, desk);
     if end != 0 {
         // One answer to one question.
         QUESTIONS.remove(question).ok();
-        records(desk, &bytes, &pending, end);
+        records(skb, desk, end);
     }
     stand_up(desk);
 }
@@ -370,71 +388,60 @@ fn answer(skb: *mut __sk_buff, header: u32, length: u32) {
 /// Where the records begin, if the message answers what was asked and the name
 /// is still listed; leaves its rule set on the desk. 0 for no.
 #[inline(never)]
-fn matches(desk: *mut Desk, bytes: &Bytes, pending: &Pending) -> u32 {
-    matching(desk, bytes, pending).unwrap_or(0)
+fn matches(skb: *mut __sk_buff, desk: *mut Desk) -> u32 {
+    matching(skb, desk).unwrap_or(0)
 }
 
 #[inline(always)]
-fn matching(desk: *mut Desk, bytes: &Bytes, pending: &Pending) -> Option<u32> {
-    // SAFETY: the helper takes no arguments and cannot fail.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    if now.wrapping_sub(pending.asked_boot_ns) > ANSWER_WITHIN_NS {
-        return None;
-    }
+fn matching(skb: *mut __sk_buff, desk: *mut Desk) -> Option<u32> {
     // SAFETY: `desk` came from `sit_down`, so nobody else reads or writes it.
     let desk = unsafe { &mut *desk };
+    // SAFETY: the helper takes no arguments and cannot fail.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if now.wrapping_sub(desk.pending.asked_boot_ns) > ANSWER_WITHIN_NS {
+        return None;
+    }
+    let (at, length) = (desk.at, desk.length);
     let work = &mut desk.work;
     let most = MESSAGE_BYTES as u32;
-    let held = if bytes.length < most {
-        bytes.length
-    } else {
-        most
-    };
-    if !read(bytes.skb, work, bytes.at, held) {
+    let held = if length < most { length } else { most };
+    if !read(skb, work, at, held) {
         return None;
     }
     walk(work);
     write_key(work);
     let (asked, count) = work.answer().ok()?;
-    if asked.spelled != pending.spelled {
+    if asked.spelled != desk.pending.spelled {
         return None;
     }
     let settings = SETTINGS.get(0)?;
     desk.generation = settings.generation;
-    work.lookup.owner = owner(pending.boundary as u16, settings.generation);
+    work.lookup.owner = owner(desk.pending.boundary as u16, settings.generation);
     desk.learned.set = listed(work)?;
+    if desk.learned.set & DENIED_NAME != 0 {
+        return None;
+    }
     desk.learned.digest = work.name;
     desk.learned.name = work.lookup.key;
     desk.records = u32::from(count);
     Some(asked.end)
 }
 
-/// The records that are still to be read.
+/// What [`record`] is called with. It has to lie on the stack, of which there
+/// is little in so deep a chain of calls; all else lies on the desk.
 #[repr(C)]
 struct Records {
-    bytes: Bytes,
+    skb: *mut __sk_buff,
     desk: *mut Desk,
-    pending: Pending,
-    walk: Walk,
-    left: u32,
 }
 
 /// Learns from each record, by `bpf_loop` (Linux 5.17): the verifier walks a
 /// record once, not once for each that there may be.
 #[inline(never)]
-fn records(desk: *mut Desk, bytes: &Bytes, pending: &Pending, end: u32) {
-    let mut records = Records {
-        bytes: Bytes {
-            skb: bytes.skb,
-            at: bytes.at,
-            length: bytes.length,
-        },
-        desk,
-        pending: *pending,
-        walk: Walk::new(end),
-        // SAFETY: as in `matching`.
-        left: unsafe { (&raw const (*desk).records).read_volatile() },
-    };
+fn records(skb: *mut __sk_buff, desk: *mut Desk, end: u32) {
+    // SAFETY: as in `matching`.
+    unsafe { (*desk).walk = Walk::new(end) };
+    let mut records = Records { skb, desk };
     // SAFETY: the function has the form that the helper calls, and `records`
     // outlives the call.
     unsafe {
@@ -451,27 +458,37 @@ fn records(desk: *mut Desk, bytes: &Bytes, pending: &Pending, end: u32) {
 extern "C" fn record(_number: u64, records: *mut Records) -> u64 {
     // SAFETY: `records` is what `bpf_loop` was given.
     let records = unsafe { &mut *records };
-    if records.left == 0 {
+    // SAFETY: as in `matching`.
+    let desk = unsafe { &mut *records.desk };
+    if desk.records == 0 {
         return 1;
     }
-    records.left -= 1;
-    match records.walk.next(&records.bytes) {
+    desk.records -= 1;
+    let bytes = Bytes {
+        skb: records.skb,
+        at: desk.at,
+        length: desk.length,
+    };
+    match desk.walk.next(&bytes) {
         None => return 1,
         Some(Step::Other) => {}
-        Some(Step::Address(address)) => learn(records.desk, &address, &records.pending),
+        Some(Step::Address(address)) => learn(records.desk, &address),
     }
     0
 }
 
 /// Learns one address of the name on the desk.
 #[inline(never)]
-fn learn(desk: *mut Desk, address: &Address, pending: &Pending) {
+fn learn(desk: *mut Desk, address: &Address) {
     // SAFETY: as in `matching`.
     let desk = unsafe { &mut *desk };
     let generation = desk.generation;
-    let boundary = pending.boundary as u16;
+    let boundary = desk.pending.boundary as u16;
+    // SAFETY: the value is looked at and not read.
+    let is_own = unsafe { OWN.get(address.bytes) }.is_some();
     if address.standing == Standing::Never
-        || (address.standing == Standing::Private && !is_known(address, boundary, generation))
+        || ((is_own || address.standing == Standing::Private)
+            && !is_known(address, boundary, generation))
     {
         return;
     }
@@ -520,7 +537,7 @@ fn learn(desk: *mut Desk, address: &Address, pending: &Pending) {
         return emit::lost(LostReason::NAMES_FULL);
     }
     if is_new {
-        tell(desk, address, pending, ttl_s);
+        tell(desk, address, ttl_s);
     }
 }
 
@@ -541,7 +558,8 @@ fn is_known(address: &Address, boundary: u16, generation: u32) -> bool {
 }
 
 #[inline(always)]
-fn tell(desk: &Desk, address: &Address, pending: &Pending, ttl_s: u32) {
+fn tell(desk: &Desk, address: &Address, ttl_s: u32) {
+    let pending = &desk.pending;
     let digest = desk.learned.digest;
     ASKED
         .insert(digest, &desk.learned.name, BPF_ANY.into())

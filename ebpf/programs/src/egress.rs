@@ -15,6 +15,7 @@ use crate::deputy;
 use crate::dns;
 use crate::emit;
 use crate::guarded::{self, Subject};
+use crate::names;
 use crate::packet;
 use crate::sockets;
 use crate::verdicts::{self, Remembered};
@@ -102,6 +103,11 @@ fn judge(skb: *mut __sk_buff, epoch: u32) -> i32 {
     match packet::parse(skb, &mut to) {
         Ok(source) => {
             decide::decide_for(&subject, &to, length, &mut decision);
+            if decision.verdict != Verdict::ALLOW
+                && let Some(mark) = sockets::storage(socket(skb), 0)
+            {
+                names::outlive(mark, &subject, &to, &mut decision);
+            }
             dns::judge(skb, &subject, &to, source, &mut decision);
         }
         Err(reason) => decision.reason = reason,
@@ -147,8 +153,9 @@ fn remember(
     }
 }
 
+/// Whose packet it is: by its socket's cgroup, else by the socket's mark.
 #[inline(always)]
-fn subject_of(skb: *mut __sk_buff, mask: u64) -> Option<Subject> {
+pub(crate) fn subject_of(skb: *mut __sk_buff, mask: u64) -> Option<Subject> {
     // SAFETY: the context is valid; the helper finds the socket's cgroup.
     let own = unsafe { bpf_skb_cgroup_id(skb) };
     // SAFETY: as above; the helper checks the level itself.
@@ -167,7 +174,7 @@ fn subject_of(skb: *mut __sk_buff, mask: u64) -> Option<Subject> {
 
 /// The packet's full socket; for a SYN-ACK its listener; else null.
 #[inline(always)]
-fn socket(skb: *mut __sk_buff) -> *mut c_void {
+pub(crate) fn socket(skb: *mut __sk_buff) -> *mut c_void {
     // SAFETY: the context is valid.
     let sk = unsafe { (*skb).__bindgen_anon_2.sk };
     if sk.is_null() {

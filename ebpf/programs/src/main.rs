@@ -81,6 +81,8 @@ mod sysctl;
 #[cfg(target_arch = "bpf")]
 mod tamper;
 #[cfg(target_arch = "bpf")]
+mod turns;
+#[cfg(target_arch = "bpf")]
 mod unix;
 #[cfg(target_arch = "bpf")]
 mod verdicts;

@@ -16,8 +16,8 @@ use merestone_abi::{
     Selected, Settings, SocketMark, Task, maps,
 };
 use merestone_abi::{
-    Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_QUESTIONS, MAX_RESOLVERS,
-    NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix,
+    Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_OWN, MAX_QUESTIONS, MAX_RESOLVERS,
+    MAX_TURNS, NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix, TURN_RING_BYTES, Turn,
 };
 
 #[map]
@@ -93,6 +93,16 @@ pub(crate) static LEARNED: HashMap<LearnedKey, Learned> =
 #[map]
 pub(crate) static ASKED: LruHashMap<u64, [u8; NAME_BYTES]> =
     LruHashMap::with_max_entries(MAX_ASKED, 0);
+#[map]
+pub(crate) static OWN: HashMap<[u8; 16], u32> =
+    HashMap::with_max_entries(MAX_OWN, BPF_F_NO_PREALLOC);
+
+// Not preallocated: twelve megabytes that few hosts need.
+#[map]
+pub(crate) static TURNS: HashMap<u64, Turn> =
+    HashMap::with_max_entries(MAX_TURNS, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static TURN_ENDS: RingBuf = RingBuf::with_byte_size(TURN_RING_BYTES, 0);
 
 #[map]
 pub(crate) static SELECTED: HashMap<GroupId, Selected> =

@@ -5,12 +5,15 @@
 //! and one for port 53. Questions themselves are read in [`crate::dns`].
 
 use crate::decide::{self, Decision, Destination};
+use crate::guarded::Subject;
 use crate::maps::{LEARNED, RESOLVERS, SETTINGS};
+use crate::selected;
+use crate::verdicts;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use merestone_abi::{
     GENERATION_SLOTS, LEARNED_SLOTS, LearnedKey, PREFIX_HEADER_BITS, Reason, Resolver,
-    ResolverPrefix, Verdict, protocol,
+    ResolverPrefix, SocketMark, Verdict, protocol,
 };
 use merestone_dns::{PORT, SECURE_PORT};
 
@@ -68,14 +71,35 @@ fn hold_dns(to: &Destination, boundary: u16, decision: &mut Decision) {
 #[inline(always)]
 pub(crate) fn judge(to: &Destination, boundary: u16, decision: &mut Decision) {
     if decision.reason == Reason::NO_RULE && in_force() {
-        judge_learned(to, boundary, decision);
+        // SAFETY: the helper takes no arguments and cannot fail.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        judge_learned(to, boundary, decision, now);
     }
 }
 
+/// Lets a TCP connection go on that was opened while a name had the address:
+/// how long a name's address holds says nothing of connections. Asked only
+/// where nothing else lets it pass, of a socket that remembers that it was let
+/// through to this very destination.
+#[inline(always)]
+pub(crate) fn outlive(
+    mark: *const SocketMark,
+    subject: &Subject,
+    to: &Destination,
+    decision: &mut Decision,
+) {
+    if decision.reason == Reason::NO_RULE
+        && to.protocol == protocol::TCP
+        && in_force()
+        && verdicts::had_allowed(mark, subject.group, to)
+    {
+        judge_learned(to, selected::boundary(subject), decision, 0);
+    }
+}
+
+/// Of all names that have the address, and had it longer than until `now`.
 #[inline(never)]
-fn judge_learned(to: &Destination, boundary: u16, decision: &mut Decision) {
-    // SAFETY: the helper takes no arguments and cannot fail.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+fn judge_learned(to: &Destination, boundary: u16, decision: &mut Decision, now: u64) {
     let mut key = LearnedKey {
         generation: (decision.generation as u16).to_be_bytes(),
         boundary: boundary.to_be_bytes(),
@@ -89,7 +113,15 @@ fn judge_learned(to: &Destination, boundary: u16, decision: &mut Decision) {
         let Some(learned) = (unsafe { LEARNED.get(key) }) else {
             continue;
         };
-        if learned.expires_boot_ns > now && decide::apply(learned.set, to, decision) {
+        if learned.expires_boot_ns <= now {
+            continue;
+        }
+        // Of several names the one that refuses counts, as among other rules.
+        let before = decision.verdict;
+        decision.verdict = Verdict::DENY;
+        if !decide::apply(learned.set, to, decision) {
+            decision.verdict = before;
+        } else if decision.verdict == Verdict::DENY {
             return;
         }
     }

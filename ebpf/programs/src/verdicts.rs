@@ -239,6 +239,24 @@ pub(crate) fn has_allowed(
     is_same && before & 1 == 0 && read!(cached, sequence) == before
 }
 
+/// Whether a socket remembers that `group` might send there once, under
+/// whatever epoch and generation.
+#[inline(always)]
+pub(crate) fn had_allowed(mark: *const SocketMark, group: GroupId, to: &Destination) -> bool {
+    // SAFETY: `mark` is a map value; only an address is taken.
+    let cached = unsafe { &raw const (*mark).cached };
+    let before = read!(cached, sequence);
+    let cached = after(before, cached);
+    let address = read!(cached, address);
+    let is_same = read!(cached, verdict) == CachedVerdict::ALLOW
+        && read!(cached, group) == group
+        && read!(cached, port) == to.port.to_be()
+        && read!(cached, protocol) == to.protocol
+        && address == to.address;
+    emit::fence();
+    is_same && before & 1 == 0 && read!(cached, sequence) == before
+}
+
 /// Begins to write; false while another does, in an interrupted program too.
 #[inline(always)]
 fn claim(cached: *mut CachedVerdict) -> bool {

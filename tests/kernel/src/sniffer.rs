@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ const MARKER_LENGTH: usize = 28;
 const EVERYTHING: u16 = 3;
 /// `PACKET_IGNORE_OUTGOING`, `include/uapi/linux/if_packet.h`.
 const IGNORE_OUTGOING: i32 = 23;
+/// A frame of its own that was not seen for so long is sent again.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Room for frames the sniffer has not read yet.
 const ROOM_BYTES: i32 = 64 << 20;
 
@@ -82,6 +85,7 @@ struct Sight {
 pub struct Sniffer {
     socket: Arc<OwnedFd>,
     sight: Arc<Mutex<Sight>>,
+    asked: AtomicU64,
 }
 
 /// A new marker no other case has.
@@ -116,7 +120,11 @@ impl Sniffer {
                 look(&mut lock(&seen), frame.get(..size).unwrap_or_default());
             }
         });
-        Ok(Self { socket, sight })
+        Ok(Self {
+            socket,
+            sight,
+            asked: AtomicU64::new(0),
+        })
     }
 
     /// What was seen so far of a marker and the addresses that go with it.
@@ -136,18 +144,28 @@ impl Sniffer {
     }
 
     /// Sends a frame of its own through the same wire and waits for it: all
-    /// that was sent before has then been looked at.
+    /// that was sent before has then been looked at. The wire may drop one.
     pub fn catch_up(&self, inside: &Network) -> Result<()> {
         let word = marker()?;
-        inside.within(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            let target = SocketAddr::new(crate::job::ALLOWED4.into(), 9);
-            Ok(socket.send_to(word.as_bytes(), target)?)
-        })?;
+        let ask = || {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            inside.within(|| {
+                let socket = UdpSocket::bind("0.0.0.0:0")?;
+                let target = SocketAddr::new(crate::job::ALLOWED4.into(), 9);
+                Ok(socket.send_to(word.as_bytes(), target)?)
+            })
+        };
+        ask()?;
         let deadline = Instant::now() + Duration::from_secs(20);
+        let mut again = Instant::now() + PATIENCE;
         while self.tally(&word, &[]).markers == 0 {
-            if Instant::now() > deadline {
+            let now = Instant::now();
+            if now > deadline {
                 bail!("the sniffer does not see the suite's own packet");
+            }
+            if now > again {
+                ask()?;
+                again = now + PATIENCE;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -158,6 +176,11 @@ impl Sniffer {
         // Packets of another processor's queue may still be on their way.
         std::thread::sleep(Duration::from_millis(3));
         Ok(())
+    }
+
+    /// How many frames of its own it sent, whether they arrived or not.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// `PACKET_STATISTICS`: frames the kernel had no room for.

@@ -5,9 +5,11 @@ mod error;
 
 pub(crate) use error::LogError;
 
+use crate::account::Seen;
 use crate::boot::BootChecked;
 use crate::chain;
 use crate::frame::Purpose;
+use crate::incidents;
 use crate::quote::{Epoch, Session};
 
 use crate::trust::Trust;
@@ -26,6 +28,10 @@ pub struct LogChecked {
     pub(crate) sessions: Vec<Session>,
     /// Leaves shown by a proof each, with index.
     pub(crate) proven: Vec<(u64, Entry)>,
+    /// What every entry shown adds up to.
+    pub(crate) seen: Seen,
+    /// Leaves of the span that tell of enforcement itself, with index.
+    pub(crate) notable: Vec<(u64, Entry)>,
 }
 
 impl LogChecked {
@@ -54,7 +60,8 @@ impl LogChecked {
         if let Err(error) = inclusion(&bundle, &roots, tally) {
             return fail(CheckId::LogInclusion, error, tally);
         }
-        let proven = match entries(&bundle, tally) {
+        let (mut seen, mut notable) = (Seen::default(), Vec::new());
+        let proven = match entries(&bundle, &mut seen, &mut notable, tally) {
             Ok(proven) => proven,
             Err(error) => return fail(CheckId::LogEntries, error, tally),
         };
@@ -72,6 +79,8 @@ impl LogChecked {
             purpose,
             sessions,
             proven,
+            seen,
+            notable,
         })
     }
 }
@@ -166,8 +175,18 @@ fn tallies(epoch: &Epoch) -> BTreeMap<String, u64> {
     });
     let lost = epoch.statement.lost.iter();
     let lost = lost.map(|loss| (format!("lost {}", loss.reason), loss.count));
+    let canary = epoch.statement.canary.iter().flat_map(|canary| {
+        [
+            ("tries", canary.runs),
+            ("tries held", canary.held),
+            ("tries escaped", canary.escaped),
+            ("tries not applicable", canary.not_applicable),
+            ("tries without proof", canary.errors),
+        ]
+    });
+    let canary = canary.map(|(what, count)| (format!("the canary's {what}"), count));
     let mut sums = BTreeMap::new();
-    for (what, count) in counters.chain(lost) {
+    for (what, count) in counters.chain(lost).chain(canary) {
         let sum: &mut u64 = sums.entry(what).or_default();
         *sum = sum.saturating_add(count);
     }
@@ -324,11 +343,20 @@ fn inclusion(bundle: &Bundle, roots: &Roots, tally: &mut Tally) -> Result<(), Lo
     Ok(())
 }
 
-fn entries(bundle: &Bundle, tally: &mut Tally) -> Result<Vec<(u64, Entry)>, LogError> {
+fn entries(
+    bundle: &Bundle,
+    seen: &mut Seen,
+    notable: &mut Vec<(u64, Entry)>,
+    tally: &mut Tally,
+) -> Result<Vec<(u64, Entry)>, LogError> {
     let mut count = 0_u64;
     if let Some(span) = &bundle.span {
         for (index, leaf) in (span.start..).zip(&span.leaves) {
-            decode::<Entry>(leaf).map_err(|source| LogError::Entry { index, source })?;
+            let entry: Entry = decode(leaf).map_err(|source| LogError::Entry { index, source })?;
+            seen.see(&entry);
+            if incidents::concerns(&entry.body) {
+                notable.push((index, entry));
+            }
             count += 1;
         }
     }
@@ -336,6 +364,7 @@ fn entries(bundle: &Bundle, tally: &mut Tally) -> Result<Vec<(u64, Entry)>, LogE
     for proof in &bundle.proofs {
         let index = proof.index;
         let entry = decode(&proof.leaf).map_err(|source| LogError::Entry { index, source })?;
+        seen.see(&entry);
         proven.push((index, entry));
         count += 1;
     }

@@ -6,6 +6,7 @@ pub(crate) use error::PolicyError;
 
 use crate::coverage::{Coverage, rfc3339};
 use crate::frame::Purpose;
+use crate::incidents::Incidents;
 use crate::log::LogChecked;
 
 use crate::report::{Egress, Location};
@@ -23,6 +24,7 @@ pub(crate) struct Matter<'e> {
     pub(crate) coverage: &'e Coverage,
     pub(crate) egress: &'e Egress,
     pub(crate) location: &'e Location,
+    pub(crate) incidents: &'e Incidents,
     pub(crate) now_ms: u64,
 }
 
@@ -33,6 +35,7 @@ pub(crate) fn check(matter: &Matter<'_>, trust: &Trust, tally: &mut Tally) {
         "no evidence signed by a gpu is in this format yet",
     );
     location(matter, require, tally);
+    matter.incidents.check(matter.log.purpose, require, tally);
     period(matter, require, tally);
     coverage(matter, require, tally);
     age(matter, require, tally);
@@ -172,8 +175,8 @@ fn coverage(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
     let coverage = matter.coverage;
     let limit = require.max_gap_s;
     let limit_ms = limit.saturating_mul(1000);
-    let gap = coverage.longest().filter(|gap| gap.ms > limit_ms);
-    let gap = gap.map(|gap| (gap.seconds, gap.from.clone(), gap.reason));
+    let gap = coverage.longest().filter(|(ms, ..)| *ms > limit_ms);
+    let gap = gap.map(|(ms, from, reason)| (ms.div_ceil(1000), from, reason));
     // Nothing was sealed while it lasted, whatever its statement says of that time.
     let epochs = matter
         .log

@@ -4,10 +4,12 @@
 //! nothing here is a check of trust: these are forms.
 
 mod attest;
+mod ek;
 mod public;
 mod signature;
 
 pub use attest::{Attest, AttestError, ClockInfo};
+pub use ek::{EkPublic, EkPublicError};
 pub use public::{Attributes, KeyMaterial, Public, PublicError};
 pub use signature::{Signature, SignatureError};
 

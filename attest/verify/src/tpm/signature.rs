@@ -102,6 +102,32 @@ impl Signature {
     }
 }
 
+impl KeyMaterial {
+    /// Whether it is a key at all: a point of the curve, a modulus of the right length.
+    #[must_use]
+    pub fn is_key(&self) -> bool {
+        match self {
+            Self::P256 { x, y } => point(x, y).is_ok(),
+            Self::Rsa2048 { modulus, exponent } => rsa_key(modulus, *exponent).is_ok(),
+        }
+    }
+}
+
+fn point(x: &[u8; 32], y: &[u8; 32]) -> Result<p256::ecdsa::VerifyingKey, SignatureError> {
+    let point = [[4].as_slice(), x, y].concat();
+    p256::ecdsa::VerifyingKey::from_sec1_bytes(&point).map_err(|_off_curve| SignatureError::Key)
+}
+
+fn rsa_key(modulus: &[u8], exponent: u32) -> Result<rsa::RsaPublicKey, SignatureError> {
+    // A modulus with leading zeros would be a shorter key than its length says.
+    if modulus.len() != MAX_RSA || modulus.first().is_none_or(|byte| byte & 0x80 == 0) {
+        return Err(SignatureError::Key);
+    }
+    let modulus = rsa::BoxedUint::from_be_slice_vartime(modulus);
+    rsa::RsaPublicKey::new(modulus, rsa::BoxedUint::from(exponent))
+        .map_err(|_invalid| SignatureError::Key)
+}
+
 fn ecdsa(
     r: &[u8; 32],
     s: &[u8; 32],
@@ -109,9 +135,7 @@ fn ecdsa(
     y: &[u8; 32],
     digest: &[u8],
 ) -> Result<(), SignatureError> {
-    let point = [[4].as_slice(), x, y].concat();
-    let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&point)
-        .map_err(|_off_curve| SignatureError::Key)?;
+    let key = point(x, y)?;
     let signature = p256::ecdsa::Signature::from_scalars(*r, *s)
         .map_err(|_out_of_range| SignatureError::Mismatch)?;
     key.verify_prehash(digest, &signature)
@@ -124,16 +148,10 @@ fn rsassa(
     exponent: u32,
     digest: &[u8],
 ) -> Result<(), SignatureError> {
-    // A modulus with leading zeros would be a shorter key than its length says.
-    if modulus.len() != MAX_RSA || modulus.first().is_none_or(|byte| byte & 0x80 == 0) {
-        return Err(SignatureError::Key);
-    }
+    let key = rsa_key(modulus, exponent)?;
     if signature.len() != MAX_RSA {
         return Err(SignatureError::Mismatch);
     }
-    let modulus = rsa::BoxedUint::from_be_slice_vartime(modulus);
-    let key = rsa::RsaPublicKey::new(modulus, rsa::BoxedUint::from(exponent))
-        .map_err(|_invalid| SignatureError::Key)?;
     rsa::Pkcs1v15Sign::new::<Sha256>()
         .verify(&key, digest, signature)
         .map_err(|_opaque| SignatureError::Mismatch)

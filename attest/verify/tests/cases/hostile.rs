@@ -6,10 +6,14 @@ use merestone_evidence::encode;
 use merestone_verify::{Purpose, Trust, verify};
 
 /// Steps of xorshift64*: the same spoilings in every run.
-struct Seeded(u64);
+pub(crate) struct Seeded(u64);
 
 impl Seeded {
-    fn next(&mut self, below: usize) -> usize {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self, below: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

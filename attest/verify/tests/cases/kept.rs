@@ -37,3 +37,19 @@ fn every_kept_vector_gives_its_exit_code() {
     }
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
+
+#[test]
+fn every_check_has_a_line_in_the_documentation() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/formats/checks.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| "));
+    let ids = rows.filter_map(|row| row.split(" | ").next());
+    let ids: Vec<_> = ids
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    for check in merestone_verify::CHECKS {
+        let lines = ids.iter().filter(|id| **id == check.text()).count();
+        assert_eq!(lines, 1, "{}", check.text());
+    }
+    assert_eq!(ids.len(), merestone_verify::CHECKS.len());
+}

@@ -10,6 +10,7 @@
 mod boot;
 mod good;
 mod hostile;
+mod incidents;
 mod kept;
 mod log;
 mod policy;

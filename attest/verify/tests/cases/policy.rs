@@ -257,6 +257,32 @@ fn n74_faults_of_a_trust_policy_name_file_and_line() {
             "location level",
         ),
         ("version = 1\n[require.pcr]\n24 = \"00\"\n", 3, "0 to 23"),
+        (
+            "version = 1\n[require]\npermit = [\"tampering\"]\n",
+            3,
+            "cannot be permitted",
+        ),
+        (
+            "version = 1\n[require]\ndeputies = \"some\"\n",
+            3,
+            "deputies is",
+        ),
+        (
+            "version = 1\n[require]\ndeputies = \"listed\"\n",
+            3,
+            "with deputy",
+        ),
+        (
+            "version = 1\n[require]\n\ndeputy = \"127.0.0.1:80\"\n",
+            4,
+            "needs deputies",
+        ),
+        (
+            "version = 1\n[require]\ngrant_to = [\"203.0.113.7/24\"]\n",
+            3,
+            "beyond its prefix",
+        ),
+        ("version = 1\n[require]\nmax_grant_bytes = -1\n", 3, ""),
         ("version = 1\nversion = 1\n", 2, "duplicate key"),
         ("version = 1\n[require]\nboot_log = maybe\n", 3, ""),
         ("", 1, "missing field"),

@@ -130,6 +130,15 @@ pub(super) fn status(program: &Path, places: &Places) -> Result<Value> {
     })
 }
 
+/// `merestone guarded --json`: the groups as they are.
+pub(super) fn guarded(program: &Path, places: &Places) -> Result<Value> {
+    let output = run(program, places, &["guarded", "--json"])?;
+    serde_json::from_slice(&output.stdout).with_context(|| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        format!("merestone guarded --json printed no JSON: {said}")
+    })
+}
+
 pub(super) fn reload(program: &Path, places: &Places, boundary: &Boundary) -> Result<()> {
     write_boundary(places, boundary)?;
     let output = run(program, places, &["policy", "reload"])?;

@@ -66,6 +66,8 @@ pub struct Status {
     pub lost: BTreeMap<String, u64>,
     /// Exact decisions by hook, verdict and protocol, where the agent says.
     pub counters: Vec<Counter>,
+    /// The agent's version.
+    pub version: String,
 }
 
 /// How often one hook decided so on one protocol.
@@ -80,6 +82,26 @@ pub struct Counter {
     /// How often.
     #[serde(alias = "value")]
     pub count: u64,
+}
+
+/// One guarded group, as far as the suite looks at it.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct GuardedGroup {
+    /// Its processes.
+    pub processes: Vec<GuardedProcess>,
+    /// Packets let through at egress.
+    pub allowed: u64,
+    /// Decisions refused, at any hook.
+    pub denied: u64,
+    /// Decisions reported only.
+    pub audited: u64,
+}
+
+/// A process of a group.
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+pub struct GuardedProcess {
+    /// Process id.
+    pub pid: u32,
 }
 
 impl Counter {
@@ -111,6 +133,11 @@ impl Status {
                 .get("counters")
                 .and_then(|counters| Counter::list(counters).ok())
                 .unwrap_or_default(),
+            version: value
+                .get("version")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
         }
     }
 
@@ -319,6 +346,17 @@ impl Holder {
             }
         };
         Ok(Status::from_json(&value))
+    }
+
+    /// The guarded groups with their counts; `hold` does not say them.
+    pub fn guarded(&self) -> Result<Vec<GuardedGroup>> {
+        match &self.flavour {
+            Flavour::Agent(program) => {
+                let groups = agent::guarded(program, &self.places)?;
+                Ok(serde_json::from_value(groups)?)
+            }
+            Flavour::Example(_) => Ok(Vec::new()),
+        }
     }
 
     /// Gives it another boundary and waits until it is in force.

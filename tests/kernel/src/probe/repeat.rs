@@ -209,9 +209,10 @@ pub fn shell(probe: &Probe) -> io::Result<()> {
     probe.finish()
 }
 
-/// Sends as fast as it can until its input ends: every way that is refused by
+/// Sends as fast as it can until it hears a line: every way that is refused by
 /// another hook, and now and then something inside. Says exactly what the
-/// kernel answered, by protocol.
+/// kernel answered, by protocol, and lives on until its input ends, so that
+/// its group can be looked at.
 pub fn soaker(probe: &Probe) -> io::Result<()> {
     let [v4, v6] = [false, true].map(|v6| wire::sockaddr(probe.job.target(v6)));
     let inside = [false, true].map(|v6| {
@@ -233,7 +234,7 @@ pub fn soaker(probe: &Probe) -> io::Result<()> {
     };
     std::thread::scope(|scope| -> io::Result<()> {
         scope.spawn(|| {
-            while super::hear() {}
+            super::hear();
             over.store(true, Ordering::Relaxed);
         });
         let mut round = 0_u32;
@@ -257,5 +258,6 @@ pub fn soaker(probe: &Probe) -> io::Result<()> {
         Ok(())
     })?;
     report(outcomes);
+    while super::hear() {}
     Ok(())
 }

@@ -106,6 +106,16 @@ impl Running {
     /// Ends its input; what it counted.
     pub(super) fn counts(&mut self) -> Result<Vec<(String, u64)>> {
         drop(self.child.stdin.take());
+        self.counted()
+    }
+
+    /// Has it stop, and live on; what it counted.
+    pub(super) fn stop(&mut self) -> Result<Vec<(String, u64)>> {
+        self.go()?;
+        self.counted()
+    }
+
+    fn counted(&self) -> Result<Vec<(String, u64)>> {
         let mut counted = Vec::new();
         loop {
             match self.line()? {

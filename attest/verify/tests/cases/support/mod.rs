@@ -102,6 +102,8 @@ pub(crate) struct Maker {
     pub(crate) leaves_each: u64,
     /// One more leaf in the first epoch.
     pub(crate) extra_leaf: Option<Vec<u8>>,
+    /// More entries, each in the epoch of its number, before the flows.
+    pub(crate) told: Vec<(u64, Entry)>,
     pub(crate) span_from: u64,
     pub(crate) boot_log: Option<Vec<u8>>,
     pub(crate) ima_log: Option<Vec<u8>>,
@@ -134,6 +136,7 @@ impl Maker {
             epochs: 4,
             leaves_each: 3,
             extra_leaf: None,
+            told: Vec::new(),
             span_from: 0,
             boot_log: None,
             ima_log: None,
@@ -177,6 +180,10 @@ impl Maker {
             let size_before = log.size();
             if let Some(leaf) = self.extra_leaf.clone().filter(|_| sequence == 0) {
                 log.append(leaf);
+            }
+            let told = self.told.iter().filter(|(epoch, _)| *epoch == sequence);
+            for (_, entry) in told {
+                log.append(encode(entry));
             }
             for leaf in 0..self.leaves_each {
                 log.append(encode(&flow(opened + leaf, leaf)));
@@ -283,6 +290,7 @@ impl Maker {
             }),
             consistency,
             proofs: Vec::new(),
+            enrolments: None,
         }
     }
 
@@ -463,6 +471,7 @@ fn epoch_statement(
             synchronised: true,
             error_us: Some(10),
         },
+        canary: None,
     }
 }
 

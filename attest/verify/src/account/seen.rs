@@ -1,0 +1,299 @@
+//! What the entries add up to, gathered while they are read: a log can have millions.
+
+use super::Account;
+use crate::coverage::rfc3339;
+use core::net::Ipv6Addr;
+use merestone_evidence::{Body, Entry, FlowVerdict, Process};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Happenings kept one by one.
+const MOST_HAPPENINGS: usize = 400;
+/// Destinations told apart; attempts to others are counted together.
+const MOST_DESTINATIONS: usize = 4096;
+/// Destinations told of.
+const MOST_TOLD: usize = 100;
+
+/// Something that a reader should know of.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Happening {
+    /// When, by the host's clock.
+    pub time: String,
+    /// The same as a number.
+    #[serde(skip)]
+    pub time_ms: u64,
+    /// What kind of entry.
+    pub kind: &'static str,
+    /// What became of it, where the entry says so.
+    pub outcome: String,
+    /// In words.
+    pub detail: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Where guarded processes tried to go.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Destination {
+    /// Address; IPv4 in its own form.
+    pub address: String,
+    /// Port, 0 where there is none.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: String,
+    /// `deny`, or `audit`: let out, and would have been refused.
+    pub verdict: &'static str,
+    /// Attempts.
+    pub count: u64,
+    /// Why, the last time.
+    pub reason: String,
+}
+
+type Where = ([u8; 16], u16, u8, bool);
+
+/// The sums so far.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    kinds: BTreeMap<&'static str, u64>,
+    happenings: Vec<Happening>,
+    happenings_left_out: u64,
+    refused: BTreeMap<Where, (u64, String)>,
+    refused_left_out: u64,
+}
+
+impl Seen {
+    pub(crate) fn see(&mut self, entry: &Entry) {
+        let kind = kind(&entry.body);
+        let sum = self.kinds.entry(kind).or_default();
+        *sum = sum.saturating_add(1);
+        if let Body::Flow {
+            verdict,
+            reason,
+            address,
+            port,
+            protocol,
+            count,
+            ..
+        } = &entry.body
+        {
+            let audit = *verdict == FlowVerdict::Audit;
+            if *verdict != FlowVerdict::Allow {
+                self.refuse((*address, *port, *protocol, audit), *count, reason);
+            }
+        } else if let Some((outcome, detail, count)) = told(&entry.body) {
+            if self.happenings.len() < MOST_HAPPENINGS {
+                self.happenings.push(Happening {
+                    time: rfc3339(entry.time_ms),
+                    time_ms: entry.time_ms,
+                    kind,
+                    outcome,
+                    detail,
+                    count,
+                });
+            } else {
+                self.happenings_left_out += 1;
+            }
+        }
+    }
+
+    fn refuse(&mut self, at: Where, count: u64, reason: &str) {
+        let full = self.refused.len() >= MOST_DESTINATIONS;
+        if full && !self.refused.contains_key(&at) {
+            self.refused_left_out = self.refused_left_out.saturating_add(count);
+            return;
+        }
+        let (sum, last) = self.refused.entry(at).or_default();
+        *sum = sum.saturating_add(count);
+        reason.clone_into(last);
+    }
+
+    pub(crate) fn tell(&self, account: &mut Account) {
+        let mut refused: Vec<_> = self.refused.iter().collect();
+        refused.sort_by_key(|(_, (count, _))| core::cmp::Reverse(*count));
+        account.refused_left_out = refused
+            .iter()
+            .skip(MOST_TOLD)
+            .fold(self.refused_left_out, |sum, (_, (count, _))| {
+                sum.saturating_add(*count)
+            });
+        let told = refused.into_iter().take(MOST_TOLD);
+        account.refused = told
+            .map(
+                |(&(address, port, protocol, audit), (count, reason))| Destination {
+                    address: Ipv6Addr::from(address).to_canonical().to_string(),
+                    port,
+                    protocol: protocol_name(protocol),
+                    verdict: if audit { "audit" } else { "deny" },
+                    count: *count,
+                    reason: reason.clone(),
+                },
+            )
+            .collect();
+        account.entries.clone_from(&self.kinds);
+        account.happenings.clone_from(&self.happenings);
+        account.happenings_left_out = self.happenings_left_out;
+    }
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The word for an entry's kind in every output.
+pub(crate) const fn kind(body: &Body) -> &'static str {
+    match body {
+        Body::AgentStart { .. } => "agent_start",
+        Body::AgentStop { .. } => "agent_stop",
+        Body::GuardStart { .. } => "guard_start",
+        Body::GuardStop { .. } => "guard_stop",
+        Body::Flow { .. } => "flow",
+        Body::Boundary { .. } => "boundary",
+        Body::Gpu { .. } => "gpu",
+        Body::Lost { .. } => "lost",
+        Body::Left { .. } => "left",
+        Body::Recovered { .. } => "recovered",
+        Body::Tamper { .. } => "tamper",
+        Body::Canary { .. } => "canary",
+        Body::Grant { .. } => "grant",
+        Body::BreakGlass { .. } => "break_glass",
+        Body::Found { .. } => "found",
+        Body::Deputy { .. } => "deputy",
+        Body::Inference { .. } => "inference",
+    }
+}
+
+fn who(process: Option<&Process>) -> String {
+    process.map_or_else(String::new, |process| {
+        format!(", by {} (pid {})", process.exe, process.pid)
+    })
+}
+
+/// Outcome, words, and how often.
+type Told = (String, String, u64);
+
+fn word(yes: bool, is: &str, not: &str) -> String {
+    if yes { is } else { not }.to_owned()
+}
+
+/// What is told one by one. Guards, flows and GPU samples are many and are summed; each has its
+/// own part of a report.
+fn told(body: &Body) -> Option<Told> {
+    let once = |detail: String| Some((String::new(), detail, 1));
+    match body {
+        Body::GuardStart { .. } | Body::GuardStop { .. } | Body::Flow { .. } | Body::Gpu { .. } | Body::Inference { .. } => {
+            None
+        }
+        // What held is a number; what did not is told.
+        Body::Canary { result, .. } if result == "held" || result == "not_applicable" => None,
+        Body::AgentStart { version } => once(format!("version {version}")),
+        Body::AgentStop { cause } => once(cause.clone()),
+        Body::Lost { reason, count } => Some((String::new(), reason.clone(), *count)),
+        Body::Left {
+            group,
+            cgroup,
+            process,
+        } => once(format!(
+            "group {group}, now in {cgroup}{}",
+            who(process.as_ref())
+        )),
+        Body::Recovered { detail, .. } => once(detail.clone()),
+        judged => outcome(judged),
+    }
+}
+
+/// What an entry says of leave given, refused or taken.
+fn outcome(body: &Body) -> Option<Told> {
+    let told = match body {
+        Body::Canary {
+            run,
+            vector,
+            result,
+            detail,
+        } => (
+            result.clone(),
+            format!("{vector} in run {run}: {detail}"),
+            1,
+        ),
+        Body::Boundary {
+            name,
+            sha256,
+            generation,
+            accepted,
+            error,
+            ..
+        } => {
+            let error = error
+                .as_ref()
+                .map_or_else(String::new, |e| format!(": {e}"));
+            let detail = format!("{name} ({sha256}), generation {generation}{error}");
+            (word(*accepted, "accepted", "refused"), detail, 1)
+        }
+        Body::Tamper {
+            attempt,
+            refused,
+            hook,
+            target,
+            process,
+            count,
+            ..
+        } => {
+            let who = who(process.as_ref());
+            let detail = format!("{attempt} of {target}, seen by {hook}{who}");
+            (word(*refused, "refused", "not refused"), detail, *count)
+        }
+        Body::Deputy {
+            refused,
+            hook,
+            process,
+            deputy,
+            count,
+            ..
+        } => {
+            let who = who(process.as_ref());
+            let detail = format!("{deputy}, seen by {hook}{who}");
+            (word(*refused, "refused", "reported"), detail, *count)
+        }
+        other => return leave(other),
+    };
+    Some(told)
+}
+
+/// What an entry says of exceptions that somebody signed, and of what a start found.
+fn leave(body: &Body) -> Option<Told> {
+    match body {
+        Body::Grant {
+            name,
+            sha256,
+            state,
+            bytes,
+            detail,
+            ..
+        } => {
+            let detail = format!("{name} ({sha256}), {bytes} bytes, {detail}");
+            Some((state.clone(), detail, 1))
+        }
+        Body::BreakGlass {
+            sha256,
+            state,
+            reason,
+            until_ms,
+            ..
+        } => {
+            let until = rfc3339(*until_ms);
+            let detail = format!("token {sha256}, until {until}: {reason}");
+            Some((state.clone(), detail, 1))
+        }
+        Body::Found { what, kept, detail } => {
+            let detail = format!("{what}: {detail}");
+            Some((word(*kept, "kept", "removed"), detail, 1))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,35 @@
+//! Every check with its result, what it looked at, and who stands behind that.
+
+use super::tell::{number, source, tag};
+use super::top::title;
+use crate::verdict::{CheckResult, Verdict};
+use maud::{Markup, html};
+
+pub(super) fn section(verdict: &Verdict) -> Markup {
+    let count = |result| {
+        let of = verdict.checks.iter().filter(|check| check.result == result);
+        number(of.count() as u64)
+    };
+    html! {
+        section aria-labelledby="checks" {
+            h2 #checks { "Every check" }
+            p {
+                (count(CheckResult::Pass)) " hold, " (count(CheckResult::Fail)) " fail, "
+                (count(CheckResult::NotChecked)) " were not made. They are made in this order, and the worst decides."
+            }
+            table.stack {
+                caption { "Checks in the order they are made" }
+                thead { tr { th.w8 scope="col" { "Result" } th.w30 scope="col" { "Check" } th scope="col" { "What was found" } } }
+                tbody {
+                    @for check in &verdict.checks {
+                        tr {
+                            td { (tag(check.result)) }
+                            td { b { (title(check.id)) } " " span.id { (check.id) } }
+                            td { bdi { (check.detail) } span.src { "Rests on: " (source(check.source)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The page and the attestation result, read again by programs that did not write them.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
+
+mod dom;
+mod ear;
+mod kept;
+mod page;
+#[path = "../cases/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the cases use the rest of it")]
+mod support;
+
+use merestone_evidence::{Bundle, encode};
+use merestone_verify::html::{Page, page};
+use merestone_verify::{Purpose, Trust, Verdict, verify};
+use support::NOW;
+
+/// A verdict on a bundle.
+fn judged(bundle: &Bundle, trust: &str) -> Verdict {
+    let trust = Trust::parse(trust, "trust.toml").unwrap();
+    verify(&encode(bundle), &trust, Purpose::Period, NOW)
+}
+
+/// Its page, with nothing asked of it.
+fn shown(verdict: &Verdict) -> String {
+    within(verdict, None, None)
+}
+
+fn within(verdict: &Verdict, from_ms: Option<u64>, to_ms: Option<u64>) -> String {
+    page(
+        verdict,
+        &Page {
+            file: "november/report.merestone",
+            bytes: 1234,
+            sha256: "aa".repeat(32),
+            trust_sha256: "bb".repeat(32),
+            at_ms: NOW,
+            program: "merestone-verify test",
+            from_ms,
+            to_ms,
+        },
+    )
+}
