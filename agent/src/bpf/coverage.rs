@@ -39,7 +39,7 @@ pub(super) fn tiers(hooks: &[Hook]) -> Vec<Tier> {
 const NEVER: [&str; 6] = [
     "RDMA and NICs driven from user space, where the device was opened before the GPU was",
     "processes outside the group that are asked over loopback or a Unix socket, where the boundary does not refuse these deputies",
-    "storage that lies elsewhere: block devices over the network, and memory mapped from a network file system before the GPU was opened",
+    "storage that lies elsewhere: block devices over the network, file handles of network file systems, and memory mapped from them before the GPU was opened",
     "names resolved by a local stub resolver on loopback, where the boundary lists no names",
     "data in questions to an allowed resolver, where the boundary lists no names",
     "files and memory shared with processes outside the group",

@@ -58,9 +58,12 @@ fn text(group: &GuardedGroup) -> String {
     text
 }
 
-/// Whether the running agent guards a process; nothing where no agent answers.
-pub(super) fn is_guarded(globals: &Globals, pid: u32) -> Option<bool> {
+/// Whether the running agent guards a process, and in which cgroup's group;
+/// nothing where no agent answers.
+pub(super) fn of_process(globals: &Globals, pid: u32) -> Option<(bool, Option<String>)> {
     let groups = groups(&globals.load().ok()?).ok()?;
-    let mut processes = groups.iter().flat_map(|group| &group.processes);
-    Some(processes.any(|process| process.pid == pid))
+    let found = groups
+        .into_iter()
+        .find(|group| group.processes.iter().any(|process| process.pid == pid));
+    Some(found.map_or((false, None), |group| (true, group.cgroup)))
 }

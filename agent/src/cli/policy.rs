@@ -5,6 +5,7 @@
 
 use super::{Exit, Failure, Globals, output};
 use crate::api::{LearnedInfo, Reply, Request};
+use crate::clock;
 use crate::policy::{
     self, Explanation, NameExplanation, NameTarget, ProcessAnswer, Sources, Target, TargetError,
 };
@@ -127,9 +128,12 @@ fn explain(globals: &Globals, args: Explain) -> Result<Exit, Failure> {
     let mut compiled =
         policy::load_with(&path, &sources).map_err(|faults| unanswered(faults.into()))?;
     compiled.audit |= audit;
-    let process = match args.pid {
-        Some(pid) => Some(process(globals, pid).map_err(unanswered)?),
-        None => None,
+    let (process, group) = match args.pid {
+        Some(pid) => {
+            let (process, group) = process(globals, pid).map_err(unanswered)?;
+            (Some(process), group)
+        }
+        None => (None, None),
     };
     let cgroup = process
         .as_ref()
@@ -143,6 +147,10 @@ fn explain(globals: &Globals, args: Explain) -> Result<Exit, Failure> {
                 learned.as_deref().unwrap_or_default(),
             );
             explanation.process = process;
+            if let Some(group) = group {
+                let grants = super::grant::all(globals).map_err(unanswered)?;
+                explanation.under(&grants, &group, target, clock::now_ms());
+            }
             say(&explanation, args.json)?;
             explanation.allowed()
         }
@@ -207,8 +215,9 @@ fn learned(globals: &Globals) -> Option<Vec<LearnedInfo>> {
     }
 }
 
-/// What /proc says of a process, and whether it is guarded.
-fn process(globals: &Globals, pid: u32) -> Result<ProcessAnswer, Failure> {
+/// What /proc says of a process, whether it is guarded, and the cgroup of its
+/// group.
+fn process(globals: &Globals, pid: u32) -> Result<(ProcessAnswer, Option<String>), Failure> {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
     let comm = read("comm").map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -222,10 +231,12 @@ fn process(globals: &Globals, pid: u32) -> Result<ProcessAnswer, Failure> {
         let line = text.lines().find_map(|line| line.strip_prefix("0::"))?;
         Some(line.to_owned())
     });
-    Ok(ProcessAnswer {
+    let (guarded, group) = super::guarded::of_process(globals, pid).unzip();
+    let answer = ProcessAnswer {
         pid,
         comm: comm.trim_end().to_owned(),
         cgroup,
-        guarded: super::guarded::is_guarded(globals, pid),
-    })
+        guarded,
+    };
+    Ok((answer, group.flatten()))
 }

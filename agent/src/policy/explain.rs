@@ -3,6 +3,7 @@
 //! It repeats [`super::lookup`]'s answer and adds where the rule stands. It
 //! does not know who is guarded: for an unguarded process nothing here applies.
 
+use super::granted::GrantAnswer;
 use super::lookup::{Decision, embedded, judge, lookup_in};
 use super::named::NamedAnswer;
 use super::network::{Network, mapped};
@@ -20,7 +21,8 @@ pub struct Explanation {
     pub verdict: &'static str,
     /// `enforce` or `audit`: whether a denial is held or only reported.
     pub mode: &'static str,
-    /// Why, as events name it.
+    /// Why, as events name it: `rule`, `no_rule`, `embedded`, `grant` or
+    /// `grant_spent`.
     pub reason: &'static str,
     /// The destination.
     pub destination: Destination,
@@ -38,6 +40,8 @@ pub struct Explanation {
     pub boundary: BoundaryAnswer,
     /// The process asked about, if one was.
     pub process: Option<ProcessAnswer>,
+    /// Grants of that process's group that name the destination.
+    pub grants: Vec<GrantAnswer>,
 }
 
 /// A process the question was asked for.
@@ -163,6 +167,7 @@ impl Explanation {
             databases: databases(compiled, address),
             boundary: boundary(compiled, number, line),
             process: None,
+            grants: Vec::new(),
         }
     }
 
@@ -329,6 +334,21 @@ impl fmt::Display for Explanation {
         }
         if let Some(process) = &self.process {
             writeln!(f, "  process   {process}")?;
+        }
+        for GrantAnswer {
+            name,
+            state,
+            bytes,
+            used_bytes,
+            until,
+            decides,
+        } in &self.grants
+        {
+            let word = if *decides { ", decides" } else { "" };
+            writeln!(
+                f,
+                "  grant     {name}: {state}{word}, {used_bytes} of {bytes} bytes, until {until}"
+            )?;
         }
         write!(f, "  boundary  {} ({})", self.boundary, self.mode)
     }

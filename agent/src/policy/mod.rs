@@ -11,6 +11,7 @@
 mod compile;
 mod entries;
 mod explain;
+mod granted;
 mod load;
 mod lookup;
 mod named;
@@ -29,6 +30,7 @@ mod words;
 
 pub use compile::{Compiled, CompiledPrefix, CompiledSelect, Part, RuleNote, compile, compile_all};
 pub use explain::{Explanation, ProcessAnswer};
+pub use granted::GrantAnswer;
 pub use load::{Database, Sources, load, load_with};
 pub use lookup::{Decision, embedded, judge, lookup, lookup_in};
 pub use named::{NameExplanation, NamedAnswer};

@@ -259,7 +259,7 @@ const fn form(form: Form) -> &'static str {
 }
 
 /// Method and path of an HTTP/1 request (RFC 9112 §3). The query is left out:
-/// it can hold what was asked.
+/// it can hold what was asked. A path that is cut ends in `…`.
 fn request_line(turn: &Turn) -> Option<(String, String)> {
     if turn.form != Form::HTTP1 && turn.form != Form::SWITCHED {
         return None;
@@ -268,6 +268,8 @@ fn request_line(turn: &Turn) -> Option<(String, String)> {
     let mut words = head.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
     let method = words.next()?;
     let target = words.next()?;
+    // A line that goes on beyond what is kept of it.
+    let is_cut = words.next().is_none() && !target.contains(&b'?');
     let path = target.split(|byte| *byte == b'?').next()?;
     if method.is_empty()
         || !method.iter().all(u8::is_ascii_uppercase)
@@ -277,7 +279,8 @@ fn request_line(turn: &Turn) -> Option<(String, String)> {
         return None;
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Some((text(method), text(path)))
+    let more = if is_cut { "…" } else { "" };
+    Some((text(method), text(path) + more))
 }
 
 /// The event by which the process that listens is looked for.
@@ -351,6 +354,7 @@ mod tests {
                 Some(("POST", "/v1/chat/completions")),
             ),
             (b"GET /health HTTP/1.0\r\n", Some(("GET", "/health"))),
+            (b"GET /v1/a-long-na", Some(("GET", "/v1/a-long-na…"))),
             (b"GET ", None),
             (b"G\xc3\xa9T / HTTP/1.1", None),
             (b"POST /\x1b[2J HTTP/1.1", None),

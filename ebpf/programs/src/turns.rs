@@ -23,6 +23,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
+use core::arch::asm;
 use core::mem;
 use merestone_abi::{Form, LostReason, TURN_HEAD, Turn, TurnState, protocol};
 
@@ -304,17 +305,24 @@ fn form_of(head: &[u8; TURN_HEAD]) -> Form {
 
 #[inline(always)]
 fn read_head(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment) {
-    let length = if segment.payload < TURN_HEAD as u32 {
+    let wanted = if segment.payload < TURN_HEAD as u32 {
         segment.payload
     } else {
         TURN_HEAD as u32
     };
     // SAFETY: a map value.
     unsafe { (*turn).head = [0; TURN_HEAD] };
-    // The kernel's verifier wants to see the bounds where the length is used.
-    if length == 0 || length > TURN_HEAD as u32 {
+    // The lowest bits of a number that the compiler knows nothing of: what it
+    // knows it would leave out, and the verifier of Linux 6.1 would not see the
+    // bounds.
+    let mut last = u64::from(wanted.wrapping_sub(1));
+    // SAFETY: nothing is done.
+    unsafe { asm!("/* {0} */", inout(reg) last) };
+    let last = last as u32 & 127;
+    if last >= TURN_HEAD as u32 {
         return;
     }
+    let length = last + 1;
     // SAFETY: as above; `length` bytes at most are written.
     let read = unsafe {
         bpf_skb_load_bytes(

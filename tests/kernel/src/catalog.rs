@@ -325,7 +325,7 @@ pub const VECTORS: &[Vector] = &[
     v("core-pattern", "cannot name a program for the kernel to run", "B67", false, asked::core_pattern).by(&["sysctl"]).judged_by(Oracle::Answer),
     v("sysfs-setting", "cannot write a setting of the kernel's in sysfs", "B67", false, asked::sysfs).expect(Expect::Declared("gives the kernel")).by(&["lsm_open"]).judged_by(Oracle::Answer),
     v("key-upcall", "cannot have the kernel run a program to make a key", "B68", false, asked::key).expect(Expect::Declared("gives the kernel")).judged_by(Oracle::Answer).optional(),
-    v("nfs-mount", "cannot have the kernel connect to a file server", "B69 B40", false, asked::mounted).expect(Expect::Declared("network file systems")).optional(),
+    v("nfs-mount", "cannot have the kernel connect to a file server", "B69 B40", false, asked::mounted).expect(Expect::Declared("mounts of them")).optional(),
     v("tun-older", "cannot write to a tunnel device older than the GPU", "B40 B44", false, families::older_tunnel).expect(Expect::Declared("tunnel devices")).optional(),
     v("tunnel-ipip", "cannot have the kernel wrap what it sends inside", "B40 B63", false, made::ipip).expect(Expect::Declared("below IP")).optional(),
     v("tunnel-gre", "cannot have the kernel wrap what it sends inside", "B40 B63", false, made::gre).expect(Expect::Declared("below IP")).optional(),

@@ -27,7 +27,8 @@ impl Suite {
     /// Orders for a probe of that name.
     pub(super) fn job(&self, vector: &str, phase: Phase, number: u8) -> Result<Job> {
         let (denied4, denied6) = crate::lab::denied(phase, number);
-        let name = format!("{vector}-{phase:?}-{number}").to_lowercase();
+        let round = self.round;
+        let name = format!("{vector}-{phase:?}-{number}-{round}").to_lowercase();
         let tree = phase == Phase::Tree;
         let own = self.corner.make(&format!("{name}-own"))?;
         Ok(Job {

@@ -45,6 +45,9 @@ pub(crate) struct Suite {
     node: PathBuf,
     holder: Option<Holder>,
     status: Status,
+    /// Tells the cgroups of a vector's later runs from those that an earlier
+    /// one had guarded.
+    round: u32,
 }
 
 /// What the command line and the environment ask for.
@@ -185,6 +188,7 @@ impl Suite {
             node,
             holder: None,
             status: Status::default(),
+            round: 0,
         })
     }
 
