@@ -1,5 +1,10 @@
 //! Real certificates of TPM vendors, made by others: `../shared/vectors/ek-roots` and
 //! `ek-certificates`, or `$MERESTONE_VECTORS`. Absent ones are reported as skipped.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test reads files, and says what it skipped"
+)]
 
 use merestone_verify::ek::{Anchors, Certificate, EkKey, Rules, certificates};
 use std::path::PathBuf;
