@@ -75,7 +75,7 @@ pub(crate) enum Command {
     },
     /// Be an enrolment authority: see for yourself that a key lives in a TPM, and sign it
     #[command(subcommand, arg_required_else_help = true)]
-    Enroll(Enroll),
+    Enroll(Box<Enroll>),
     /// Print a completion script
     #[command(hide = true)]
     Completions {

@@ -13,7 +13,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _};
 use merestone_enrol::{Checked, EnrolError, Policy, Terms, signing_key};
 use merestone_evidence::{
-    Enrolment, Record, Replaced, Revocation, Revocations, Serial, Site, decode, sha256,
+    Enrolment, Record as _, Replaced, Revocation, Revocations, Serial, Site, decode, sha256,
 };
 use merestone_verify::enrolment::{Kind, key_id};
 use merestone_verify::{Grade, enrolment};
@@ -36,7 +36,7 @@ pub(crate) fn run(command: Enroll) -> Result<String, Fault> {
 
 fn keygen(out: &Path) -> Result<String, Fault> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| Fault::random(&error))?;
+    getrandom::fill(&mut seed).map_err(Fault::random)?;
     let key = SigningKey::from_bytes(&seed);
     let encode = |detail: String| Fault::Refused {
         exit: crate::fault::USAGE,
@@ -74,7 +74,7 @@ fn challenge(args: &Challenge) -> Result<String, Fault> {
     let made = merestone_enrol::challenge(&request, &policy, now, &mut random);
     // A secret that is not random is none: nothing is written.
     if let Some(error) = lack {
-        return Err(Fault::random(&error));
+        return Err(Fault::random(error));
     }
     let made = made.map_err(|error| refused(&error))?;
     let state = state_of(args.state.as_deref(), &args.out);

@@ -62,7 +62,7 @@ impl Fault {
         }
     }
 
-    pub(crate) fn random(error: &getrandom::Error) -> Self {
+    pub(crate) fn random(error: getrandom::Error) -> Self {
         Self::Random {
             error: error.to_string(),
         }

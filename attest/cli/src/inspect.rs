@@ -2,7 +2,7 @@
 
 use crate::escape::escaped;
 use merestone_evidence::{
-    Bundle, Enrolment, Entry, EpochStatement, Quote, SessionStatement, decode, sha256,
+    Blob, Bundle, Enrolment, Entry, EpochStatement, Quote, SessionStatement, decode, sha256,
 };
 use merestone_verify::tpm::{Attest, Public};
 
@@ -94,7 +94,21 @@ impl Page {
                 self.line(1, format!("and {} more", count - MOST_LEAVES));
             }
         }
-        for message in enrolments.iter().flatten() {
+        self.enrolments(enrolments.as_deref().unwrap_or_default());
+        for proof in consistency {
+            self.line(
+                0,
+                format!("consistency {} to {}", proof.from_size, proof.to_size),
+            );
+        }
+        for proof in proofs {
+            self.line(0, format!("single leaf in a tree of {}", proof.size));
+            self.leaf(proof.index, &proof.leaf);
+        }
+    }
+
+    fn enrolments(&mut self, enrolments: &[Blob]) {
+        for message in enrolments {
             let claims = merestone_enrol::payload(message)
                 .map_err(|error| error.to_string())
                 .and_then(|payload| {
@@ -108,16 +122,6 @@ impl Page {
                 Ok(claims) => self.pretty(&claims),
                 Err(error) => self.line(1, format!("not readable: {error}")),
             }
-        }
-        for proof in consistency {
-            self.line(
-                0,
-                format!("consistency {} to {}", proof.from_size, proof.to_size),
-            );
-        }
-        for proof in proofs {
-            self.line(0, format!("single leaf in a tree of {}", proof.size));
-            self.leaf(proof.index, &proof.leaf);
         }
     }
 

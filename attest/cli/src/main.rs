@@ -78,7 +78,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
             let bytes = read(&file, MAX_FILE)?;
             put(out, &inspect::page(&bytes)).map(|()| inspect::exit(&bytes))
         }
-        Command::Enroll(command) => put(out, &enroll::run(command)?).map(|()| 0),
+        Command::Enroll(command) => put(out, &enroll::run(*command)?).map(|()| 0),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "merestone-verify", &mut script);

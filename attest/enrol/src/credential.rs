@@ -91,7 +91,7 @@ fn rsa_seed(modulus: &[u8], exponent: u32, random: Random<'_>) -> Result<Seed, C
     Ok((seed, encrypted))
 }
 
-/// Annex C.6.3: one-pass Diffie-Hellman, KDFe over the shared x coordinate.
+/// Annex C.6.3: one-pass Diffie-Hellman, `KDFe` over the shared x coordinate.
 fn ecc_seed(x: &[u8; 32], y: &[u8; 32], random: Random<'_>) -> Result<Seed, CredentialError> {
     let point = [[4].as_slice(), x, y].concat();
     let theirs =

@@ -28,7 +28,7 @@ impl Checked {
         EkIdentity {
             certificate: self.ek.certificate,
             anchor: self.ek.anchor,
-            manufacturer: named.map(|identity| identity.vendor()),
+            manufacturer: named.map(merestone_verify::ek::Identity::vendor),
             model: named.map(|identity| identity.model.clone()),
             version: named.map(|identity| identity.version.clone()),
         }
@@ -109,7 +109,7 @@ fn endorsement_key(
         let got = ek
             .identity
             .as_ref()
-            .map(|identity| identity.vendor())
+            .map(merestone_verify::ek::Identity::vendor)
             .unwrap_or_default();
         if !policy.vendors.contains(&got) {
             let want = policy.vendors.clone();

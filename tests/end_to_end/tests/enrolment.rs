@@ -48,6 +48,11 @@ impl Vendor {
         self.0.path().join(name)
     }
 
+    /// The same as text.
+    fn named(&self, name: &str) -> String {
+        self.file(name).to_string_lossy().into_owned()
+    }
+
     /// A chip with an RSA-2048 endorsement key and its certificate, in `folder`.
     fn manufacture(&self, folder: &Path) {
         let state = folder.join("swtpm");
@@ -71,8 +76,8 @@ impl Vendor {
     fn policy(&self, file: &Path) {
         let text = format!(
             "version = 1\n[ek]\nroots = [{:?}]\nintermediates = [{:?}]\n",
-            self.file("swtpm-localca-rootca-cert.pem"),
-            self.file("issuer.pem"),
+            self.named("swtpm-localca-rootca-cert.pem"),
+            self.named("issuer.pem"),
         );
         fs::write(file, text).expect("writes");
     }
@@ -215,8 +220,8 @@ fn judged(bench: &Bench, bundle: &Path) {
     let host = &bench.host;
     let roots = format!(
         "ek_roots = [{:?}]\nek_intermediates = [{:?}]\n",
-        bench.vendor.file("swtpm-localca-rootca-cert.pem"),
-        bench.vendor.file("issuer.pem"),
+        bench.vendor.named("swtpm-localca-rootca-cert.pem"),
+        bench.vendor.named("issuer.pem"),
     );
     let require = "[require]\nsoftware_tpm = true\n";
     let verdict = |more: &str| {
@@ -244,7 +249,7 @@ fn judged(bench: &Bench, bundle: &Path) {
     stranger.manufacture(folder.path());
     let strange = format!(
         "ek_roots = [{:?}]\n",
-        stranger.file("swtpm-localca-rootca-cert.pem")
+        stranger.named("swtpm-localca-rootca-cert.pem")
     );
     demand(&verdict(&strange), 1, "ek.chain");
 
@@ -320,7 +325,8 @@ fn a_p256_endorsement_key_is_enrolled_and_another_tpm_is_not() {
 /// for P-384, and writes the certificate where the TPM's specification has it.
 fn certify_ecc(bench: &Bench) {
     let folder = bench.host.folder.path();
-    let run = |words: &[&str]| {
+    let run = |line: &str| {
+        let words: Vec<_> = line.split(' ').collect();
         let output = Command::new(words[0])
             .args(&words[1..])
             .current_dir(folder)
@@ -328,66 +334,23 @@ fn certify_ecc(bench: &Bench) {
             .output()
             .expect("runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{words:?}: {said}");
+        assert!(output.status.success(), "{line}: {said}");
     };
-    run(&[
-        "tpm2_createek",
-        "-G",
-        "ecc",
-        "-c",
-        "ek.ctx",
-        "-u",
-        "ek.pem",
-        "-f",
-        "pem",
-    ]);
-    run(&["tpm2_flushcontext", "-t"]);
-    let issuer = bench.vendor.file("issuer.pem");
-    let key = bench.vendor.file("signkey.pem");
-    run(&[
-        "swtpm_cert",
-        "--type",
-        "ek",
-        "--tpm2",
-        "--decryption",
-        "--pubkey",
-        "ek.pem",
-        "--signkey",
-        &key.to_string_lossy(),
-        "--issuercert",
-        &issuer.to_string_lossy(),
-        "--tpm-manufacturer",
-        "id:54455354",
-        "--tpm-model",
-        "Hand-made",
-        "--tpm-version",
-        "id:00010002",
-        "--tpm-spec-family",
-        "2.0",
-        "--tpm-spec-level",
-        "0",
-        "--tpm-spec-revision",
-        "164",
-        "--serial",
-        "77",
-        "--days",
-        "3650",
-        "--out-cert",
-        "ek.der",
-    ]);
-    let size = fs::metadata(folder.join("ek.der"))
-        .expect("is there")
-        .len()
-        .to_string();
-    run(&[
-        "tpm2_nvdefine",
-        "0x01C0000A",
-        "-C",
-        "o",
-        "-s",
-        &size,
-        "-a",
-        "ownerread|ownerwrite|authread",
-    ]);
-    run(&["tpm2_nvwrite", "0x01C0000A", "-C", "o", "-i", "ek.der"]);
+    run("tpm2_createek -G ecc -c ek.ctx -u ek.pem -f pem");
+    run("tpm2_flushcontext -t");
+    let (issuer, key) = (
+        bench.vendor.named("issuer.pem"),
+        bench.vendor.named("signkey.pem"),
+    );
+    run(&format!(
+        "swtpm_cert --type ek --tpm2 --decryption --pubkey ek.pem --signkey {key} --issuercert {issuer} \
+--tpm-manufacturer id:54455354 --tpm-model Hand-made --tpm-version id:00010002 --tpm-spec-family 2.0 \
+--tpm-spec-level 0 --tpm-spec-revision 164 --serial 77 --days 3650 --out-cert ek.der"
+    ));
+    let file = fs::metadata(folder.join("ek.der")).expect("is there");
+    run(&format!(
+        "tpm2_nvdefine 0x01C0000A -C o -s {} -a ownerread|ownerwrite|authread",
+        file.len()
+    ));
+    run("tpm2_nvwrite 0x01C0000A -C o -i ek.der");
 }
