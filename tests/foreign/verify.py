@@ -179,6 +179,8 @@ def check_clock(sessions, require, tally):
 def check_chain(sessions, require, tally):
     step, last_ms, known, before = 1000 * require["max_clock_step_s"], 0, False, None
     back = False
+    ids = [session["statement"][2] for session in sessions]
+    tally.need(len(set(ids)) == len(ids), "chain.order", "two sessions of one id")
     for session in sessions:
         statement = session["statement"]
         tally.need(not known or statement.get(3) == before, "chain.order", "a session is missing")
@@ -263,7 +265,7 @@ def check_leaves(bundle, period, epochs, roots, tally):
     return start, end
 
 
-def check_log(bundle, period, sessions, tally):
+def check_log(bundle, period, sessions, leeway, tally):
     roots = check_sizes(sessions, tally)
     start, end = check_leaves(bundle, period, [e["statement"] for s in sessions for e in s["epochs"]], roots, tally)
     proofs = {(proof[0], proof[1]): proof[2] for proof in bundle[8]}
@@ -285,7 +287,12 @@ def check_log(bundle, period, sessions, tally):
     for proof in bundle[9]:
         decode("entry", proof[2], tally, "log.entries")
     if 7 in bundle:
-        return start, [decode("entry", leaf, tally, "log.entries") for leaf in bundle[7][2]]
+        entries = [decode("entry", leaf, tally, "log.entries") for leaf in bundle[7][2]]
+        epochs = [epoch["statement"] for session in sessions for epoch in session["epochs"]]
+        closed = [next(own[6] for own in epochs if at < own[8]) for at in range(start, start + len(entries))]
+        if any(entry[1] > ms + leeway for entry, ms in zip(entries, closed)):
+            tally.note(FAILED, "log.entries", "an entry of a time after its epoch")
+        return start, entries
     return None
 
 
@@ -328,7 +335,8 @@ def check_time(bundle, period, sessions, epochs, unkept, require, now, tally):
         if short or require["to"] is not None and end < require["to"] or end < start:
             tally.note(FAILED, "policy.period", "too short")
         longest = max([longest_gap(start, max(start, end), epochs, unkept)] + [own[6] - own[5] for own in epochs])
-        if longest > 1000 * require["max_gap_s"]:
+        nothing = longest_gap(start, max(start, end), epochs, unkept) == max(0, end - start)
+        if nothing or longest > 1000 * require["max_gap_s"]:
             tally.note(FAILED, "policy.coverage", "a gap or an epoch is too long")
     last = max([session["statement"][4] for session in sessions] + [own[6] for own in epochs])
     old = require["max_age_s"] is not None and last < max(0, now - 1000 * require["max_age_s"])
@@ -434,7 +442,7 @@ def verify_file(data, command, trust, now, tally):
     check_boot(sessions, require, tally)
     check_clock(sessions, require, tally)
     check_chain(sessions, require, tally)
-    span = check_log(bundle, period, sessions, tally)
+    span = check_log(bundle, period, sessions, 1000 * require["max_clock_step_s"], tally)
     check_policy(bundle, period, sessions, span, require, now, tally)
 
 

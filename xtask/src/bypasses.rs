@@ -11,7 +11,8 @@ pub(crate) struct Arguments {
     /// Change nothing; fail where the page or a state is not as it must be
     #[arg(long)]
     check: bool,
-    /// Commit what a run has written (target/egress-outcomes.json, target/vm/out/*/egress-outcomes.json)
+    /// Commit what a run has written (target/*-outcomes.json, target/vm/out/*/*-outcomes.json), or what a
+    /// test program has printed with --show-output
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     accept: Vec<PathBuf>,
 }

@@ -8,7 +8,7 @@ use super::hooks::{Hook, TierKind};
 /// A set of hooks, and whether all of it is attached.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tier {
-    /// `cgroup`, `lineage`, `lsm`, `link`, `kill` or `tamper`.
+    /// `cgroup`, `lineage`, `lsm`, `link`, `kill`, `names` or `tamper`.
     pub name: &'static str,
     /// Whether every hook of it is attached.
     pub active: bool,
@@ -36,11 +36,12 @@ pub(super) fn tiers(hooks: &[Hook]) -> Vec<Tier> {
 }
 
 /// Ways out that no hook of this build sees, whatever the kernel gives.
-const NEVER: [&str; 5] = [
+const NEVER: [&str; 6] = [
     "RDMA and NICs driven from user space, where the device was opened before the GPU was",
     "processes outside the group that are asked over loopback or a Unix socket, where the boundary does not refuse these deputies",
     "storage that lies elsewhere: block devices over the network, and memory mapped from a network file system before the GPU was opened",
-    "names resolved by a local stub resolver on loopback",
+    "names resolved by a local stub resolver on loopback, where the boundary lists no names",
+    "data in questions to an allowed resolver, where the boundary lists no names",
     "files and memory shared with processes outside the group",
 ];
 

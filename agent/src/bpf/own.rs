@@ -54,7 +54,7 @@ pub(super) fn refresh(maps: &mut Maps) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Of `/proc/net/fib_trie`: a leaf, then what it is (net/ipv4/fib_trie.c
+/// Of `/proc/net/fib_trie`: a leaf, then what it is (`net/ipv4/fib_trie.c`,
 /// `fib_trie_seq_show`).
 fn four(text: &str) -> BTreeSet<[u8; 16]> {
     let mut found = BTreeSet::new();
@@ -71,7 +71,7 @@ fn four(text: &str) -> BTreeSet<[u8; 16]> {
     found
 }
 
-/// Of `/proc/net/if_inet6`: 32 digits first (net/ipv6/addrconf.c
+/// Of `/proc/net/if_inet6`: 32 digits first (`net/ipv6/addrconf.c`,
 /// `if6_seq_show`).
 fn six(text: &str) -> BTreeSet<[u8; 16]> {
     let addresses = text.lines().filter_map(|line| {

@@ -123,8 +123,14 @@ impl Cage {
         Ok((orders, answers))
     }
 
-    /// Ends the canary; its cgroup is gone afterwards.
-    fn end(&mut self) {
+    /// Ends the canary; whether its cgroup is gone.
+    pub(super) fn end(self) -> bool {
+        let cgroup = self.cgroup.clone();
+        drop(self);
+        !cgroup.exists()
+    }
+
+    fn wait(&mut self) {
         self.agent.shutdown(Shutdown::Both).ok();
         let deadline = Instant::now() + PATIENCE;
         while matches!(self.child.try_wait(), Ok(None)) {
@@ -145,7 +151,7 @@ impl Cage {
 
 impl Drop for Cage {
     fn drop(&mut self) {
-        self.end();
+        self.wait();
     }
 }
 

@@ -515,12 +515,14 @@ impl Canary {
         }
     }
 
-    /// Ends the process and removes its cgroup. The group to let go.
+    /// Ends the process and removes its cgroup. The group to let go: none where
+    /// somebody else is in that cgroup, who stays guarded.
     pub fn end(&mut self) -> Option<GroupId> {
         let group = self.group();
-        (self.orders, self.answers, self.cage) = (None, None, None);
+        (self.orders, self.answers) = (None, None);
         self.state = State::Failed("the agent stops".to_owned());
-        group
+        let is_gone = self.cage.take().is_none_or(Cage::end);
+        group.filter(|_| is_gone)
     }
 }
 

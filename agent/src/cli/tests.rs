@@ -29,7 +29,11 @@ fn explain_exits_0_allowed_1_denied_2_usage_3_unanswered() {
         ask(&["--to", "10.1.2.3", "--protocol", "icmp", "--json"]),
         Exit::Yes
     );
-    assert_eq!(ask(&["--to", "example.com:443"]), Exit::Usage);
+    assert_eq!(ask(&["--to", "example.com:443"]), Exit::No);
+    assert_eq!(ask(&["--name", "example.com"]), Exit::No);
+    assert_eq!(ask(&["--name", "203.0.113.7"]), Exit::Usage);
+    assert_eq!(ask(&["--to", "203.0.113.700:443"]), Exit::Usage);
+    assert_eq!(ask(&["--protocol", "udp"]), Exit::Usage);
     assert_eq!(
         ask(&["--to", "10.1.2.3:443", "--pid", "0"]),
         Exit::Unanswered
@@ -62,7 +66,7 @@ fn help_is_a_success_and_nothing_at_all_is_not() {
     assert_eq!(run(&["--version", "--verbose"]), Exit::Yes);
     assert_eq!(run(&[]), Exit::Usage);
     assert_eq!(run(&["--verbose"]), Exit::Usage);
-    assert_eq!(run(&["drill"]), Exit::Usage);
+    assert_eq!(run(&["no-such-command"]), Exit::Usage);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// Tiers an operator can insist on; the first tier is always required.
-pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "tamper", "records"];
+pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "names", "tamper", "records"];
 
 /// Paths that inference servers answer to say how they are.
 const NO_INFERENCE: [&str; 8] = [

@@ -267,10 +267,6 @@ pub(super) fn rule(compiled: &Compiled, number: u16) -> Option<RuleAnswer> {
 }
 
 impl fmt::Display for Explanation {
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one line of the answer after the other"
-    )]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Destination {
             address,

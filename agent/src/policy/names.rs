@@ -71,8 +71,10 @@ impl NamePattern {
         } else {
             plain
         };
-        let address = text.parse::<IpAddr>().is_ok();
-        if address || merestone_dns::pattern_key(text).is_none() {
+        // No top-level domain is a number (RFC 3696 §2): it is an address gone wrong.
+        let last = text.rsplit('.').next().unwrap_or_default();
+        let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number || merestone_dns::pattern_key(text).is_none() {
             return Err((format!("{text:?} is not a name"), hint.to_owned()));
         }
         Ok(Self {
@@ -348,7 +350,7 @@ mod tests {
         let compiled = compile(&boundary).unwrap();
         let rules = |text: &str| {
             let name = compiled.names.iter().find(|name| name.pattern.text == text);
-            let set = compiled.sets.get(name.unwrap().set as usize).unwrap();
+            let set = &compiled.sets[name.unwrap().set as usize];
             let entries = set.entries.iter().take(set.length as usize);
             entries.map(|entry| entry.rule).collect::<Vec<_>>()
         };
@@ -374,6 +376,7 @@ mod tests {
             ("a.*.example", "whole name"),
             ("-a.example", "whole name"),
             ("a..example", "whole name"),
+            ("10.0.0.300", "whole name"),
         ] {
             let (_, said) = NamePattern::parse(text).unwrap_err();
             assert!(said.contains(hint), "{text}: {said}");
@@ -397,6 +400,37 @@ mod tests {
         assert_eq!(denied("a.STORAGE.example.eu"), Some(None));
         assert_eq!(denied("storage.example.eu"), Some(None), "by *.example.eu");
         assert_eq!(denied("example.eu"), None);
+    }
+
+    #[test]
+    fn a_selected_boundary_has_names_and_resolvers_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = format!(
+            "{FILE}[[select]]\nunit = \"a.service\"\nboundary = \"strict\"\n\
+             [[select]]\nunit = \"b.service\"\nboundary = \"plain\"\n"
+        );
+        let strict = "name = \"s\"\n[[allow]]\ncidr = [\"10.0.0.54/32\"]\nports = [53]\n\
+                      [[allow]]\nname = [\"only.example\"]\n";
+        let plain = "name = \"p\"\n[[allow]]\ncidr = [\"10.0.0.54/32\"]\nports = [53]\n";
+        for (file, text) in [("b", main.as_str()), ("strict", strict), ("plain", plain)] {
+            std::fs::write(folder.path().join(format!("{file}.toml")), text).unwrap();
+        }
+        let compiled = crate::policy::load(&folder.path().join("b.toml")).unwrap();
+        let is_listed = |boundary, name| listed(&compiled, boundary, name).is_some();
+        assert!(is_listed(0, "registry.example.eu") && !is_listed(1, "registry.example.eu"));
+        assert!(is_listed(1, "only.example") && !is_listed(0, "only.example"));
+        let trusted = |boundary: u16| {
+            let of_it = compiled.resolvers.iter();
+            let of_it = of_it.filter(|one| one.boundary == boundary && one.trusted);
+            of_it.map(|one| one.network.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(trusted(0), ["10.0.0.53/32"]);
+        assert_eq!(trusted(1), ["10.0.0.54/32"]);
+        // Without names nothing judges a question there.
+        assert!(compiled.resolvers.iter().all(|one| one.boundary != 2));
+        let set = listed(&compiled, 1, "only.example").unwrap().set;
+        let entry = compiled.sets[set as usize].entries[0];
+        assert_eq!(compiled.rule(entry.rule).unwrap().line, 5);
     }
 
     #[test]

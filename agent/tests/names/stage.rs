@@ -2,17 +2,20 @@
 
 use super::resolver::{OTHER, OWN, TRUSTED, TRUSTED_V6};
 use merestone_agent::bpf::{
-    EventStream, Kernel, KernelError, Options, Tables, object, probe, unload,
+    EventStream, Kernel, KernelError, Options, Preflight, Tables, object, probe, unload,
 };
 use merestone_agent::{policy, run};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 const NVIDIA: u32 = 195;
+/// Trial loads take their time: once is enough.
+static FOUND: OnceLock<Result<Preflight, String>> = OnceLock::new();
 
 pub(crate) struct Stage {
     name: String,
@@ -44,9 +47,9 @@ impl Stage {
         if let Err(error) = object() {
             return skip(error.to_string());
         }
-        let found = match probe(Path::new("")) {
+        let found = match FOUND.get_or_init(|| probe(Path::new("")).map_err(|e| e.to_string())) {
             Ok(found) => found,
-            Err(error) => return skip(error.to_string()),
+            Err(error) => return skip(error.clone()),
         };
         if Command::new("ip").arg("-V").output().is_err() {
             return skip("there is no ip; install iproute2".to_owned());
@@ -99,8 +102,15 @@ impl Stage {
     }
 
     /// Gives this process's network namespace the address [`OWN`].
-    pub(crate) fn own_address(&self) {
+    pub(crate) fn own_address() {
         ip(&format!("addr add {OWN}/32 dev lo"));
+    }
+
+    /// Forgets what was learned and what was heard.
+    pub(crate) fn renew(&mut self) {
+        self.kernel.install(&Tables::default()).unwrap();
+        self.kernel.install(&tables(true)).unwrap();
+        self.reached();
     }
 
     /// What has reached the resolver since this was last asked.

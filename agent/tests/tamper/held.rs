@@ -1,5 +1,6 @@
 //! Fail closed: whatever becomes of the agent, guarded groups stay held.
 
+use crate::outcome;
 use crate::stage::Stage;
 use std::fs;
 use std::path::PathBuf;
@@ -26,6 +27,10 @@ fn a_killed_agent_leaves_the_group_held_and_the_next_one_says_so_b57() {
     );
     agent.says("event: TAMPER AGENT_ENDED");
     assert_eq!(stage.send(false), HELD);
+    outcome::held(
+        "a_killed_agent_leaves_the_group_held_and_the_next_one_says_so_b57",
+        &agent,
+    );
 }
 
 #[test]
@@ -81,6 +86,7 @@ fn a_stopped_agent_changes_nothing_for_the_group_b54() {
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(stage.send(false), HELD);
     crate::sys::kill(agent.pid(), libc::SIGCONT).unwrap();
+    outcome::held("a_stopped_agent_changes_nothing_for_the_group_b54", &agent);
 }
 
 #[test]
@@ -142,6 +148,10 @@ fn another_build_takes_the_pins_over_without_a_gap_b57() {
     assert!(other.said("ready").is_some());
     assert!(other.said("left:").unwrap().contains("groups=1"));
     assert_eq!(stage.send(false), HELD);
+    outcome::held(
+        "another_build_takes_the_pins_over_without_a_gap_b57",
+        &other,
+    );
 }
 
 #[test]
@@ -182,6 +192,7 @@ fn a_full_ring_loses_reports_and_holds_b54() {
     agent.says("lost: ");
     assert_eq!(agent.said("lost: 0"), None, "what was lost is counted");
     assert_eq!(stage.send(false), HELD);
+    outcome::held("a_full_ring_loses_reports_and_holds_b54", &agent);
 }
 
 #[test]

@@ -39,3 +39,8 @@ pub(super) fn shown(test: &str, state: &str, tiers: &[String]) {
     });
     fs::write(path, format!("{outcomes:#}\n")).unwrap();
 }
+
+/// Guarded groups stayed held.
+pub(super) fn held(test: &str, agent: &Agent) {
+    shown(test, "held", &tiers(agent));
+}

@@ -5,6 +5,7 @@ use crate::refusal::{Grade, Refusal};
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::Digest;
+use std::collections::BTreeSet;
 
 /// Why statements do not follow one another.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -24,6 +25,12 @@ pub enum ChainError {
         got: String,
         /// By position.
         want: String,
+    },
+    /// Two sessions call themselves the same.
+    #[error("its id is {got}, which an earlier session has")]
+    Twice {
+        /// The id.
+        got: String,
     },
     /// Time goes back.
     #[error("it {what} at {got} ms, before {want} ms")]
@@ -50,7 +57,7 @@ pub enum ChainError {
 impl ChainError {
     pub(crate) const fn grade(&self) -> Grade {
         match self {
-            Self::Sequence { .. } | Self::Previous { .. } => Grade::Untrusted,
+            Self::Sequence { .. } | Self::Previous { .. } | Self::Twice { .. } => Grade::Untrusted,
             // The statements are whole; someone else on the host extended the register, or set
             // the clock. The policy owner has to know, and the signatures still hold.
             Self::Time { .. } | Self::Foreign { .. } => Grade::Failed,
@@ -100,7 +107,12 @@ fn order(sessions: &[Session], step_ms: u64) -> Result<(), Refusal> {
     let mut before: Option<Option<Digest>> = None;
     let mut time = Ok(());
     let mut last_ms = 0_u64;
+    let mut ids = BTreeSet::new();
     for session in sessions {
+        if !ids.insert(session.statement.session.0) {
+            let got = session.statement.session.to_string();
+            return Err(refuse(&session.at, ChainError::Twice { got }));
+        }
         let got = session.statement.previous;
         if let Some(want) = before
             && got != want

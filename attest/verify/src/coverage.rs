@@ -42,7 +42,7 @@ pub struct Coverage {
     pub sessions: u64,
     /// Epochs shown.
     pub epochs: u64,
-    /// The counterpart of the gaps: both add up to the period.
+    /// The counterpart of the gaps, touching stretches as one: both add up to the period.
     #[serde(skip)]
     pub(crate) attested_ms: Vec<(u64, u64)>,
 }

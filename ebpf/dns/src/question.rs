@@ -207,8 +207,9 @@ impl Work {
             if j >= wire {
                 return;
             }
-            // A name that is unfit has a length beyond all; its key is rubbish.
-            let at = (HEADER_BYTES - 1).wrapping_add(wire).wrapping_sub(j);
+            // Wraps where the name is unfit; what is written then, nobody reads. A
+            // bound on it here would cost the mask, and with it the verifier.
+            let at = HEADER_BYTES.wrapping_add(wire).wrapping_sub(1 + j);
             self.lookup.key[j as usize] = self.message[place!(at)];
         }
     }

@@ -81,7 +81,10 @@ pub(crate) fn judge(to: &Destination, boundary: u16, decision: &mut Decision) {
 /// how long a name's address holds says nothing of connections. Asked only
 /// where nothing else lets it pass, of a socket that remembers that it was let
 /// through to this very destination.
-#[inline(always)]
+///
+/// A function of its own: what it needs of the stack is given back before a
+/// question is looked at.
+#[inline(never)]
 pub(crate) fn outlive(
     mark: *const SocketMark,
     subject: &Subject,

@@ -46,6 +46,7 @@ fn the_verifier_is_built_without_tpm_library_ebpf_async_runtime_or_nvml() {
     for package in [
         "merestone-verify-cli",
         "merestone-verify",
+        "merestone-enrol",
         "merestone-evidence",
     ] {
         has_none_of(
@@ -73,6 +74,13 @@ fn evidence_and_verification_read_no_clock_and_no_random_numbers() {
 }
 
 #[test]
+fn enrolment_and_verification_are_given_their_random_numbers() {
+    for package in ["merestone-enrol", "merestone-verify"] {
+        has_none_of(package, &["getrandom", "rand", "rustix"]);
+    }
+}
+
+#[test]
 fn what_crosses_the_kernel_line_needs_no_standard_library() {
     has_none_of("merestone-abi", &["serde", "libc", "aya"]);
 }
@@ -80,6 +88,7 @@ fn what_crosses_the_kernel_line_needs_no_standard_library() {
 #[test]
 fn only_the_tpm_crate_and_the_agent_are_built_from_a_tpm_stack() {
     has_none_of("fake-nvml", &["tss-esapi"]);
+    has_none_of("merestone-tpm", &["merestone-enrol", "merestone-verify"]);
     has_none_of("xtask", &["tss-esapi", "aya", "merestone-agent"]);
     assert!(
         built_from("merestone-tpm").contains("tss-esapi"),

@@ -86,6 +86,10 @@ pub struct Outcomes {
     pub vectors: BTreeMap<String, Found>,
     /// Trials that passed.
     pub trials: Vec<String>,
+    /// Rust tests that came to their end here, and what they showed: `denied`,
+    /// `detected` or `held`. Not the suite's own; see `agent/tests/tamper`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tests: BTreeMap<String, String>,
 }
 
 impl Outcomes {
@@ -105,6 +109,11 @@ impl Outcomes {
     pub fn name(&self) -> String {
         let lsm = self.tiers.iter().any(|tier| tier == "lsm");
         format!("{}-{}", self.kernel, if lsm { "lsm" } else { "no-lsm" })
+    }
+
+    /// Whether it is of Rust tests alone: the suite has not run.
+    pub fn is_of_tests(&self) -> bool {
+        self.vectors.is_empty() && self.trials.is_empty()
     }
 
     /// From a file.
@@ -162,6 +171,10 @@ pub const COMMITTED: &[(&str, &str)] = &[
     ("6.12-lsm", include_str!("../outcomes/6.12-lsm.json")),
     ("6.18-no-lsm", include_str!("../outcomes/6.18-no-lsm.json")),
 ];
+
+/// Rust tests that need no kernel of their own: each by name, and on which
+/// kernel it has passed. From what `cargo test` printed.
+pub const PASSED: &str = include_str!("../outcomes/tests.json");
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,16 @@ const LIMIT: Duration = Duration::from_mins(45);
 /// host does, and the larger part of the storms.
 const SPARED: &str = "MERESTONE_QUICK=1 MERESTONE_STORM=2000 MERESTONE_FLOOD=40000";
 /// The agent's tests of what only a kernel can show; the others run on the host.
-const AGENT_IN_GUEST: [&str; 4] = ["bpf_kernel", "packet_parser", "turns", "ways_out"];
+const AGENT_IN_GUEST: [&str; 6] = [
+    "bpf_kernel",
+    "names",
+    "packet_parser",
+    "turns",
+    "ways_out",
+    TAMPER,
+];
+/// Of these, a guest runs what only BPF LSM can refuse; the host the others.
+const TAMPER: &str = "tamper";
 
 /// The suite on each kernel, side by side: a guest waits more than it computes.
 pub(super) fn all(kernels: &[Series], programs: &[Program], verifier: &Path, tally: &mut Tally) {
@@ -51,7 +60,6 @@ pub(super) fn all(kernels: &[Series], programs: &[Program], verifier: &Path, tal
 }
 
 /// The suite on one kernel: in the guest, then on what it handed back.
-
 fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> {
     let in_guest = |program: &&Program| match program.package.as_str() {
         KERNEL_TESTS => true,
@@ -107,6 +115,10 @@ fn script(programs: &[Program]) -> String {
             let bin = disk::BIN;
             let out = "MERESTONE_OUTCOMES=/merestone/out/egress-outcomes.json";
             format!("{SPARED} {out} MERESTONE_BIN=/{bin}/merestone /{bin}/egress-suite")
+        } else if program.package == build::AGENT && program.target == TAMPER {
+            let out = "MERESTONE_TAMPER_OUTCOMES=/merestone/out/tamper-outcomes.json";
+            let tests = disk::TESTS;
+            format!("{out} /{tests}/{name} --show-output --test-threads=1 refused::")
         } else {
             format!(
                 "{SPARED} /{}/{name} --show-output --test-threads=1",

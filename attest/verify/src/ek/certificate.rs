@@ -118,6 +118,18 @@ impl Certificate {
         self.issuer.shown()
     }
 
+    /// Checks that `issuer`'s key made the signature on it; whether that issuer may issue, and
+    /// whether anybody believes it, is another question.
+    pub fn signed_by(&self, issuer: &Self) -> Result<(), EkError> {
+        if !self.names_as_issuer(issuer) {
+            return Err(EkError::NoIssuer {
+                subject: self.subject(),
+                issuer: self.issuer(),
+            });
+        }
+        signature::check(self, issuer)
+    }
+
     /// Whether `self` names `other` as its issuer.
     pub(super) fn names_as_issuer(&self, other: &Self) -> bool {
         self.issuer == other.subject

@@ -95,6 +95,16 @@ pub enum LogError {
         /// The size.
         size: u64,
     },
+    /// An entry of a time after its epoch.
+    #[error("leaf {index}: its time is {got}, its epoch closed at {want}")]
+    Late {
+        /// The leaf.
+        index: u64,
+        /// Its time.
+        got: String,
+        /// When its epoch closed.
+        want: String,
+    },
     /// A leaf that is not an entry.
     #[error("leaf {index}: {source}")]
     Entry {
@@ -108,7 +118,8 @@ pub enum LogError {
 impl LogError {
     pub(crate) const fn grade(&self) -> Grade {
         match self {
-            Self::Incomplete { .. } => Grade::Failed,
+            // The seal holds; a clock, or who wrote the entry, was wrong.
+            Self::Incomplete { .. } | Self::Late { .. } => Grade::Failed,
             Self::NoProof { .. } => Grade::Indeterminate,
             _ => Grade::Untrusted,
         }

@@ -1,22 +1,24 @@
 //! [`BootChecked`] → [`LogChecked`]: the leaves shown are those that the quotes sealed, all of
 //! them for the period asked for, and the tree outside it only grew.
 
+mod entries;
 mod error;
 
 pub(crate) use error::LogError;
+
+use entries::Entries;
 
 use crate::account::Seen;
 use crate::boot::BootChecked;
 use crate::chain;
 use crate::frame::Purpose;
-use crate::incidents;
 use crate::quote::{Epoch, Session};
 
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::{
-    Bundle, ConsistencyProof, Digest, Entry, Frontier, ProofError, SessionId, Span, decode,
-    leaf_hash, verify_consistency, verify_inclusion,
+    Bundle, ConsistencyProof, Digest, Entry, Frontier, ProofError, SessionId, Span, leaf_hash,
+    verify_consistency, verify_inclusion,
 };
 use std::collections::BTreeMap;
 
@@ -60,9 +62,9 @@ impl LogChecked {
         if let Err(error) = inclusion(&bundle, &roots, tally) {
             return fail(CheckId::LogInclusion, error, tally);
         }
-        let (mut seen, mut notable) = (Seen::default(), Vec::new());
-        let proven = match entries(&bundle, &mut seen, &mut notable, tally) {
-            Ok(proven) => proven,
+        let leeway_ms = trust.require.max_clock_step_s.saturating_mul(1000);
+        let entries = match Entries::read(&bundle, &sessions, leeway_ms, tally) {
+            Ok(entries) => entries,
             Err(error) => return fail(CheckId::LogEntries, error, tally),
         };
         tally.skip(
@@ -78,9 +80,9 @@ impl LogChecked {
             bundle,
             purpose,
             sessions,
-            proven,
-            notable,
-            seen,
+            proven: entries.proven,
+            seen: entries.seen,
+            notable: entries.notable,
         })
     }
 }
@@ -341,38 +343,6 @@ fn inclusion(bundle: &Bundle, roots: &Roots, tally: &mut Tally) -> Result<(), Lo
         ),
     }
     Ok(())
-}
-
-fn entries(
-    bundle: &Bundle,
-    seen: &mut Seen,
-    notable: &mut Vec<(u64, Entry)>,
-    tally: &mut Tally,
-) -> Result<Vec<(u64, Entry)>, LogError> {
-    let mut count = 0_u64;
-    if let Some(span) = &bundle.span {
-        for (index, leaf) in (span.start..).zip(&span.leaves) {
-            let entry: Entry = decode(leaf).map_err(|source| LogError::Entry { index, source })?;
-            seen.see(&entry);
-            if incidents::concerns(&entry.body) {
-                notable.push((index, entry));
-            }
-            count += 1;
-        }
-    }
-    let mut proven = Vec::new();
-    for proof in &bundle.proofs {
-        let index = proof.index;
-        let entry = decode(&proof.leaf).map_err(|source| LogError::Entry { index, source })?;
-        seen.see(&entry);
-        proven.push((index, entry));
-        count += 1;
-    }
-    tally.pass(
-        CheckId::LogEntries,
-        format!("{count} entries are well formed"),
-    );
-    Ok(proven)
 }
 
 impl LogChecked {

@@ -35,6 +35,9 @@ pub enum PolicyError {
         /// Longest allowed.
         limit: u64,
     },
+    /// Nothing to judge a period by.
+    #[error("nothing of the period is attested")]
+    Nothing,
     /// Too old or not yet.
     #[error("the last epoch closed at {got}, {what} {want}")]
     Age {

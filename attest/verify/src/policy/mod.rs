@@ -201,6 +201,12 @@ fn coverage(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
             reason,
             limit,
         });
+    // However short the period: what is not there has no gaps.
+    let fault = if coverage.attested_ms.is_empty() {
+        Some(PolicyError::Nothing)
+    } else {
+        fault
+    };
     let good = format!(
         "{} of {} s attested, nothing over {limit} s without a seal",
         coverage.attested_seconds, coverage.period_seconds

@@ -3,6 +3,7 @@
 
 use crate::support::NOW;
 use merestone_verify::{Purpose, Trust, verify};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 #[test]
@@ -52,4 +53,55 @@ fn every_check_has_a_line_in_the_documentation() {
         assert_eq!(lines, 1, "{}", check.text());
     }
     assert_eq!(ids.len(), merestone_verify::CHECKS.len());
+}
+
+/// Names of test functions under a folder.
+fn tests_under(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests_under(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let functions = text.lines().filter_map(|line| {
+                let line = line.trim_start();
+                line.strip_prefix("async fn ")
+                    .or_else(|| line.strip_prefix("fn "))
+            });
+            let names = functions.filter_map(|rest| rest.split('(').next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_negative_case_has_a_line_and_every_test_it_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut tests = BTreeSet::new();
+    for folder in ["attest", "agent/src/signed"] {
+        tests_under(&root.join(folder), &mut tests);
+    }
+    let table = std::fs::read_to_string(root.join("docs/formats/negative-cases.md")).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| N"));
+    let (mut cases, mut named) = (BTreeSet::new(), BTreeSet::new());
+    for row in rows {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let [case, _, _, state, list] = cells[..] else {
+            panic!("{row}");
+        };
+        let digits = case.trim_start_matches("| N");
+        let number = digits.trim_end_matches(|end: char| end.is_ascii_lowercase());
+        cases.insert(number.parse::<u8>().unwrap());
+        let list: Vec<_> = list.split('`').skip(1).step_by(2).collect();
+        let absent = list.iter().find(|test| !tests.contains(**test));
+        assert_eq!(absent, None, "{case} names a test that is not there");
+        assert_eq!(
+            state.starts_with("decided"),
+            !list.is_empty() && !state.starts_with("not"),
+            "{row}"
+        );
+        named.extend(list);
+    }
+    assert_eq!(cases, (1..=77).collect());
+    assert!(named.len() > 60, "{}", named.len());
 }

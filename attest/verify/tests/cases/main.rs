@@ -12,6 +12,7 @@ mod good;
 mod hostile;
 mod incidents;
 mod kept;
+mod listed;
 mod log;
 mod policy;
 mod quote;

@@ -124,6 +124,20 @@ fn gaps_longer_than_allowed_fail_also_at_the_edges() {
 }
 
 #[test]
+fn a_file_in_which_nothing_is_attested_fails_however_short_its_period() {
+    let mut maker = Maker::new();
+    maker.epochs = 0;
+    for length in [0, 1_000, 60_000] {
+        let mut bundle = maker.bundle();
+        bundle.to_ms = bundle.from_ms + length;
+        demand(&judge(&bundle, &maker.trust()), 2, "policy.coverage");
+    }
+    let mut instant = Maker::new().bundle();
+    instant.to_ms = instant.from_ms;
+    demand(&judge(&instant, &maker.trust()), 2, "policy.coverage");
+}
+
+#[test]
 fn a_gap_hidden_in_a_long_epoch_fails() {
     let mut maker = Maker::new();
     maker.epochs = 1;

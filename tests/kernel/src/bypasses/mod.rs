@@ -7,7 +7,7 @@
 mod render;
 
 use crate::catalog::VECTORS;
-use crate::outcomes::{COMMITTED, Outcomes};
+use crate::outcomes::{COMMITTED, Outcomes, PASSED};
 use crate::suite::endurance::TRIALS;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -46,6 +46,8 @@ struct File {
 pub struct Catalogue {
     cases: Vec<Case>,
     outcomes: Vec<(&'static str, Outcomes)>,
+    /// Rust tests that need no kernel of their own, and where they passed.
+    passed: BTreeMap<String, String>,
 }
 
 /// Where the source tree is; not in a virtual machine.
@@ -77,6 +79,7 @@ impl Catalogue {
         Ok(Self {
             cases: case,
             outcomes: outcomes?,
+            passed: serde_json::from_str(PASSED).context("outcomes/tests.json is broken")?,
         })
     }
 
@@ -89,6 +92,12 @@ impl Catalogue {
             vectors.map(|vector| vector.name).collect(),
             trials.map(|trial| trial.name).collect(),
         )
+    }
+
+    /// Whether some run has shown a Rust test passing.
+    fn has_passed(&self, test: &str) -> bool {
+        let on_a_kernel = |(_, outcomes): &(_, Outcomes)| outcomes.tests.contains_key(test);
+        self.passed.contains_key(test) || self.outcomes.iter().any(on_a_kernel)
     }
 
     /// What is wrong with it, one line a fault.
@@ -117,6 +126,11 @@ impl Catalogue {
             for test in &case.tests {
                 if !functions.contains_key(test.as_str()) {
                     faults.push(format!("{id} cites the test {test}, which does not exist"));
+                } else if !self.has_passed(test) {
+                    faults.push(format!(
+                        "{id} cites the test {test}, of which no run is committed that passed: \
+                         `cargo xtask bypasses --accept` takes its outcomes, or what it printed"
+                    ));
                 }
             }
             let tested = !vectors.is_empty() || !trials.is_empty() || !case.tests.is_empty();
@@ -216,13 +230,25 @@ pub fn main(arguments: &[String]) -> Result<Vec<String>> {
 
 /// Merges what one run showed into what is committed for its kernel.
 fn accept(file: &Path) -> Result<()> {
-    let found = Outcomes::read(file)?;
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    if !text.starts_with('{') {
+        return accept_printed(&text);
+    }
+    let mut found = Outcomes::read(file)?;
+    let cited = cited()?;
+    found.tests.retain(|test, _| cited.contains(test));
     let place = folder().join(format!("{}.json", found.name()));
     let mut committed = if place.exists() {
         Outcomes::read(&place)?
     } else {
         found.clone()
     };
+    committed.tests.extend(found.tests.clone());
+    committed.tests.retain(|test, _| cited.contains(test));
+    if found.is_of_tests() {
+        return committed.write(&place);
+    }
     // Committed before under another set of tiers: nothing of it counts.
     if committed.tiers != found.tiers {
         committed = Outcomes {
@@ -250,9 +276,65 @@ fn accept(file: &Path) -> Result<()> {
     committed.write(&place)
 }
 
+/// Every Rust test that a case cites.
+fn cited() -> Result<BTreeSet<String>> {
+    let cases = Catalogue::load()?.cases.into_iter();
+    Ok(cases.flat_map(|case| case.tests).collect())
+}
+
+/// Takes what a test program printed, with `--show-output`, on this kernel.
+fn accept_printed(text: &str) -> Result<()> {
+    let place = folder().join("tests.json");
+    let mut passed: BTreeMap<String, String> =
+        serde_json::from_str(&fs::read_to_string(&place)?).context("tests.json is broken")?;
+    let cited = cited()?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let kernel: Vec<&str> = release.trim().split('.').take(2).collect();
+    for test in passed_in(text).intersection(&cited) {
+        passed.insert(test.clone(), format!("Linux {}", kernel.join(".")));
+    }
+    passed.retain(|test, _| cited.contains(test));
+    let mut text = serde_json::to_string_pretty(&passed)?;
+    text.push('\n');
+    Ok(fs::write(&place, text)?)
+}
+
+/// The tests that passed, by function name; one that said it was skipped did
+/// not.
+fn passed_in(text: &str) -> BTreeSet<String> {
+    let short = |name: &str| name.rsplit("::").next().unwrap_or(name).to_owned();
+    let mut passed = BTreeSet::new();
+    let mut speaks = None;
+    for line in text.lines() {
+        if let Some(name) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.strip_suffix(" ... ok"))
+        {
+            passed.insert(short(name));
+        } else if let Some(name) = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            speaks = Some(short(name));
+        } else if line.starts_with("SKIPPED: ")
+            && let Some(name) = &speaks
+        {
+            passed.remove(name);
+        }
+    }
+    passed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_counts_where_it_passed_and_was_not_skipped() {
+        let printed = "test a::b ... ok\ntest c ... ok\ntest d ... FAILED\n\nsuccesses:\n\n\
+                       ---- c stdout ----\nSKIPPED: c: no GPU here\n";
+        assert_eq!(passed_in(printed), BTreeSet::from(["b".to_owned()]));
+    }
 
     #[test]
     fn every_case_has_a_test_and_the_page_is_what_would_be_generated() {

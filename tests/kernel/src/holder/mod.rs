@@ -68,6 +68,8 @@ pub struct Status {
     pub counters: Vec<Counter>,
     /// The agent's version.
     pub version: String,
+    /// Whether it has a canary.
+    pub canary: bool,
 }
 
 /// How often one hook decided so on one protocol.
@@ -138,6 +140,7 @@ impl Status {
                 .and_then(Value::as_str)
                 .unwrap_or_default()
                 .to_owned(),
+            canary: value.get("canary").is_some_and(|canary| !canary.is_null()),
         }
     }
 

@@ -4,7 +4,7 @@
 
 mod boot;
 mod keep;
-mod key;
+pub(crate) mod key;
 
 pub(crate) use boot::{EventLogMaker, ImaMaker};
 pub(crate) use key::{ATTRIBUTES, Key};
@@ -92,6 +92,7 @@ impl Tpm {
 type TpmHook = Box<dyn Fn(u64, &mut Tpm)>;
 pub(crate) type EpochHook = Box<dyn Fn(u64, &mut EpochStatement)>;
 type SessionHook = Box<dyn Fn(&mut SessionStatement)>;
+pub(crate) type SpellHook = Box<dyn Fn(Vec<u8>) -> Vec<u8>>;
 type AttestHook = Box<dyn Fn(usize, &mut Attest)>;
 
 /// Makes a good bundle; each field is a way to make a bad one.
@@ -109,6 +110,8 @@ pub(crate) struct Maker {
     pub(crate) ima_log: Option<Vec<u8>>,
     pub(crate) session: SessionHook,
     pub(crate) epoch: EpochHook,
+    /// Called with the bytes of each statement, which are then sealed as it gives them back.
+    pub(crate) spell: SpellHook,
     /// Called with the number of the quote in its session: 0 is the session's own.
     pub(crate) attest: AttestHook,
     /// Called with the TPM before each epoch is extended.
@@ -142,6 +145,7 @@ impl Maker {
             ima_log: None,
             session: Box::new(|_| {}),
             epoch: Box::new(|_, _| {}),
+            spell: Box::new(|bytes| bytes),
             attest: Box::new(|_, _| {}),
             between: Box::new(|_, _| {}),
         }
@@ -171,7 +175,7 @@ impl Maker {
         (self.session)(&mut statement);
         let chain = statement.chain_pcr;
         let selected = statement.pcrs.clone();
-        let bytes = encode(&statement);
+        let bytes = (self.spell)(encode(&statement));
         let mut before = sha256(&bytes);
         let quote = self.quote(tpm, &selected, before, 0);
         let mut epochs = Vec::new();
@@ -193,7 +197,7 @@ impl Maker {
             epoch.size_after = log.size();
             epoch.root = log.frontier.root();
             (self.epoch)(sequence, &mut epoch);
-            let bytes = encode(&epoch);
+            let bytes = (self.spell)(encode(&epoch));
             before = sha256(&bytes);
             (self.between)(sequence, tpm);
             tpm.clock += 10_000;

@@ -84,6 +84,8 @@ pub(super) fn run(suite: &mut Suite, minutes: u32) -> Result<bool> {
         leaks,
         senders: accounts,
         totals: Totals::of(&status).since(totals),
+        others: Totals::default(),
+        canary: status.canary,
         wire,
         deeds,
         memory: memory.flat(),
