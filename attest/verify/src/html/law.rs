@@ -24,6 +24,7 @@ const DUTIES: [Duty; 5] = [
             "policy.mode",
             "policy.egress",
             "policy.boundary",
+            "tamper",
         ],
     },
     Duty {
@@ -34,6 +35,7 @@ const DUTIES: [Duty; 5] = [
         checks: &[
             "location",
             "policy.egress",
+            "grants",
             "policy.tiers",
             "policy.uncovered",
         ],
@@ -74,6 +76,9 @@ const DUTIES: [Duty; 5] = [
             "policy.coverage",
             "policy.egress",
             "policy.lost",
+            "tamper",
+            "break_glass",
+            "grants",
         ],
     },
 ];

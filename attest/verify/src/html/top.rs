@@ -2,7 +2,7 @@
 
 use super::Page;
 use super::tell::{beginning, instant, number, tag};
-use crate::verdict::{CheckId, CheckResult, Outcome, Verdict};
+use crate::verdict::{Check, CheckId, CheckResult, Outcome, Verdict};
 use maud::{Markup, html};
 
 pub(super) fn head(verdict: &Verdict, page: &Page<'_>) -> Markup {
@@ -42,16 +42,24 @@ pub(super) fn verdict(verdict: &Verdict) -> Markup {
             "A signature, a hash or a structure is wrong. Nothing that this file says may be relied on.",
         ),
     };
-    let failed = verdict
-        .checks
-        .iter()
-        .filter(|check| check.result == CheckResult::Fail);
+    // One line a check, or a check that fails often would push what follows off the screen.
+    let mut failed: Vec<(&Check, usize)> = Vec::new();
+    for check in &verdict.checks {
+        match failed.last_mut() {
+            _ if check.result != CheckResult::Fail => {}
+            Some((first, more)) if first.id == check.id => *more += 1,
+            _ => failed.push((check, 0)),
+        }
+    }
     html! {
         section class={ "verdict " (word) } id="verdict" aria-labelledby="word" data-verdict=(word) data-exit=(verdict.exit) {
             h2.word #word { (mark) " verdict: " (word) }
             p { (says) }
-            @for check in failed {
-                p { (tag(check.result)) " " b { (title(check.id)) } " " bdi { (check.detail) } " " span.id { (check.id) } }
+            @for (check, more) in failed {
+                p {
+                    (tag(check.result)) " " b { (title(check.id)) } " " (beginning(&check.detail)) " " span.id { (check.id) }
+                    @if more > 0 { " and " (number(more as u64)) " more like it" }
+                }
             }
             @for check in verdict.not_checked.iter().filter(|check| check.required) {
                 p { (tag(CheckResult::NotChecked)) " " b { (title(check.id)) } " " bdi { (check.detail) } " " span.id { (check.id) } }

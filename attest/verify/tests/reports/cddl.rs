@@ -65,6 +65,6 @@ fn the_schema_holds_of_nothing_that_the_decoder_refuses() {
     let mut maker = Maker::new();
     maker.extra_leaf = Some(entry);
     assert!(!holds(&encode(&maker.bundle())));
-    let cut = good.get(..good.len() - 1).unwrap();
+    let (cut, _last) = good.split_at(good.len() - 1);
     assert!(!holds(cut) && decode::<Bundle>(cut).is_err());
 }
