@@ -540,8 +540,7 @@ fn control_file(inode: *const u8, ino: u64) -> Option<(Attempt, u32)> {
     // SAFETY: a super_block.
     let magic: u64 = unsafe { field(sb, &SB_MAGIC) };
     if magic == CGROUP2_MAGIC {
-        let is_limit =
-            is_protected(Protected::CGROUP_LIMIT, ino) && guarded::current_tgid() != 1;
+        let is_limit = is_protected(Protected::CGROUP_LIMIT, ino) && guarded::current_tgid() != 1;
         if is_limit || is_protected(Protected::CGROUP_FILE, ino) {
             return Some((Attempt::CGROUP, Glass::SIGNAL));
         }
