@@ -92,7 +92,7 @@ impl Watched {
         self.waits = self.names / NAMES_A_LOOK;
         let generation = super::names::generation_bytes(self.generation);
         let mut sum = 0_u64;
-        for entry in maps.names.iter() {
+        for entry in &maps.names {
             let (key, set) = entry.map_err(|error| failed(maps::NAMES, &error))?;
             let Wire(data) = key.data();
             if data.generation == generation {
@@ -101,7 +101,7 @@ impl Watched {
                 sum = sum.wrapping_add(hash);
             }
         }
-        for entry in maps.resolvers.iter() {
+        for entry in &maps.resolvers {
             let (key, kind) = entry.map_err(|error| failed(maps::RESOLVERS, &error))?;
             let Wire(data) = key.data();
             if data.generation == generation {

@@ -140,13 +140,7 @@ fn speak(tables: &mut Tables) {
     });
 }
 
-/// The agent: looks every half second, and does as its input says.
-fn run(what: &str) {
-    let has = |word: &str| what.split(' ').any(|one| one == word);
-    if has("own-cgroup") {
-        let procs = place(CGROUP).join("agent/cgroup.procs");
-        fs::write(procs, std::process::id().to_string()).unwrap();
-    }
+fn options(has: &impl Fn(&str) -> bool) -> Options {
     let mut options = Options::new(place(PINS));
     options.cgroup_root = place(CGROUP);
     options.tamper = has("tamper");
@@ -159,19 +153,11 @@ fn run(what: &str) {
         options.limits.groups = 1;
         options.limits.ring_bytes = 4096;
     }
-    let mut tables = tables(has("loopback"));
-    if has("language") {
-        speak(&mut tables);
-    }
-    let begin = Instant::now();
-    let (mut kernel, mut events) = match Kernel::start(&options, &tables) {
-        Ok(started) => started,
-        Err(error) => {
-            println!("refused: {error}");
-            return;
-        }
-    };
-    println!("started in {:?}", begin.elapsed());
+    options
+}
+
+/// What the test must know of what was found and made.
+fn introduce(kernel: &Kernel) {
     for tier in kernel.tiers() {
         println!("tier: {} {}", tier.name, tier.active);
     }
@@ -188,6 +174,30 @@ fn run(what: &str) {
         left.guarded_groups,
         left.settings.generation,
     );
+}
+
+/// The agent: looks every half second, and does as its input says.
+fn run(what: &str) {
+    let has = |word: &str| what.split(' ').any(|one| one == word);
+    if has("own-cgroup") {
+        let procs = place(CGROUP).join("agent/cgroup.procs");
+        fs::write(procs, std::process::id().to_string()).unwrap();
+    }
+    let options = options(&has);
+    let mut tables = tables(has("loopback"));
+    if has("language") {
+        speak(&mut tables);
+    }
+    let begin = Instant::now();
+    let (mut kernel, mut events) = match Kernel::start(&options, &tables) {
+        Ok(started) => started,
+        Err(error) => {
+            println!("refused: {error}");
+            return;
+        }
+    };
+    println!("started in {:?}", begin.elapsed());
+    introduce(&kernel);
     println!("ready");
     let orders = orders();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -374,8 +384,9 @@ impl Agent {
     pub(super) fn ids(&self) -> (u32, u32, u32) {
         let line = self.said("ids: ").unwrap();
         let words = line.split_once("ids: ").unwrap().1.split(' ');
-        let ids: Vec<u32> = words.map(|word| word.parse().unwrap()).collect();
-        (ids[0], ids[1], ids[2])
+        let mut ids = words.map(|word| word.parse().unwrap());
+        let mut next = || ids.next().unwrap();
+        (next(), next(), next())
     }
 
     pub(super) fn forget(&self) {

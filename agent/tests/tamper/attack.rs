@@ -70,9 +70,9 @@ pub(super) fn obey(what: &str) -> String {
     }
 }
 
+/// On maps, links and programs.
 fn try_it(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
     let egress = pins.join("links/egress");
-    let path = |path: &Path| path.to_string_lossy().into_owned();
     match attack {
         "detach" => sys::bpf(LINK_DETACH, &mut [get(&egress)?]),
         "replace" => sys::bpf(LINK_UPDATE, &mut [get(&egress)?, permissive()?, 0, 0]),
@@ -84,45 +84,6 @@ fn try_it(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
         "program-by-id" => sys::bpf(PROG_GET_FD_BY_ID, &mut [number]),
         "read-map-by-id" => sys::bpf(MAP_GET_FD_BY_ID, &mut [number, 0, F_RDONLY]),
         "write-by-program" => write_by_program(number, 0).and_then(|_| write_by_program(number, 1)),
-        "modify-return" => load(PROG_TYPE_TRACING, MODIFY_RETURN, number, &[MOV_R0_0, EXIT]),
-        "override" => load(PROG_TYPE_LSM, LSM_MAC, number, &[MOV_R0_0, EXIT]),
-        "write-user" => load(PROG_TYPE_TRACEPOINT, 0, 0, &WRITE_USER),
-        "kexec" => sys::kexec_nothing(),
-        "device-memory" => open_to_write(Path::new("/dev/mem")),
-        "sysrq" => open_to_write(Path::new("/proc/sysrq-trigger")),
-        "ftrace" => {
-            let knob = "/proc/sys/kernel/ftrace_enabled";
-            fs::write(knob, "0").map(|()| 0)
-        }
-        "ftrace-on" => fs::write("/proc/sys/kernel/ftrace_enabled", "1").map(|()| 0),
-        "freeze" => fs::write(own_cgroup("agent/cgroup.freeze"), "1").map(|()| 0),
-        "thaw" => fs::write(own_cgroup("agent/cgroup.freeze"), "0").map(|()| 0),
-        "freeze-above" => fs::write(own_cgroup("cgroup.freeze"), "0").map(|()| 0),
-        "cgroup-kill" => open_to_write(&own_cgroup("agent/cgroup.kill")),
-        "memory-limit" => open_to_write(&own_cgroup("agent/memory.max")),
-        "bind-and-unpin" => {
-            let bound = pins.with_file_name("bound");
-            let bound = Path::new("/tmp").join(bound.file_name().unwrap_or_default());
-            fs::create_dir_all(&bound)?;
-            sys::bind(&path(pins), &path(&bound))?;
-            let done = fs::remove_file(bound.join("links/egress"));
-            sys::unmount(&path(&bound), libc::MNT_DETACH)?;
-            done.map(|()| 0)
-        }
-        "cgroup-detach" => {
-            let cgroup = fs::File::open(own_cgroup(""))?;
-            let target = descriptor(cgroup.as_raw_fd().into())?;
-            sys::bpf(PROG_DETACH, &mut [target, 0, CGROUP_INET_EGRESS])
-        }
-        "cgroup-attach" => {
-            let cgroup = fs::File::open(own_cgroup(""))?;
-            let target = descriptor(cgroup.as_raw_fd().into())?;
-            sys::bpf(
-                PROG_ATTACH,
-                &mut [target, permissive()?, CGROUP_INET_EGRESS, 0],
-            )
-        }
-        "cover-state" => sys::mount("tmpfs", &std::env::var(STATE).unwrap_or_default(), 0),
         "map-by-id" => {
             let map = sys::bpf(MAP_GET_FD_BY_ID, &mut [number, 0, 0])?;
             disarm(descriptor(map)?)
@@ -158,10 +119,18 @@ fn try_it(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
         "grant" => write(get(&pins.join("GRANTS"))?, &[1, 0, 0, 0], &[0xff; 96]),
         "armed" => disarm(get(&pins.join("ARMED"))?),
         "stance" => write(get(&pins.join("STANCE"))?, &[0; 4], &1_u32.to_ne_bytes()),
-        "unpin" => fs::remove_file(&egress).map(|()| 0),
-        "unpin-all" => fs::remove_dir_all(pins).map(|()| 0),
-        "move-pins" => fs::rename(pins, pins.with_file_name("elsewhere")).map(|()| 0),
-        "put-pin" => fs::create_dir(pins.join("another")).map(|()| 0),
+        _ => on_process(attack, number).unwrap_or_else(|| elsewhere(attack, number, pins)),
+    }
+}
+
+/// On the agent's process; none where it is another kind of attack.
+fn on_process(attack: &str, number: u32) -> Option<io::Result<i64>> {
+    Some(match attack {
+        "freeze" => fs::write(own_cgroup("agent/cgroup.freeze"), "1").map(|()| 0),
+        "thaw" => fs::write(own_cgroup("agent/cgroup.freeze"), "0").map(|()| 0),
+        "freeze-above" => fs::write(own_cgroup("cgroup.freeze"), "0").map(|()| 0),
+        "cgroup-kill" => open_to_write(&own_cgroup("agent/cgroup.kill")),
+        "memory-limit" => open_to_write(&own_cgroup("agent/memory.max")),
         "kill" => sys::kill(number, libc::SIGKILL),
         "stop" => sys::kill(number, libc::SIGSTOP),
         "term" => sys::kill(number, libc::SIGTERM),
@@ -171,6 +140,53 @@ fn try_it(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
         "write-memory" => sys::write_memory(number),
         "take-descriptor" => sys::take_descriptor(number),
         "limit" => sys::limit_processor_time(number),
+        _ => return None,
+    })
+}
+
+/// On the file systems and the kernel.
+fn elsewhere(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
+    let egress = pins.join("links/egress");
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    match attack {
+        "modify-return" => load(PROG_TYPE_TRACING, MODIFY_RETURN, number, &[MOV_R0_0, EXIT]),
+        "override" => load(PROG_TYPE_LSM, LSM_MAC, number, &[MOV_R0_0, EXIT]),
+        "write-user" => load(PROG_TYPE_TRACEPOINT, 0, 0, &WRITE_USER),
+        "kexec" => sys::kexec_nothing(),
+        "device-memory" => open_to_write(Path::new("/dev/mem")),
+        "sysrq" => open_to_write(Path::new("/proc/sysrq-trigger")),
+        "ftrace" => {
+            let knob = "/proc/sys/kernel/ftrace_enabled";
+            fs::write(knob, "0").map(|()| 0)
+        }
+        "ftrace-on" => fs::write("/proc/sys/kernel/ftrace_enabled", "1").map(|()| 0),
+        "bind-and-unpin" => {
+            let bound = pins.with_file_name("bound");
+            let bound = Path::new("/tmp").join(bound.file_name().unwrap_or_default());
+            fs::create_dir_all(&bound)?;
+            sys::bind(&path(pins), &path(&bound))?;
+            let done = fs::remove_file(bound.join("links/egress"));
+            sys::unmount(&path(&bound), libc::MNT_DETACH)?;
+            done.map(|()| 0)
+        }
+        "cgroup-detach" => {
+            let cgroup = fs::File::open(own_cgroup(""))?;
+            let target = descriptor(cgroup.as_raw_fd().into())?;
+            sys::bpf(PROG_DETACH, &mut [target, 0, CGROUP_INET_EGRESS])
+        }
+        "cgroup-attach" => {
+            let cgroup = fs::File::open(own_cgroup(""))?;
+            let target = descriptor(cgroup.as_raw_fd().into())?;
+            sys::bpf(
+                PROG_ATTACH,
+                &mut [target, permissive()?, CGROUP_INET_EGRESS, 0],
+            )
+        }
+        "cover-state" => sys::mount("tmpfs", &std::env::var(STATE).unwrap_or_default(), 0),
+        "unpin" => fs::remove_file(&egress).map(|()| 0),
+        "unpin-all" => fs::remove_dir_all(pins).map(|()| 0),
+        "move-pins" => fs::rename(pins, pins.with_file_name("elsewhere")).map(|()| 0),
+        "put-pin" => fs::create_dir(pins.join("another")).map(|()| 0),
         "unmount" => sys::unmount(&path(mount_of(pins)), 0),
         "unmount-lazily" => sys::unmount(&path(mount_of(pins)), libc::MNT_DETACH),
         "mount-over" => sys::mount("tmpfs", &path(mount_of(pins)), 0),

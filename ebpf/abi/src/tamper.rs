@@ -136,7 +136,7 @@ impl Glass {
     pub const MOUNT: u32 = 16;
     /// Another executable may take over when the agent has ended.
     pub const SUCCEED: u32 = 32;
-    /// Changing the kernel under it: kexec, `/dev/mem`, ftrace, SysRq.
+    /// Changing the kernel under it: kexec, `/dev/mem`, ftrace, `SysRq`.
     pub const KERNEL: u32 = 64;
     /// Each action's bit, with the name users write.
     pub const NAMES: [(u32, &'static str); 7] = [
