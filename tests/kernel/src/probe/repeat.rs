@@ -11,6 +11,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// What a soak takes besides its sending.
+const SPARE_SECONDS: u32 = 600;
+
 type Outcomes = BTreeMap<String, u64>;
 
 fn name(outcome: &io::Result<usize>) -> String {
@@ -214,6 +217,8 @@ pub fn shell(probe: &Probe) -> io::Result<()> {
 /// kernel answered, by protocol, and lives on until its input ends, so that
 /// its group can be looked at.
 pub fn soaker(probe: &Probe) -> io::Result<()> {
+    // It outlives the other jobs: `count` is for how many seconds.
+    sys::alarm(probe.job.count.saturating_add(SPARE_SECONDS));
     let [v4, v6] = [false, true].map(|v6| wire::sockaddr(probe.job.target(v6)));
     let inside = [false, true].map(|v6| {
         let address = crate::lab::soaked(v6);

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
 /// How long a probe may be silent.
@@ -107,6 +107,16 @@ impl Running {
     pub(super) fn counts(&mut self) -> Result<Vec<(String, u64)>> {
         drop(self.child.stdin.take());
         self.counted()
+    }
+
+    /// An error if it has ended, with its last words.
+    pub(super) fn still_there(&self) -> Result<()> {
+        match self.lines.try_recv() {
+            Ok(Line::Broken { why }) => bail!("the probe broke down: {why}"),
+            Ok(line) => bail!("the probe says {line:?} too early"),
+            Err(TryRecvError::Empty) => Ok(()),
+            Err(TryRecvError::Disconnected) => bail!("the probe ended without a word"),
+        }
     }
 
     /// Has it stop, and live on; what it counted.

@@ -51,7 +51,7 @@ pub(super) fn run(suite: &mut Suite, minutes: u32) -> Result<bool> {
     let wire = wire(suite)?;
     let mut senders = Vec::new();
     for (phase, number) in [(Phase::Cgroup, 220), (Phase::Tree, 221)] {
-        senders.push(start(suite, phase, number)?);
+        senders.push(start(suite, phase, number, minutes * 60)?);
     }
     let begin = Instant::now();
     let span = Duration::from_secs(60 * u64::from(minutes));
@@ -135,8 +135,10 @@ fn wire(suite: &Suite) -> Result<Wire> {
     })
 }
 
-fn start(suite: &Suite, phase: Phase, number: u8) -> Result<Sender> {
-    let mut running = suite.start(suite.job("soaker", phase, number)?)?;
+fn start(suite: &Suite, phase: Phase, number: u8, seconds: u32) -> Result<Sender> {
+    let mut orders = suite.job("soaker", phase, number)?;
+    orders.count = seconds;
+    let mut running = suite.start(orders)?;
     running.ready()?;
     let addresses = running.addresses();
     let baseline = suite.sniffer.tally(&running.job.marker, &addresses);
@@ -208,6 +210,9 @@ fn torment(
         suite.sniffer.catch_up(&suite.lab.inside)?;
         let leaked = leaks(suite, senders);
         ensure!(leaked == 0, "LEAK: {leaked} packets after {deeds:?}");
+        for sender in senders {
+            sender.running.still_there()?;
+        }
         if Instant::now() < next {
             continue;
         }
