@@ -279,7 +279,7 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 47] = [
+pub(super) const HOOKS: [HookKind; 48] = [
     cgroup("egress", "cgroup_skb/egress"),
     HookKind {
         program: "ingress",
@@ -469,6 +469,13 @@ pub(super) const HOOKS: [HookKind; 47] = [
         TierKind::Lsm,
         "ptrace_access_check",
         REACH_FIELDS,
+    ),
+    kernel(
+        "reach_terminal",
+        "lsm/file_ioctl",
+        TierKind::Lsm,
+        "file_ioctl",
+        &[],
     ),
     kernel(
         "sys_enter",
