@@ -49,7 +49,7 @@ const NEVER: [&str; 6] = [
 const WITHOUT_TAMPER: &str = "root disabling the programs or editing their maps";
 
 /// Ways out that only the LSM tier sees.
-const WITHOUT_LSM: [&str; 13] = [
+const WITHOUT_LSM: [&str; 14] = [
     "connected sockets passed from unguarded processes, or made in another cgroup",
     "replies on listening sockets passed by socket activation, or made in another cgroup",
     "connections a process tree inherited from an unguarded parent, until the agent has scanned it",
@@ -61,6 +61,7 @@ const WITHOUT_LSM: [&str; 13] = [
     "packets that root in the group has the kernel wrap, copy or readdress below IP (tunnels, XFRM, tc)",
     "programs and settings that root in the group gives the kernel (bpf, modules, sysfs, keys that the kernel asks a program for)",
     "processes outside the group that it may debug, and so write into (ptrace)",
+    "terminals that it types into for a process outside (TIOCSTI)",
     "AF_PACKET that bypasses the queueing discipline, and AF_XDP, set up before the GPU was opened",
     "AF_PACKET in the first second of a network namespace and the first moments of a link",
 ];

@@ -475,6 +475,13 @@ pub(super) const HOOKS: [HookKind; 48] = [
         REACH_FIELDS,
     ),
     kernel(
+        "reach_terminal",
+        "lsm/file_ioctl",
+        TierKind::Lsm,
+        "file_ioctl",
+        &[],
+    ),
+    kernel(
         "sys_enter",
         "tp_btf/sys_enter",
         TierKind::Kill,

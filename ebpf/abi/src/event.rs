@@ -105,7 +105,7 @@ code! {
         LSM_BPF = 24,
         /// `lsm/task_kill`.
         LSM_KILL = 25,
-        /// `lsm/ptrace_access_check`.
+        /// `lsm/ptrace_access_check`, `file_ioctl`.
         LSM_PTRACE = 26,
         /// `lsm/inode_permission`, `inode_rename`, `locked_down`.
         LSM_INODE = 27,

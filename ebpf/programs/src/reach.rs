@@ -3,8 +3,9 @@
 //! Whoever may debug another process can have it send: by ptrace(2), by
 //! process_vm_writev(2), by /proc/PID/mem, or by taking its descriptors. Within
 //! the group all of it stays free, which debuggers and checkpoints need; to
-//! look at another process (PTRACE_MODE_READ) is free as well. It does not see
-//! memory that both share already.
+//! look at another process (PTRACE_MODE_READ) is free as well. Nor does it type
+//! into a terminal that an operator's shell reads. It does not see memory that
+//! both share already, and of a terminal not what is written to it.
 
 use crate::guarded::{self, Subject};
 use crate::layout::{CSS_SET_CGROUP, TASK_CGROUPS, TASK_TGID, field};
@@ -18,6 +19,31 @@ use merestone_abi::{Hook, Reason, Verdict};
 const EPERM: i32 = -1;
 /// include/linux/ptrace.h
 const PTRACE_MODE_ATTACH: u32 = 2;
+
+// include/uapi/asm-generic/ioctls.h: to type into a terminal, and to paste into
+// a console what was selected there.
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541c;
+
+/// `file_ioctl(file, cmd, arg)`.
+#[lsm(hook = "file_ioctl")]
+pub(crate) fn reach_terminal(ctx: LsmContext) -> i32 {
+    let command: u32 = ctx.arg(1);
+    if command != TIOCSTI && command != TIOCLINUX {
+        return 0;
+    }
+    let before: i32 = ctx.arg(3);
+    if before != 0 {
+        return before;
+    }
+    let Some(subject) = guarded::current(guarded::armed()) else {
+        return 0;
+    };
+    match power::refuse(Hook::LSM_PTRACE, Reason::INTRUSION, &subject, command) {
+        Verdict::DENY => EPERM,
+        _ => 0,
+    }
+}
 
 /// `ptrace_access_check(child, mode)`.
 #[lsm(hook = "ptrace_access_check")]

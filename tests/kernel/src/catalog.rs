@@ -321,6 +321,7 @@ pub const VECTORS: &[Vector] = &[
     v("group-join-v6", "cannot say a group's address by the option of both families", "B62", true, made::joined_alike).by(OPTION),
     v("uring-join", "cannot say a group's address by io_uring's own setsockopt", "B16 B62", false, made::joined_by_ring).by(OPTION).optional(),
     v("intruded", "cannot write into a process outside and have it send", "B65", false, asked::intruded).expect(Expect::Declared("ptrace")),
+    v("typed", "cannot type into a terminal that a process outside reads", "B71", false, asked::typed).expect(Expect::Declared("TIOCSTI")).optional(),
     v("xdp-injected", "cannot have the kernel forward a frame it takes for another host's", "B66", false, asked::injected).expect(Expect::Declared("gives the kernel")).optional(),
     v("core-pattern", "cannot name a program for the kernel to run", "B67", false, asked::core_pattern).by(&["sysctl"]).judged_by(Oracle::Answer),
     v("sysfs-setting", "cannot write a setting of the kernel's in sysfs", "B67", false, asked::sysfs).expect(Expect::Declared("gives the kernel")).by(&["lsm_open"]).judged_by(Oracle::Answer),

@@ -9,10 +9,11 @@ use crate::job::{INSIDE_MAC, INTERFACE, OUTSIDE_MAC, PORT};
 use crate::sys::{self, Fork};
 use crate::wire;
 use std::ffi::{CStr, CString};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,6 +65,62 @@ pub fn intruded(probe: &Probe, v6: bool) -> io::Result<()> {
     }
 }
 
+/// Types into a terminal that a process outside reads, as an operator's shell
+/// does, and which then sends.
+pub fn typed(probe: &Probe, v6: bool) -> io::Result<()> {
+    let Ok((master, slave)) = terminal() else {
+        probe.open_gpu()?;
+        let none = io::Error::from_raw_os_error(libc::ENOSYS);
+        probe.attempt("terminal", || Err::<(), _>(none));
+        return Ok(());
+    };
+    match sys::fork()? {
+        Fork::Child => become_child(|| {
+            enter(&probe.job.elsewhere)?;
+            let mut word = [0; 128];
+            let size = (&slave).read(&mut word)?;
+            let word = word.get(..size).unwrap_or_default().trim_ascii_end();
+            let target = wire::sockaddr(probe.job.target(v6));
+            let socket = datagram(v6)?;
+            probe.attempt("send", || sys::send(&socket, word, 0, &target));
+            drop(master);
+            Ok(())
+        }),
+        Fork::Parent(pid) => {
+            probe.open_gpu()?;
+            probe.attempt("type", || {
+                let line = [probe.marker(), b"\n"].concat();
+                line.iter()
+                    .try_for_each(|byte| sys::control(slave.as_fd(), TIOCSTI, &mut [*byte]))
+            });
+            let deadline = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < deadline && !has_ended(pid) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            drop(sys::kill(pid, libc::SIGKILL));
+            sys::wait(pid).map(drop)
+        }
+    }
+}
+
+/// `TIOCSTI`, include/uapi/asm-generic/ioctls.h.
+const TIOCSTI: u64 = 0x5412;
+
+/// A new terminal: the side that shows it, and the side that is typed into.
+fn terminal() -> io::Result<(File, File)> {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname(&master, Vec::new())?;
+    let slave = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(name.to_string_lossy().as_ref())?;
+    Ok((master.into(), slave))
+}
+
 /// A frame that the kernel takes for one that came in, and forwards: no socket
 /// is behind it.
 pub fn injected(probe: &Probe, _v6: bool) -> io::Result<()> {
@@ -105,7 +162,7 @@ pub fn sysfs(probe: &Probe, _v6: bool) -> io::Result<()> {
 /// Where the test machine is a guest, so that the kernel's own root directory
 /// is the probe's.
 const GUEST: &str = "/merestone/bin";
-/// What the kernel runs (security/keys/request_key.c `call_sbin_request_key`).
+/// What the kernel runs (`call_sbin_request_key`, `security/keys/request_key.c`).
 const UPCALL: &str = "/sbin/request-key";
 
 /// Asks for a key that is not there: the kernel runs a program to make it.
