@@ -283,7 +283,7 @@ const fn tamper(program: &'static str, shown: &'static str, target: &'static str
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
-pub(super) const HOOKS: [HookKind; 48] = [
+pub(super) const HOOKS: [HookKind; 49] = [
     cgroup("egress", "cgroup_skb/egress"),
     HookKind {
         program: "ingress",

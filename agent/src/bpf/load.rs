@@ -186,8 +186,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let pins = &options.pin_dir;
     let left = left::look(pins);
     host::pin_dir(pins)?;
-    let links = pins.join("links");
-    host::pin_dir(&links)?;
+    host::pin_dir(&pins.join("links"))?;
     same_abi(pins)?;
     let is_first = !pins.join(merestone_abi::maps::ABI).exists();
 
@@ -217,7 +216,6 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let found = scan::guard_holders(&mut maps, &hierarchy)?;
     scan::adopt_trees(&mut maps)?;
     let events = EventStream::open(pins, found)?;
-    let ends = super::turns::Ends::open(pins)?;
     let programs = programs(&ebpf, &hooks);
     let pins = Pins::hold(pins, cgroup, attached(&ebpf, &hooks)?)?;
     standing::protect(&mut maps, &pins, &programs, &fixed, &hierarchy)?;
@@ -244,7 +242,7 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
         selects: tables.selects.clone(),
         named: names::boundaries(tables),
         network,
-        ends,
+        ends: super::turns::Ends::open(&options.pin_dir)?,
         fixed,
         home: Home::here(),
         watched: Watched::of(tables, generation),

@@ -34,7 +34,9 @@ pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// Tiers an operator can insist on; the first tier is always required.
-pub const REQUIRABLE: &[&str] = &["lineage", "lsm", "link", "kill", "names", "tamper", "records"];
+pub const REQUIRABLE: &[&str] = &[
+    "lineage", "lsm", "link", "kill", "names", "tamper", "records",
+];
 
 /// Paths that inference servers answer to say how they are.
 const NO_INFERENCE: [&str; 8] = [
@@ -341,19 +343,23 @@ impl Config {
                     .list("break_glass.signers", glass_signer)
                     .unwrap_or_default(),
             },
-            records: Records {
-                enabled: reader.boolean("records.enabled", true),
-                idle: reader.duration(
-                    "records.idle",
-                    Duration::from_secs(2),
-                    Duration::from_millis(100)..=Duration::from_secs(3600),
-                ),
-                leave_out: reader
-                    .list("records.leave_out", read::request_path)
-                    .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
-            },
+            records: records(reader),
             notes: std::mem::take(&mut reader.layers.notes),
         }
+    }
+}
+
+fn records(reader: &mut Reader) -> Records {
+    Records {
+        enabled: reader.boolean("records.enabled", true),
+        idle: reader.duration(
+            "records.idle",
+            Duration::from_secs(2),
+            Duration::from_millis(100)..=Duration::from_secs(3600),
+        ),
+        leave_out: reader
+            .list("records.leave_out", read::request_path)
+            .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
     }
 }
 

@@ -271,6 +271,46 @@ pub(super) fn rule(compiled: &Compiled, number: u16) -> Option<RuleAnswer> {
     })
 }
 
+impl Explanation {
+    fn databases_to(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for DatabaseAnswer {
+            kind,
+            path,
+            code,
+            network,
+            error,
+        } in &self.databases
+        {
+            let says = match (code, network, error) {
+                (Some(code), Some(network), _) => format!("{code} by {network} in {path}"),
+                (_, _, Some(error)) => error.clone(),
+                _ => format!("no entry in {path}"),
+            };
+            writeln!(f, "  {kind:<8}  {says}")?;
+        }
+        Ok(())
+    }
+
+    fn grants_to(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for GrantAnswer {
+            name,
+            state,
+            bytes,
+            used_bytes,
+            until,
+            decides,
+        } in &self.grants
+        {
+            let word = if *decides { ", decides" } else { "" };
+            writeln!(
+                f,
+                "  grant     {name}: {state}{word}, {used_bytes} of {bytes} bytes, until {until}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Destination {
@@ -317,39 +357,11 @@ impl fmt::Display for Explanation {
         for name in &self.names {
             writeln!(f, "  name      {name}")?;
         }
-        for DatabaseAnswer {
-            kind,
-            path,
-            code,
-            network,
-            error,
-        } in &self.databases
-        {
-            let says = match (code, network, error) {
-                (Some(code), Some(network), _) => format!("{code} by {network} in {path}"),
-                (_, _, Some(error)) => error.clone(),
-                _ => format!("no entry in {path}"),
-            };
-            writeln!(f, "  {kind:<8}  {says}")?;
-        }
+        self.databases_to(f)?;
         if let Some(process) = &self.process {
             writeln!(f, "  process   {process}")?;
         }
-        for GrantAnswer {
-            name,
-            state,
-            bytes,
-            used_bytes,
-            until,
-            decides,
-        } in &self.grants
-        {
-            let word = if *decides { ", decides" } else { "" };
-            writeln!(
-                f,
-                "  grant     {name}: {state}{word}, {used_bytes} of {bytes} bytes, until {until}"
-            )?;
-        }
+        self.grants_to(f)?;
         write!(f, "  boundary  {} ({})", self.boundary, self.mode)
     }
 }

@@ -312,13 +312,12 @@ fn read_head(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment) {
     };
     // SAFETY: a map value.
     unsafe { (*turn).head = [0; TURN_HEAD] };
-    // The lowest bits of a number that the compiler knows nothing of: what it
-    // knows it would leave out, and the verifier of Linux 6.1 would not see the
-    // bounds.
+    // Written out: the compiler would leave out what it knows, and the verifier
+    // of Linux 6.1 would not see the bounds.
     let mut last = u64::from(wanted.wrapping_sub(1));
-    // SAFETY: nothing is done.
-    unsafe { asm!("/* {0} */", inout(reg) last) };
-    let last = last as u32 & 127;
+    // SAFETY: only the register is changed.
+    unsafe { asm!("{0} &= 127", inout(reg) last) };
+    let last = last as u32;
     if last >= TURN_HEAD as u32 {
         return;
     }
