@@ -96,15 +96,16 @@ impl Stage {
         if guarded {
             command.env("MERESTONE_TEST_NODE", &self.node);
         }
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut server = Server {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            child: command.spawn().unwrap(),
+        };
+        let lines = BufReader::new(server.child.stdout.take().unwrap()).lines();
         for line in lines {
             let line = line.unwrap();
             if let Some((_, address)) = line.split_once("serves: ") {
-                return Server {
-                    address: address.parse().unwrap(),
-                    child,
-                };
+                server.address = address.parse().unwrap();
+                return server;
             }
         }
         panic!("the server said no address");
@@ -244,7 +245,7 @@ fn ended(kernel: &mut Kernel, wanted: usize) -> Vec<Turn> {
 }
 
 fn head(turn: &Turn) -> &str {
-    std::str::from_utf8(&turn.head[..usize::from(turn.head_bytes)]).unwrap()
+    std::str::from_utf8(turn.head.get(..usize::from(turn.head_bytes)).unwrap()).unwrap()
 }
 
 #[test]

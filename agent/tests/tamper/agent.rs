@@ -114,6 +114,7 @@ fn speak(tables: &mut Tables) {
         *slot = byte;
     }
     let name = TableName {
+        denied: None,
         boundary: 0,
         name,
         bits: 96,

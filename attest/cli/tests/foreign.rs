@@ -4,7 +4,6 @@
 //! `MERESTONE_PYTHON` names an interpreter that has them; `cargo xtask foreign` makes one in
 //! `target/foreign`. Where there is none, each test says that it was skipped.
 #![expect(
-    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "helpers of tests, which say what was skipped"
