@@ -305,32 +305,32 @@ fn form_of(head: &[u8; TURN_HEAD]) -> Form {
 
 #[inline(always)]
 fn read_head(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment) {
-    let wanted = if segment.payload < TURN_HEAD as u32 {
-        segment.payload
-    } else {
-        TURN_HEAD as u32
-    };
     // SAFETY: a map value.
     unsafe { (*turn).head = [0; TURN_HEAD] };
-    // Written out: the compiler would leave out what it knows, and the verifier
-    // of Linux 6.1 would not see the bounds.
-    let mut last = u64::from(wanted.wrapping_sub(1));
-    // SAFETY: only the register is changed.
-    unsafe { asm!("{0} &= 127", inout(reg) last) };
-    let last = last as u32;
-    if last >= TURN_HEAD as u32 {
-        return;
+    // The verifier of Linux 6.1 sees no bound but a mask: whole, or 64 at most.
+    if segment.payload >= TURN_HEAD as u32 {
+        read_part(skb, turn, segment.at, TURN_HEAD as u32);
+    } else {
+        let short = if segment.payload > 64 {
+            64
+        } else {
+            segment.payload
+        };
+        let mut last = u64::from(short.wrapping_sub(1));
+        // SAFETY: only the register is changed. Written out, because the
+        // compiler would leave out what it knows.
+        unsafe { asm!("{0} &= 63", inout(reg) last) };
+        let length = last as u32 + 1;
+        read_part(skb, turn, segment.at, length);
     }
-    let length = last + 1;
-    // SAFETY: as above; `length` bytes at most are written.
-    let read = unsafe {
-        bpf_skb_load_bytes(
-            skb.cast(),
-            segment.at,
-            (&raw mut (*turn).head).cast(),
-            length,
-        )
-    };
+}
+
+/// `length` bytes of the packet from `at`, [`TURN_HEAD`] at most.
+#[inline(always)]
+fn read_part(skb: *mut __sk_buff, turn: *mut Turn, at: u32, length: u32) {
+    // SAFETY: a map value; `length` bytes of its `head` are written.
+    let read =
+        unsafe { bpf_skb_load_bytes(skb.cast(), at, (&raw mut (*turn).head).cast(), length) };
     // SAFETY: as above.
     unsafe { (*turn).head_bytes = if read == 0 { length as u8 } else { 0 } };
 }
