@@ -1,6 +1,6 @@
 //! What a run has shown, for `cargo xtask bypasses --accept`: by test, the state
 //! that its attempts came to. Nothing is written unless
-//! `$MERESTONE_TAMPER_OUTCOMES` names a file.
+//! `$XTASK_TAMPER_OUTCOMES` names a file.
 
 use crate::agent::Agent;
 use serde_json::json;
@@ -22,7 +22,7 @@ pub(super) fn tiers(agent: &Agent) -> Vec<String> {
 
 /// Writes down that a test has come to its end, and what it showed.
 pub(super) fn shown(test: &str, state: &str, tiers: &[String]) {
-    let Ok(path) = std::env::var("MERESTONE_TAMPER_OUTCOMES") else {
+    let Ok(path) = std::env::var("XTASK_TAMPER_OUTCOMES") else {
         return;
     };
     let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -116,7 +116,7 @@ fn script(programs: &[Program]) -> String {
             let out = "MERESTONE_OUTCOMES=/merestone/out/egress-outcomes.json";
             format!("{SPARED} {out} MERESTONE_BIN=/{bin}/merestone /{bin}/egress-suite")
         } else if program.package == build::AGENT && program.target == TAMPER {
-            let out = "MERESTONE_TAMPER_OUTCOMES=/merestone/out/tamper-outcomes.json";
+            let out = "XTASK_TAMPER_OUTCOMES=/merestone/out/tamper-outcomes.json";
             let tests = disk::TESTS;
             format!("{out} /{tests}/{name} --show-output --test-threads=1 refused::")
         } else {

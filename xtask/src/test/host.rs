@@ -35,7 +35,7 @@ pub(super) fn all(programs: &[Program], tally: &mut Tally) -> Result<()> {
         let _step = Step::begin(&name, program.path.display());
         command.env("XTASK_BIN_DIR", build::output(false));
         let outcomes = shell::target().join("tamper-outcomes.json");
-        command.env("MERESTONE_TAMPER_OUTCOMES", outcomes);
+        command.env("XTASK_TAMPER_OUTCOMES", outcomes);
         tally.add(&name, tally::run(&name, command.arg("--show-output"))?);
     }
     let _step = Step::begin("documentation", "the examples in it compile and run");
