@@ -113,7 +113,8 @@ fn stage() -> Result<()> {
     let verdict = evidence(&place, &agent)?;
     drop((agent, swtpm, sniffer, net, bpffs));
     progress::line(format_args!(
-        "bundle: {}\ntrust file: {}",
+        "page for people: {}\nbundle: {}\ntrust file: {}",
+        place.file("report.html").display(),
         place.file("demo.merestone").display(),
         place.file("trust.toml").display()
     ));
@@ -253,10 +254,12 @@ fn evidence(place: &Workplace, agent: &Agent) -> Result<&'static str> {
     );
     let (bundle, trust) = (place.file("demo.merestone"), place.file("trust.toml"));
     let (bundle, trust) = (bundle.to_string_lossy(), trust.to_string_lossy());
+    let page = place.file("report.html");
     agent.ask(&["report", "--from", place.began(), "--out", &bundle])?;
     agent.ask(&["enroll", "trust", "--out", &trust])?;
     let mut verify = shell::command(parts::binary("merestone-verify"));
-    verify.args(["bundle", &bundle, "--trust", &trust]);
+    verify.args(["bundle", &bundle, "--trust", &trust, "--html"]);
+    verify.arg(&page);
     let said = shell::read(&mut verify)?;
     let mut verdict = None;
     for line in said.lines() {
