@@ -134,9 +134,23 @@ fn on_kernel() -> Vec<Try> {
     if std::path::Path::new("/dev/mem").exists() {
         all.push(tried("device-memory", "KERNEL"));
     }
-    let hook = attack::function("bpf_lsm_bpf");
-    all.push(tried(format!("override {hook}"), "OVERRIDE"));
+    // Since 6.12 a later LSM program cannot answer in our place: the verifier
+    // takes no positive result there, and the first refusal counts.
+    if is_before_6_12() {
+        let hook = attack::function("bpf_lsm_bpf");
+        all.push(tried(format!("override {hook}"), "OVERRIDE"));
+    }
     all
+}
+
+fn is_before_6_12() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (6, 12),
+        _ => true,
+    }
 }
 
 /// Of what is wrong one line each, so that a run in a guest tells all of it.

@@ -14,6 +14,7 @@ use crate::layout::{
     SKC_V6_DADDR, SOCKET_SK, field,
 };
 use crate::lineage;
+use crate::names;
 use crate::protocols;
 use crate::sockets;
 use crate::unix;
@@ -168,6 +169,13 @@ pub(crate) fn judge(
     }
     let mut decision = decide::refuse(Reason::NO_RULE);
     decide::decide_for(&subject, &to, 0, &mut decision);
+    // A connection to a name's address goes on, as at egress.
+    if hook == Hook::LSM_SENDMSG
+        && decision.verdict != Verdict::ALLOW
+        && let Some(mark) = sockets::storage(sk.cast_mut().cast(), 0)
+    {
+        names::outlive(mark, subject, &to, &mut decision);
+    }
     emit::count(hook, decision.verdict, to.protocol, subject.group, 0);
     if decision.verdict == Verdict::ALLOW {
         return 0;
