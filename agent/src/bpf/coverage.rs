@@ -36,13 +36,14 @@ pub(super) fn tiers(hooks: &[Hook]) -> Vec<Tier> {
 }
 
 /// Ways out that no hook of this build sees, whatever the kernel gives.
-const NEVER: [&str; 6] = [
+const NEVER: [&str; 7] = [
     "RDMA and NICs driven from user space, where the device was opened before the GPU was",
     "processes outside the group that are asked over loopback or a Unix socket, where the boundary does not refuse these deputies",
     "storage that lies elsewhere: block devices over the network, file handles of network file systems, and memory mapped from them before the GPU was opened",
     "names resolved by a local stub resolver on loopback, where the boundary lists no names",
     "data in questions to an allowed resolver, where the boundary lists no names",
     "files and memory shared with processes outside the group",
+    "Unix sockets listened on that the group made and a process outside serves: they count as the group's own",
 ];
 
 /// What only the tamper tier refuses; elsewhere the watch finds it afterwards.

@@ -52,10 +52,17 @@ fn with_deputy(
 
 /// A daemon on a Unix socket.
 pub fn unix(probe: &Probe, v6: bool) -> io::Result<()> {
-    let name = SocketAddr::from_abstract_name(probe.marker())?;
-    let listener = UnixListener::bind_addr(&name)?;
-    let serve = || pass_on(probe, v6, &mut listener.accept()?.0);
-    with_deputy(probe, serve, || {
+    // Made by the deputy, so that the listener is nobody else's.
+    let (reader, writer) = rustix::pipe::pipe()?;
+    let serve = move || {
+        let name = SocketAddr::from_abstract_name(probe.marker())?;
+        let listener = UnixListener::bind_addr(&name)?;
+        File::from(writer).write_all(b"!")?;
+        pass_on(probe, v6, &mut listener.accept()?.0)
+    };
+    with_deputy(probe, serve, move || {
+        File::from(reader).read_exact(&mut [0])?;
+        let name = SocketAddr::from_abstract_name(probe.marker())?;
         UnixStream::connect_addr(&name)?.write_all(probe.marker())
     })
 }
