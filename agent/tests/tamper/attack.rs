@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 // include/uapi/linux/bpf.h, enum bpf_cmd
 const MAP_UPDATE_ELEM: i32 = 2;
@@ -161,6 +162,11 @@ fn elsewhere(attack: &str, number: u32, pins: &Path) -> io::Result<i64> {
         }
         "ftrace-on" => fs::write("/proc/sys/kernel/ftrace_enabled", "1").map(|()| 0),
         "bind-and-unpin" => {
+            // Where it was let be removed before, the agent puts it back.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !pins.join("links/egress").exists() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+            }
             let bound = pins.with_file_name("bound");
             let bound = Path::new("/tmp").join(bound.file_name().unwrap_or_default());
             fs::create_dir_all(&bound)?;

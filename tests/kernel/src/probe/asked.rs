@@ -241,7 +241,7 @@ fn mount_or_give_up(probe: &Probe, source: &CStr, target: &CStr, options: &CStr)
 }
 
 /// Whether a child waits to be waited for.
-fn has_ended(pid: i32) -> bool {
+pub(super) fn has_ended(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_none_or(|(_, rest)| rest.starts_with('Z'))

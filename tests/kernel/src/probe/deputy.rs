@@ -2,6 +2,7 @@
 //! docker.sock is, over loopback as a proxy does, over a pipe, or through an
 //! `io_uring` that two processes share.
 
+use super::asked::has_ended;
 use super::options::datagram;
 use super::{Probe, become_child, enter};
 use crate::sys::{self, Fork};
@@ -11,7 +12,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Sends what it was asked to.
 fn pass_on(probe: &Probe, v6: bool, request: &mut impl io::Read) -> io::Result<()> {
@@ -43,7 +44,10 @@ fn with_deputy(
             probe.open_gpu()?;
             probe.attempt("ask", ask);
             // Where asking was refused it still waits.
-            std::thread::sleep(Duration::from_millis(50));
+            let deadline = Instant::now() + Duration::from_millis(500);
+            while Instant::now() < deadline && !has_ended(pid) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             drop(sys::kill(pid, libc::SIGKILL));
             sys::wait(pid).map(drop)
         }
