@@ -103,6 +103,9 @@ struct Kept {
     older6: io::Result<OwnedFd>,
 }
 
+/// How long a try may take to end after the canary.
+const LAST_TRY: Duration = Duration::from_secs(5);
+
 /// Starts the canary, and removes its cgroup once it has ended.
 fn keep(cgroup: &Path) -> io::Result<()> {
     let mut command = itself();
@@ -110,7 +113,14 @@ fn keep(cgroup: &Path) -> io::Result<()> {
     let mut canary = command.stdout(Stdio::null()).spawn()?;
     let dropped = give_up_all_but(Capability::DacOverride);
     canary.wait()?;
-    std::fs::remove_dir(cgroup)?;
+    let deadline = Instant::now() + LAST_TRY;
+    // A try that was under way is killed with the canary, and ends a moment later.
+    while let Err(error) = std::fs::remove_dir(cgroup) {
+        if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() > deadline {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     dropped.map_err(io::Error::other)
 }
 
