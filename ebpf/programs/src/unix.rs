@@ -3,9 +3,10 @@
 //!
 //! Judged by the peer's socket: its cgroup, its mark, or who listens on it. A
 //! socket pair and whatever the group's own processes made is no deputy. A
-//! connection that was made before the group was guarded is not reported; where
-//! the boundary refuses deputies it is cut at the next message. What is said on
-//! one that was reported is not looked at.
+//! connection that was made before the group was guarded is not reported, and
+//! cut only where its other end shows who made it: that of a stream socket was
+//! made by whoever connected. What is said on one that was reported is not
+//! looked at.
 
 use crate::decide::Decision;
 use crate::deputy::{self, DEPUTIES_ASKED, is_in_group};
