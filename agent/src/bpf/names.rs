@@ -37,6 +37,17 @@ pub struct TableName {
     pub denied: Option<u16>,
 }
 
+impl TableName {
+    /// What the kernel holds of it, where the sets of its generation begin at
+    /// `base`.
+    pub(super) fn value(&self, base: u32) -> u32 {
+        match self.denied {
+            Some(rule) => DENIED_NAME | u32::from(rule),
+            None => base.wrapping_add(self.set),
+        }
+    }
+}
+
 /// Whose answers a boundary learns from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TableResolver {
@@ -96,12 +107,8 @@ pub(super) fn write(maps: &mut Maps, tables: &Tables, generation: u32) -> Result
             name: name.name,
         };
         let key = Key::new(NAME_HEADER_BITS + u32::from(name.bits), Wire(data));
-        let set = match name.denied {
-            Some(rule) => DENIED_NAME | u32::from(rule),
-            None => base + name.set,
-        };
         maps.names
-            .insert(&key, set, 0)
+            .insert(&key, name.value(base), 0)
             .map_err(|error| failed(maps::NAMES, &error))?;
     }
     for resolver in &tables.resolvers {

@@ -68,7 +68,7 @@ impl Watched {
         let bits = NAME_HEADER_BITS + u32::from(name.bits);
         let number = name.boundary.to_be_bytes();
         self.hasher
-            .hash_one((bits, number, name.name, base.wrapping_add(name.set)))
+            .hash_one((bits, number, name.name, name.value(base)))
     }
 
     fn resolver(&self, one: &TableResolver) -> u64 {

@@ -120,7 +120,12 @@ fn speak(tables: &mut Tables) {
         bits: 96,
         set: 0,
     };
-    tables.names.push(name);
+    let mut denied = TableName {
+        denied: Some(1),
+        ..name
+    };
+    denied.name[..3].copy_from_slice(b"ten");
+    tables.names.extend([name, denied]);
     let address = std::net::Ipv4Addr::new(198, 18, 0, 53).to_ipv6_mapped();
     tables.resolvers.push(TableResolver {
         boundary: 0,
