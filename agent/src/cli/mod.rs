@@ -16,6 +16,7 @@ mod guarded;
 mod man;
 mod output;
 mod policy;
+mod receipt;
 mod report;
 mod run;
 mod sign;
@@ -125,6 +126,8 @@ enum Command {
     Policy(policy::Command),
     /// Write a signed report over a span of time
     Report(report::Args),
+    /// Write one record's receipt and its proof, for whoever it is about
+    Receipt(receipt::Args),
     /// Prepare what a verifier needs to know of this host
     #[command(subcommand, arg_required_else_help = true)]
     Enroll(enroll::Command),
@@ -187,6 +190,7 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Drill(args) => drill::execute(&globals, &args),
         Command::Policy(command) => policy::execute(&globals, command),
         Command::Report(args) => report::execute(&globals, &args),
+        Command::Receipt(args) => receipt::execute(&globals, &args),
         Command::Enroll(command) => enroll::execute(&globals, command),
         Command::Grant(command) => grant::execute(&globals, command),
         Command::Sign(command) => sign::execute(command),

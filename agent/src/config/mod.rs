@@ -171,6 +171,8 @@ pub struct Records {
     pub idle: Duration,
     /// Paths that are no inference: health, metrics.
     pub leave_out: Vec<String>,
+    /// Unix socket for digests from guarded processes; none where it is switched off.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[canary]`.
@@ -288,13 +290,14 @@ impl Config {
                 reader.later(key.name, what);
             }
         }
+        let socket = absolute(reader, "api.socket", "/run/merestone/merestone.sock");
         Self {
             path: path.to_owned(),
             node: node(reader),
             boundary: absolute(reader, "boundary", "/etc/merestone/boundary.toml"),
             state_dir: absolute(reader, "state_dir", "/var/lib/merestone"),
             api: Api {
-                socket: absolute(reader, "api.socket", "/run/merestone/merestone.sock"),
+                socket: socket.clone(),
             },
             metrics: metrics(reader),
             enforcement: Enforcement {
@@ -343,13 +346,13 @@ impl Config {
                     .list("break_glass.signers", glass_signer)
                     .unwrap_or_default(),
             },
-            records: records(reader),
+            records: records(reader, &socket),
             notes: std::mem::take(&mut reader.layers.notes),
         }
     }
 }
 
-fn records(reader: &mut Reader) -> Records {
+fn records(reader: &mut Reader, api: &Path) -> Records {
     Records {
         enabled: reader.boolean("records.enabled", true),
         idle: reader.duration(
@@ -360,7 +363,18 @@ fn records(reader: &mut Reader) -> Records {
         leave_out: reader
             .list("records.leave_out", read::request_path)
             .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
+        socket: records_socket(reader, api),
     }
+}
+
+/// Beside the operator's socket. An empty string turns it off, absence does not.
+fn records_socket(reader: &mut Reader, api: &Path) -> Option<PathBuf> {
+    const NAME: &str = "records.socket";
+    if reader.layers.is_empty_text(NAME) {
+        return None;
+    }
+    let set = reader.path(NAME);
+    Some(set.unwrap_or_else(|| api.with_file_name("records.sock")))
 }
 
 fn node(reader: &mut Reader) -> String {

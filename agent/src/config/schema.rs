@@ -97,6 +97,7 @@ pub(super) const KEYS: &[Key] = &[
     key("records.enabled", Kind::Boolean),
     key("records.idle", Kind::Text),
     key("records.leave_out", Kind::List),
+    key("records.socket", Kind::Text),
 ];
 
 /// The tables, for telling an unknown table from an unknown key.
