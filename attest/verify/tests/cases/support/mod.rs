@@ -217,6 +217,7 @@ impl Maker {
             boot_log,
             ima_log,
             epochs,
+            gpu_reports: None,
         }
     }
 
