@@ -22,6 +22,7 @@ mod frame;
 pub mod html;
 mod incidents;
 mod key;
+mod leaves;
 mod log;
 mod network;
 mod pipeline;
@@ -46,8 +47,9 @@ pub use incidents::{
     Unkept, Who,
 };
 pub use key::KeyTrusted;
+pub use leaves::{OneByOne, Workers};
 pub use log::LogChecked;
-pub use pipeline::verify;
+pub use pipeline::{verify, verify_stored};
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
