@@ -19,6 +19,7 @@ mod kind;
 mod proof;
 mod session;
 mod shape;
+mod stored;
 mod tree;
 
 pub use bundle::{
@@ -49,4 +50,5 @@ pub use session::{
     TpmInfo,
 };
 pub use shape::ShapeError;
+pub use stored::{Leaves, Run, RunBytes, Source, Stored, open_bundle};
 pub use tree::{Frontier, FrontierError, empty_root, leaf_hash, node_hash, root_of};

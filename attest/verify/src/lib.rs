@@ -23,6 +23,7 @@ pub mod gpu;
 pub mod html;
 mod incidents;
 mod key;
+mod leaves;
 mod log;
 mod network;
 mod pipeline;
@@ -47,8 +48,9 @@ pub use incidents::{
     Unkept, Who,
 };
 pub use key::KeyTrusted;
+pub use leaves::{OneByOne, Workers};
 pub use log::LogChecked;
-pub use pipeline::verify;
+pub use pipeline::{verify, verify_stored};
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
