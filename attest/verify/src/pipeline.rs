@@ -5,6 +5,7 @@ use crate::boot::BootChecked;
 use crate::coverage::Coverage;
 use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
+use crate::geotag;
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
 use crate::log::LogChecked;
@@ -22,10 +23,11 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
     };
     let incidents = Incidents::of(&log, &trust.require);
     let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
+    let geotag = geotag::judge(&log.sessions, &vouched);
     let shown = Shown {
         account: Account::of(&log, &coverage),
         coverage,
-        location: Location::of(&log.sessions),
+        location: Location::of(&log.sessions, geotag.as_ref().ok().and_then(Option::as_ref)),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
         entries: log
@@ -39,6 +41,7 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         coverage: &shown.coverage,
         egress: &shown.egress,
         location: &shown.location,
+        geotag: &geotag,
         incidents: &shown.incidents,
         now_ms,
     };
@@ -65,8 +68,8 @@ fn stages(
         CheckId::Frame,
         format!("{} bytes, one canonical item", bytes.len()),
     );
-    let mut key = KeyTrusted::check(unverified, trust, tally)?;
-    let vouched = core::mem::take(&mut key.vouched);
+    let key = KeyTrusted::check(unverified, trust, tally)?;
+    let vouched = key.vouched.clone();
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
     let log = LogChecked::check(boot, trust, tally)?;
