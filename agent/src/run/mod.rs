@@ -181,6 +181,7 @@ fn open_evidence(
     let options = SealOptions {
         node: Some(config.node.clone()),
         chain_pcr: config.evidence.chain_pcr,
+        nv: Some(seal::nv_auth(&config.state_dir)?),
         ..SealOptions::default()
     };
     let core = SealCore::new(Box::new(tpm), Arc::clone(&ledger), opened, options, metrics)?;
