@@ -269,7 +269,8 @@ impl Agent {
         if event.kind == EventKind::TAMPER {
             return self.tell_tamper(event, process, count);
         }
-        if let Some(body) = entries::from_event(event, &process, count) {
+        let name = self.parts.kernel.name_of(event);
+        if let Some(body) = entries::from_event(event, &process, name.as_deref(), count) {
             self.log(body);
         }
         let names = Names {
@@ -277,7 +278,7 @@ impl Agent {
             mode: report::mode_word(&self.parts.boundary).to_owned(),
             boundary: report::boundary_info(&self.parts.boundary),
             gpu: report::gpus_of(self, event),
-            name: self.parts.kernel.name_of(event),
+            name,
             process,
         };
         let event = FlowEvent::new(event, names, count);

@@ -12,7 +12,6 @@ use crate::config::Kubernetes;
 use crate::pods::{self, Answer, Pod, Watch};
 use crate::policy::{Chosen, Compiled};
 use merestone_abi::GroupId;
-use merestone_evidence::Body;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -203,6 +203,10 @@ pub enum Body {
         /// address is then all zero.
         #[n(10)]
         family: Option<u16>,
+        /// The name that was asked for, or that the address had; without its
+        /// last dot.
+        #[n(11)]
+        name: Option<String>,
     },
     /// The boundary was read again.
     #[n(5)]

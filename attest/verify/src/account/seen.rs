@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 const MOST_HAPPENINGS: usize = 400;
 /// Destinations told apart; attempts to others are counted together.
 const MOST_DESTINATIONS: usize = 4096;
+/// Names told of one destination.
+const MOST_NAMES: usize = 5;
 /// Destinations told of.
 const MOST_TOLD: usize = 100;
 
@@ -47,9 +49,29 @@ pub struct Destination {
     pub count: u64,
     /// Why, the last time.
     pub reason: String,
+    /// Names that were asked for there, or that the address had: the first few.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// There were further names.
+    #[serde(skip_serializing_if = "is_false")]
+    pub more_names: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 type Where = ([u8; 16], u16, u8, bool);
+
+/// What was refused there.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    reason: String,
+    names: Vec<String>,
+    more_names: bool,
+}
 
 /// The sums so far.
 #[derive(Debug, Default)]
@@ -57,7 +79,7 @@ pub(crate) struct Seen {
     kinds: BTreeMap<&'static str, u64>,
     happenings: Vec<Happening>,
     happenings_left_out: u64,
-    refused: BTreeMap<Where, (u64, String)>,
+    refused: BTreeMap<Where, Refused>,
     refused_left_out: u64,
     inferences: Inferences,
 }
@@ -74,12 +96,18 @@ impl Seen {
             port,
             protocol,
             count,
+            name,
             ..
         } = &entry.body
         {
             let audit = *verdict == FlowVerdict::Audit;
             if *verdict != FlowVerdict::Allow {
-                self.refuse((*address, *port, *protocol, audit), *count, reason);
+                self.refuse(
+                    (*address, *port, *protocol, audit),
+                    *count,
+                    reason,
+                    name.as_deref(),
+                );
             }
         } else if let Body::Inference(one) = &entry.body {
             self.inferences.see(one);
@@ -99,38 +127,47 @@ impl Seen {
         }
     }
 
-    fn refuse(&mut self, at: Where, count: u64, reason: &str) {
+    fn refuse(&mut self, at: Where, count: u64, reason: &str, name: Option<&str>) {
         let full = self.refused.len() >= MOST_DESTINATIONS;
         if full && !self.refused.contains_key(&at) {
             self.refused_left_out = self.refused_left_out.saturating_add(count);
             return;
         }
-        let (sum, last) = self.refused.entry(at).or_default();
-        *sum = sum.saturating_add(count);
-        reason.clone_into(last);
+        let here = self.refused.entry(at).or_default();
+        here.count = here.count.saturating_add(count);
+        reason.clone_into(&mut here.reason);
+        if let Some(name) = name
+            && !here.names.iter().any(|known| known == name)
+        {
+            if here.names.len() < MOST_NAMES {
+                here.names.push(name.to_owned());
+            } else {
+                here.more_names = true;
+            }
+        }
     }
 
     pub(crate) fn tell(&self, account: &mut Account) {
         let mut refused: Vec<_> = self.refused.iter().collect();
-        refused.sort_by_key(|(_, (count, _))| core::cmp::Reverse(*count));
+        refused.sort_by_key(|(_, here)| core::cmp::Reverse(here.count));
         account.refused_left_out = refused
             .iter()
             .skip(MOST_TOLD)
-            .fold(self.refused_left_out, |sum, (_, (count, _))| {
-                sum.saturating_add(*count)
+            .fold(self.refused_left_out, |sum, (_, here)| {
+                sum.saturating_add(here.count)
             });
         let told = refused.into_iter().take(MOST_TOLD);
         account.refused = told
-            .map(
-                |(&(address, port, protocol, audit), (count, reason))| Destination {
-                    address: Ipv6Addr::from(address).to_canonical().to_string(),
-                    port,
-                    protocol: protocol_name(protocol),
-                    verdict: if audit { "audit" } else { "deny" },
-                    count: *count,
-                    reason: reason.clone(),
-                },
-            )
+            .map(|(&(address, port, protocol, audit), here)| Destination {
+                address: Ipv6Addr::from(address).to_canonical().to_string(),
+                port,
+                protocol: protocol_name(protocol),
+                verdict: if audit { "audit" } else { "deny" },
+                count: here.count,
+                reason: here.reason.clone(),
+                names: here.names.clone(),
+                more_names: here.more_names,
+            })
             .collect();
         account.entries.clone_from(&self.kinds);
         account.inferences.clone_from(&self.inferences);
