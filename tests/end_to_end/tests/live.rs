@@ -14,9 +14,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use support::{
     Cgroup, Host, Kept, Node, Workload, cgroup_root, eventually, has_swtpm, is_root, swtpm,
 };
+
+/// Each agent judges the whole host: one at a time.
+static ONE: Mutex<()> = Mutex::new(());
 
 const EPERM: &str = "1";
 /// No route, as its network namespace has none.
@@ -228,6 +232,7 @@ fn a_pod_is_held_until_the_kubelet_names_it_and_then_judged_by_its_labels() {
         is_root() && has_swtpm(),
         format!("{NAME}: needs root and swtpm")
     );
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let files = tempfile::tempdir().expect("a folder");
     let (_tpm, tcti) = swtpm(files.path());
     let kubelet = Kubelet::new(files.path(), true);
@@ -348,6 +353,7 @@ fn a_boundary_that_selects_pods_needs_a_kubelet_and_one_on_plain_http_will_do() 
         is_root() && has_swtpm(),
         format!("{NAME}: needs root and swtpm")
     );
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let files = tempfile::tempdir().expect("a folder");
     let (_tpm, tcti) = swtpm(files.path());
     let kubelet = Kubelet::new(files.path(), false);
@@ -457,6 +463,7 @@ fn b47_a_name_opens_what_its_rule_says_and_the_running_agent_tells_it_by_name() 
         Command::new("ip").arg("-V").output().is_ok(),
         format!("{NAME}: needs ip")
     );
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let files = tempfile::tempdir().expect("a folder");
     let (_tpm, tcti) = swtpm(files.path());
     let host = Host::new("names", &tcti);

@@ -377,11 +377,12 @@ for line in sys.stdin:
         // send that is not refused finds no route.
         let mut command = match network {
             None => Command::new("unshare"),
-            Some(_) => Command::new("ip"),
+            // Not `ip netns exec`: it hides the cgroups behind a /sys of its own.
+            Some(_) => Command::new("nsenter"),
         };
         match network {
             None => command.arg("--net"),
-            Some(network) => command.args(["netns", "exec", network]),
+            Some(network) => command.arg(format!("--net=/run/netns/{network}")),
         };
         command.args(["/usr/bin/python3", "-c", script]).arg(cgroup);
         if let Some(node) = node {
