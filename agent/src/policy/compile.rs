@@ -108,8 +108,13 @@ pub struct CompiledSelect {
 pub enum Chosen {
     /// The place is written in the file.
     Place,
-    /// It is this pod's, as `namespace/name`.
-    Pod(String),
+    /// It is this pod's.
+    Pod {
+        /// Its uid.
+        uid: String,
+        /// As `namespace/name`.
+        name: String,
+    },
     /// It is where pods lie that are not known.
     Unknown,
 }

@@ -232,7 +232,7 @@ pub(super) fn boundary(
 ) -> BoundaryAnswer {
     let pod = select.and_then(|select| match &select.chosen {
         Chosen::Place => None,
-        Chosen::Pod(name) => Some(PodAnswer {
+        Chosen::Pod { name, .. } => Some(PodAnswer {
             known: true,
             name: Some(name.clone()),
         }),

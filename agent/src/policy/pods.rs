@@ -123,7 +123,10 @@ impl Compiled {
                     selector: Selector::Cgroup(path),
                     boundary,
                     line,
-                    chosen: Chosen::Pod(pod.to_string()),
+                    chosen: Chosen::Pod {
+                        uid: pod.uid.clone(),
+                        name: pod.to_string(),
+                    },
                 }
             })
             .collect()
@@ -179,7 +182,7 @@ mod tests {
         assert_eq!(number(&compiled, &inside), 1);
         assert_eq!(compiled.select(&inside).unwrap().line, Some(2));
         let of = &compiled.select(&inside).unwrap().chosen;
-        assert_eq!(*of, Chosen::Pod("serving/vllm-0".to_owned()));
+        assert!(matches!(of, Chosen::Pod { name, .. } if name == "serving/vllm-0"));
         compiled.know(&[pod(&[("app", "other")])], &POD_CGROUPS);
         assert_eq!(
             number(&compiled, &inside),

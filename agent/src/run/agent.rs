@@ -135,6 +135,7 @@ impl Agent {
         });
         agent.begin_watch();
         agent.log_boundary(None);
+        agent.log_pods();
         agent.log_all(Ok(found));
         Ok(agent)
     }
@@ -557,6 +558,7 @@ impl Agent {
             Ok(()) => {
                 self.reload_error = None;
                 self.log_boundary(None);
+                self.log_pods();
                 tracing::info!(generation = self.generation, "boundary reloaded");
                 Reply::Done {
                     detail: format!(

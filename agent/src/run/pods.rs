@@ -12,13 +12,19 @@ use crate::config::Kubernetes;
 use crate::pods::{self, Answer, Pod, Watch};
 use crate::policy::{Chosen, Compiled};
 use merestone_abi::GroupId;
+use merestone_evidence::{Body, PodMove};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Moves in one entry: what fits, with the longest names there are.
+const MOVES: usize = 64;
 
 /// What is known of pods.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
     known: Vec<Pod>,
+    /// What the log has of them: name and boundary by uid.
+    told: BTreeMap<String, (String, u16)>,
     watch: Option<Watch>,
     url: String,
     /// What the kernel was last given is what is known.
@@ -148,9 +154,7 @@ impl Agent {
             self.pods.settled = true;
             return;
         }
-        let before = chosen(boundary);
         self.pods.tell(&config.kubernetes, boundary);
-        let moved = moves(&before, &chosen(boundary), boundary);
         let selects = super::table_selects(boundary);
         let done = tokio::task::block_in_place(|| self.parts.kernel.select(&selects));
         match done {
@@ -159,9 +163,21 @@ impl Agent {
                 tracing::error!(%error, "the kernel does not know the pods; it is told again with the kubelet's next answer");
             }
         }
-        if !moved.is_empty() {
-            let detail = report::cut(&moved.join("; "));
-            tracing::info!(pods = %detail, "pods are judged by other boundaries");
+        self.log_pods();
+    }
+
+    /// Which pods came under which boundary since this was last told.
+    pub(super) fn log_pods(&mut self) {
+        let now = chosen(&self.parts.boundary);
+        let moved = moves(&self.pods.told, &now, &self.parts.boundary);
+        self.pods.told = now;
+        for some in moved.chunks(MOVES) {
+            for one in some {
+                let by = one.boundary.as_deref().unwrap_or("none: not known");
+                tracing::info!(pod = %one.name, uid = %one.uid, by, "judged by this boundary now");
+            }
+            let moved = some.to_vec();
+            self.log(Body::Pods { moved });
         }
     }
 
@@ -181,34 +197,73 @@ impl Agent {
     }
 }
 
-/// The boundary of each pod.
-fn chosen(boundary: &Compiled) -> BTreeMap<String, u16> {
+/// The name and the boundary of each pod that is known, by uid.
+fn chosen(boundary: &Compiled) -> BTreeMap<String, (String, u16)> {
     let selects = boundary.selects.iter();
     selects
         .filter_map(|select| match &select.chosen {
-            Chosen::Pod(name) => Some((name.clone(), select.boundary)),
+            Chosen::Pod { uid, name } => Some((uid.clone(), (name.clone(), select.boundary))),
             Chosen::Place | Chosen::Unknown => None,
         })
         .collect()
 }
 
-/// Which pods came under which boundary.
+/// Which pods came under which boundary. What no select has ever named is not
+/// told: there are many such, and the boundary judges them as it does others.
 fn moves(
-    before: &BTreeMap<String, u16>,
-    now: &BTreeMap<String, u16>,
+    before: &BTreeMap<String, (String, u16)>,
+    now: &BTreeMap<String, (String, u16)>,
     boundary: &Compiled,
-) -> Vec<String> {
-    let name = |number: u16| match boundary.parts.get(usize::from(number)) {
-        Some(part) if number > 0 => part.stem.clone(),
-        _ => "the default".to_owned(),
-    };
+) -> Vec<PodMove> {
+    let number = |of: Option<&(String, u16)>| of.map_or(0, |(_, number)| *number);
     let came = now
         .iter()
-        .filter(|(pod, number)| before.get(*pod) != Some(number))
-        .map(|(pod, number)| format!("{pod} by {}", name(*number)));
+        .filter(|(uid, (_, now))| number(before.get(*uid)) != *now)
+        .map(|(uid, (name, now))| PodMove {
+            uid: uid.clone(),
+            name: report::cut(name),
+            boundary: boundary
+                .parts
+                .get(usize::from(*now))
+                .map(|part| part.name.clone()),
+        });
     let went = before
-        .keys()
-        .filter(|pod| !now.contains_key(*pod))
-        .map(|pod| format!("{pod} gone"));
+        .iter()
+        .filter(|(uid, (_, before))| *before != 0 && !now.contains_key(*uid))
+        .map(|(uid, (name, _))| PodMove {
+            uid: uid.clone(),
+            name: report::cut(name),
+            boundary: None,
+        });
     came.chain(went).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{compile_all, parse};
+
+    #[test]
+    fn what_came_under_another_boundary_is_told_and_what_no_select_names_is_not() {
+        let main = parse(Path::new("main.toml"), b"name = \"main\"\n".to_vec()).unwrap();
+        let wide = parse(Path::new("wide.toml"), b"name = \"wide\"\n".to_vec()).unwrap();
+        let boundary = compile_all(&[main, wide]).unwrap();
+        let pods = |all: &[(&str, u16)]| -> BTreeMap<String, (String, u16)> {
+            let one =
+                |(uid, number): &(&str, u16)| ((*uid).to_owned(), (format!("n/{uid}"), *number));
+            all.iter().map(one).collect()
+        };
+        let told = |before: &[(&str, u16)], now: &[(&str, u16)]| {
+            let moved = moves(&pods(before), &pods(now), &boundary);
+            let word = |one: PodMove| format!("{} {}", one.uid, one.boundary.unwrap_or_default());
+            moved.into_iter().map(word).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[], &[("a", 1), ("b", 0)]), ["a wide"]);
+        assert_eq!(
+            told(&[("a", 1), ("b", 0)], &[("a", 0), ("b", 1)]),
+            ["a main", "b wide"]
+        );
+        assert_eq!(told(&[("a", 1), ("b", 0)], &[]), ["a "]);
+        assert!(told(&[("a", 1)], &[("a", 1)]).is_empty());
+    }
 }

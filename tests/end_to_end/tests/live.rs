@@ -375,6 +375,10 @@ fn a_boundary_that_selects_pods_needs_a_kubelet_and_one_on_plain_http_will_do() 
     eventually("the pod is judged by its label", || {
         reach(&mut first) == BY_LABEL
     });
+    let (_, output) = host.verify("pods");
+    let verdict = String::from_utf8_lossy(&output.stdout);
+    let told = format!("serving/vllm-0 ({UID_A}) by wide");
+    assert!(verdict.contains(&told), "the log has it: {verdict}");
 }
 
 /// Two network namespaces on one wire, taken away when dropped.

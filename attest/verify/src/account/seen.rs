@@ -3,7 +3,7 @@
 use super::{Account, Inferences};
 use crate::coverage::rfc3339;
 use core::net::Ipv6Addr;
-use merestone_evidence::{Body, Entry, FlowVerdict, Process};
+use merestone_evidence::{Body, Entry, FlowVerdict, PodMove, Process};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -147,17 +147,18 @@ impl Seen {
         }
     }
 
-    pub(crate) fn tell(&self, account: &mut Account) {
+    /// Where guarded processes were refused most, and how often elsewhere.
+    fn refused(&self) -> (Vec<Destination>, u64) {
         let mut refused: Vec<_> = self.refused.iter().collect();
         refused.sort_by_key(|(_, here)| core::cmp::Reverse(here.count));
-        account.refused_left_out = refused
+        let left_out = refused
             .iter()
             .skip(MOST_TOLD)
             .fold(self.refused_left_out, |sum, (_, here)| {
                 sum.saturating_add(here.count)
             });
         let told = refused.into_iter().take(MOST_TOLD);
-        account.refused = told
+        let told = told
             .map(|(&(address, port, protocol, audit), here)| Destination {
                 address: Ipv6Addr::from(address).to_canonical().to_string(),
                 port,
@@ -169,6 +170,11 @@ impl Seen {
                 more_names: here.more_names,
             })
             .collect();
+        (told, left_out)
+    }
+
+    pub(crate) fn tell(&self, account: &mut Account) {
+        (account.refused, account.refused_left_out) = self.refused();
         account.entries.clone_from(&self.kinds);
         account.inferences.clone_from(&self.inferences);
         account.happenings.clone_from(&self.happenings);
@@ -207,6 +213,7 @@ pub(crate) const fn kind(body: &Body) -> &'static str {
         Body::Found { .. } => "found",
         Body::Deputy { .. } => "deputy",
         Body::Inference { .. } => "inference",
+        Body::Pods { .. } => "pods",
     }
 }
 
@@ -247,8 +254,18 @@ fn told(body: &Body) -> Option<Told> {
             who(process.as_ref())
         )),
         Body::Recovered { detail, .. } => once(detail.clone()),
+        Body::Pods { moved } => once(moves(moved)),
         judged => outcome(judged),
     }
+}
+
+/// Which pods came under which boundary.
+fn moves(moved: &[PodMove]) -> String {
+    let one = |pod: &PodMove| match &pod.boundary {
+        Some(boundary) => format!("{} ({}) by {boundary}", pod.name, pod.uid),
+        None => format!("{} ({}) known no longer", pod.name, pod.uid),
+    };
+    moved.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// What an entry says of leave given, refused or taken.
@@ -339,5 +356,71 @@ fn leave(body: &Body) -> Option<Told> {
             Some((word(*kept, "kept", "removed"), detail, 1))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use merestone_evidence::EntryKind;
+
+    fn entry(body: Body) -> Entry {
+        Entry {
+            kind: EntryKind,
+            time_ms: 1,
+            boot_ns: 1,
+            body,
+        }
+    }
+
+    fn question(name: Option<&str>) -> Entry {
+        entry(Body::Flow {
+            verdict: FlowVerdict::Deny,
+            hook: "sendmsg4".into(),
+            reason: "name".into(),
+            group: 1,
+            process: None,
+            address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 18, 0, 9],
+            port: 53,
+            protocol: 17,
+            rule: 0,
+            count: 2,
+            family: None,
+            name: name.map(ToOwned::to_owned),
+        })
+    }
+
+    #[test]
+    fn b47_the_first_few_names_that_were_refused_are_told_and_that_there_were_more() {
+        let mut seen = Seen::default();
+        seen.see(&question(None));
+        for name in ["a.example", "a.example", "b.example"] {
+            seen.see(&question(Some(name)));
+        }
+        let told = seen.refused().0;
+        let told = told.first().unwrap();
+        assert_eq!(told.names, ["a.example", "b.example"]);
+        assert_eq!((told.count, told.more_names), (8, false));
+        for number in 0..9 {
+            seen.see(&question(Some(&format!("{number}.example"))));
+        }
+        let told = seen.refused().0;
+        let told = told.first().unwrap();
+        assert_eq!((told.names.len(), told.more_names), (MOST_NAMES, true));
+    }
+
+    #[test]
+    fn pods_that_came_under_another_boundary_are_told() {
+        let pod = |name: &str, boundary: Option<&str>| PodMove {
+            uid: "u".into(),
+            name: name.into(),
+            boundary: boundary.map(ToOwned::to_owned),
+        };
+        let mut seen = Seen::default();
+        let moved = vec![pod("n/a", Some("strict")), pod("n/b", None)];
+        seen.see(&entry(Body::Pods { moved }));
+        let told = seen.happenings.first().unwrap();
+        assert_eq!(told.kind, "pods");
+        assert_eq!(told.detail, "n/a (u) by strict; n/b (u) known no longer");
     }
 }
