@@ -19,10 +19,12 @@ mod kind;
 mod proof;
 mod session;
 mod shape;
+mod stored;
 mod tree;
 
 pub use bundle::{
-    Bundle, ConsistencyProof, InclusionProof, PcrValue, Quote, SealedEpoch, SealedSession, Span,
+    Bundle, ConsistencyProof, GpuReport, InclusionProof, PcrValue, Quote, SealedEpoch,
+    SealedSession, Span,
 };
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
@@ -48,4 +50,5 @@ pub use session::{
     TpmInfo,
 };
 pub use shape::ShapeError;
+pub use stored::{Leaves, Run, RunBytes, Source, Stored, open_bundle};
 pub use tree::{Frontier, FrontierError, empty_root, leaf_hash, node_hash, root_of};

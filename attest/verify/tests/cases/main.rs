@@ -9,6 +9,7 @@
 
 mod boot;
 mod good;
+mod gpu;
 mod hostile;
 mod incidents;
 mod kept;
