@@ -117,6 +117,16 @@ impl Kernel {
         Ok(generation)
     }
 
+    /// Replaces the selects of the boundary that is live, and nothing else.
+    pub fn select(&mut self, selects: &[TableSelect]) -> Result<(), KernelError> {
+        selects.clone_into(&mut self.selects);
+        let done = boundary::select(&mut self.maps, &self.hierarchy, selects);
+        // What was half done is not somebody else's doing.
+        self.watched.selected();
+        self.shadow.selected(&self.maps)?;
+        done
+    }
+
     fn protect(&mut self) -> Result<(), KernelError> {
         standing::protect(
             &mut self.maps,

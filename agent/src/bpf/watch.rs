@@ -83,6 +83,13 @@ impl Shadow {
         Ok(())
     }
 
+    /// Other selects were written.
+    pub(super) fn selected(&mut self, maps: &Maps) -> Result<(), KernelError> {
+        self.settings = boundary::settings(maps)?;
+        self.selectors = selectors(maps)?;
+        Ok(())
+    }
+
     /// A grant was written, or taken away with the default.
     pub(super) fn granted(&mut self, place: u32, grant: Grant) {
         self.grants.insert(place, grant);

@@ -33,7 +33,7 @@ pub use enrolment::{
     EkIdentity, EnrolAnswer, EnrolChallenge, EnrolPending, EnrolRequest, Enrolment, NvIndex,
     Replaced, Revocation, Revocations, Serial,
 };
-pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, Process};
+pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, PodMove, Process};
 pub use epoch::{
     Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
 };

@@ -368,6 +368,7 @@ pub(crate) fn flow(time_ms: u64, number: u64) -> Entry {
             rule: 0,
             count: number + 1,
             family: None,
+            name: None,
         },
     }
 }
