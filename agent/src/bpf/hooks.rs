@@ -184,14 +184,24 @@ const REACH_FIELDS: &[&str] = &[
     "KN_ID",
 ];
 
-/// How a socket's peer is told from the group: by its cgroup, or who made it.
+/// How a Unix socket's peer is told from the group: by its cgroup, or by the
+/// process behind it. Whoever else judges one is of the same tier, which is
+/// claimed as a whole.
 const PEER_FIELDS: &[&str] = &[
     "SOCKET_SK",
     "SKC_FAMILY",
+    "SK_TYPE",
     "SK_CGROUP_DATA",
     "SK_PEER_PID",
+    "UNIX_PEER",
+    "UNIX_ADDR",
+    "UNIX_ADDRESS_REFS",
+    "PID_TASKS",
     "PID_NUMBERS",
     "UPID_NR",
+    "TASK_PID_LINKS",
+    "TASK_CGROUPS",
+    "CSS_SET_CGROUP",
     "CGROUP_KN",
     "CGROUP_ANCESTORS",
     "KN_ID",

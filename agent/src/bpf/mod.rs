@@ -91,6 +91,8 @@ pub struct Kernel {
     /// Finished turns.
     ends: turns::Ends,
     fixed: standing::Fixed,
+    /// The files of the agent's cgroup that were protected last.
+    controls: Vec<(u32, u64)>,
     home: home::Home,
     watched: watched::Watched,
 }
@@ -123,7 +125,12 @@ impl Kernel {
             &self.programs,
             &self.fixed,
             &self.hierarchy,
-        )
+        )?;
+        // A bpf file system that was mounted anew is another device.
+        if let Some(dev) = standing::place_pins(&mut self.maps, &self.pins)? {
+            self.shadow.pinned_on(dev);
+        }
+        Ok(())
     }
 
     /// The live generation and the modes.
@@ -243,8 +250,11 @@ impl Kernel {
         standing::beat(&mut self.maps)?;
         let mut found = self.pins.watch();
         found.extend(self.home.look(&self.hierarchy));
-        if !found.is_empty() {
+        // A controller that is switched off and on again has new files.
+        let controls = standing::control_files(&self.hierarchy);
+        if !found.is_empty() || controls != self.controls {
             self.protect()?;
+            self.controls = controls;
         }
         self.check_attached();
         found.extend(self.shadow.look(&mut self.maps)?);

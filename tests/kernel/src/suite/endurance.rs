@@ -49,7 +49,7 @@ pub(crate) const TRIALS: &[Trial] = &[
     Trial {
         name: "deputies",
         says: "where the boundary refuses deputies, none of them sends",
-        cases: "B48 B49 B50",
+        cases: "B48 B49 B50 B70",
         run: deputies,
     },
     Trial {
@@ -356,8 +356,7 @@ fn deputies(suite: &mut Suite) -> Result<String> {
     suite.holder()?.reload(refuse)?;
     let mut names = vec!["deputy-loopback"];
     if suite.status.lsm() {
-        // An older connection is not cut: its other end was made by this side.
-        names.push("deputy-unix");
+        names.extend(["deputy-unix", "deputy-unix-older"]);
     }
     let mut held = Ok(());
     suite.round += 1;
