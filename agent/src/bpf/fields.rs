@@ -59,7 +59,7 @@ pub(super) const FILE: Fields = &[
     &["DENTRY_NAME", "QSTR_NAME"],
 ];
 
-/// The same, and whom a Unix socket asks.
+/// Where a message goes; of a Unix socket, whom it asks.
 pub(super) const SEND: Fields = &[
     DESTINATION,
     OTHER_END,

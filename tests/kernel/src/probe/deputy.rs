@@ -98,7 +98,7 @@ pub fn older_unix(probe: &Probe, v6: bool) -> io::Result<()> {
             let unasked = [own.accept()?.0, own.accept()?.0, inner, pair.0];
             probe.open_gpu()?;
             // Neither the group itself nor who asks it is a deputy.
-            for mut stream in unasked {
+            for mut stream in &unasked {
                 stream.write_all(b"own")?;
             }
             probe.attempt("write", || (&older).write_all(probe.marker()));
