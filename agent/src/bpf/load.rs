@@ -226,7 +226,6 @@ fn try_start(options: &Options, tables: &Tables) -> Result<(Kernel, EventStream)
     let mut shadow = Shadow::of(&maps, tables, options.on_loss)?;
     shadow.devices(&device_rules);
     let kernel = Kernel {
-        controls: standing::control_files(&hierarchy),
         programs,
         maps,
         hooks,

@@ -92,8 +92,6 @@ pub struct Kernel {
     /// Finished turns.
     ends: turns::Ends,
     fixed: standing::Fixed,
-    /// The files of the agent's cgroup that were protected last.
-    controls: Vec<(u32, u64)>,
     home: home::Home,
     watched: watched::Watched,
 }
@@ -251,11 +249,8 @@ impl Kernel {
         standing::beat(&mut self.maps)?;
         let mut found = self.pins.watch();
         found.extend(self.home.look(&self.hierarchy));
-        // A controller that is switched off and on again has new files.
-        let controls = standing::control_files(&self.hierarchy);
-        if !found.is_empty() || controls != self.controls {
+        if self.home.has_new_controls(&self.hierarchy) || !found.is_empty() {
             self.protect()?;
-            self.controls = controls;
         }
         self.check_attached();
         found.extend(self.shadow.look(&mut self.maps)?);
