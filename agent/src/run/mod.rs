@@ -205,6 +205,9 @@ fn places(config: &Config) -> Vec<PathBuf> {
     let mut places = vec![config.state_dir.clone()];
     places.extend(std::env::current_exe());
     places.extend(config.api.socket.parent().map(Path::to_owned));
+    for file in [&config.path, &config.boundary] {
+        places.extend(file.ancestors().take(2).map(Path::to_owned));
+    }
     places
 }
 
