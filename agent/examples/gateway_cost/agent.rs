@@ -36,7 +36,9 @@ fn take(mut stream: &UnixStream, taken: &AtomicU64) -> Result<()> {
                 return Ok(());
             }
             match line.trim().split_once(": ") {
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse()?,
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.parse()?
+                }
                 Some(_) => {}
                 None if line == "\r\n" => break,
                 None => {}
@@ -48,11 +50,17 @@ fn take(mut stream: &UnixStream, taken: &AtomicU64) -> Result<()> {
         let (status, answer) = match record["id"].as_str() {
             Some(id) => {
                 taken.fetch_add(1, Ordering::Relaxed);
-                ("201 Created", format!("{{\"id\":\"{id}\",\"receipt\":\"{receipt}\",\"index\":1}}"))
+                (
+                    "201 Created",
+                    format!("{{\"id\":\"{id}\",\"receipt\":\"{receipt}\",\"index\":1}}"),
+                )
             }
             None => ("400 Bad Request", String::new()),
         };
         let length = answer.len();
-        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{answer}")?;
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{answer}"
+        )?;
     }
 }

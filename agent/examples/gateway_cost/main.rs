@@ -28,8 +28,18 @@ pub(crate) struct Amount {
     pub(crate) large_bytes: u64,
 }
 
-const WHOLE: Amount = Amount { rounds: 31, asks: 200, floods: 800, large_bytes: 64 << 20 };
-const QUICK: Amount = Amount { rounds: 5, asks: 100, floods: 160, large_bytes: 8 << 20 };
+const WHOLE: Amount = Amount {
+    rounds: 31,
+    asks: 200,
+    floods: 800,
+    large_bytes: 64 << 20,
+};
+const QUICK: Amount = Amount {
+    rounds: 5,
+    asks: 100,
+    floods: 160,
+    large_bytes: 8 << 20,
+};
 
 /// A line of progress.
 pub(crate) fn say(line: &str) {

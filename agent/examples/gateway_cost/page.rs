@@ -14,8 +14,16 @@ impl Spread {
     fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
-        let at = |quarter: usize| values.get(values.len().saturating_sub(1) * quarter / 4).copied();
-        Self(at(1).unwrap_or(0.0), at(2).unwrap_or(0.0), at(3).unwrap_or(0.0))
+        let at = |quarter: usize| {
+            values
+                .get(values.len().saturating_sub(1) * quarter / 4)
+                .copied()
+        };
+        Self(
+            at(1).unwrap_or(0.0),
+            at(2).unwrap_or(0.0),
+            at(3).unwrap_or(0.0),
+        )
     }
 
     fn shown(&self, digits: usize) -> String {
@@ -26,7 +34,12 @@ impl Spread {
     fn percent(&self) -> String {
         let percent = |ratio: f64| (ratio - 1.0) * 100.0;
         let Self(low, median, high) = self;
-        format!("{:+.1} % ({:+.1} to {:+.1})", percent(*median), percent(*low), percent(*high))
+        format!(
+            "{:+.1} % ({:+.1} to {:+.1})",
+            percent(*median),
+            percent(*low),
+            percent(*high)
+        )
     }
 }
 
@@ -35,7 +48,10 @@ fn pairs(one: &[f64], floor: &[f64], join: fn(f64, f64) -> f64) -> Spread {
 }
 
 fn file(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    std::fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// The whole page, in Markdown.
@@ -51,33 +67,57 @@ pub(crate) fn write(stage: &Stage, amount: Amount, taken: &[Taken]) -> String {
     let name = stage.arms[last].name;
     let is_short = added.1 < 200.0;
     let is_close = rate.1 > 0.98;
-    line(&mut page, &["added to a small request, p50".into(), "200 µs".into(), format!("{} µs", added.shown(0)), met(is_short).into()]);
-    line(&mut page, &[format!("tokens a second of an inference server, {name}"), "-2 %".into(), rate.percent(), met(is_close).into()]);
+    line(
+        &mut page,
+        &[
+            "added to a small request, p50".into(),
+            "200 µs".into(),
+            format!("{} µs", added.shown(0)),
+            met(is_short).into(),
+        ],
+    );
+    line(
+        &mut page,
+        &[
+            format!("tokens a second of an inference server, {name}"),
+            "-2 %".into(),
+            rate.percent(),
+            met(is_close).into(),
+        ],
+    );
     page.push_str("\n## Values\n\n| | small p50, µs | small p99, µs | a token's way, µs | tokens/s | small/s, flood | large, MB/s |\n|---|---|---|---|---|---|---|\n");
     for (arm, taken) in stage.arms.iter().zip(taken) {
         let show = |values: &[f64], digits| Spread::of(values.iter().copied()).shown(digits);
-        line(&mut page, &[
-            arm.name.into(),
-            show(&taken.p50_us, 0),
-            show(&taken.p99_us, 0),
-            show(&taken.token_us, 0),
-            show(&taken.tokens, 0),
-            show(&taken.flood, 0),
-            show(&taken.large, 0),
-        ]);
+        line(
+            &mut page,
+            &[
+                arm.name.into(),
+                show(&taken.p50_us, 0),
+                show(&taken.p99_us, 0),
+                show(&taken.token_us, 0),
+                show(&taken.tokens, 0),
+                show(&taken.flood, 0),
+                show(&taken.large, 0),
+            ],
+        );
     }
     page.push_str("\n## Over nothing, round by round\n\n| | small p50, µs more | small p99, µs more | tokens/s | small/s, flood | large |\n|---|---|---|---|---|---|\n");
     for (arm, taken) in stage.arms.iter().zip(taken).skip(1) {
-        let more = |one: &[f64], floor: &[f64]| pairs(one, floor, |one, floor| one - floor).shown(0);
-        let over = |one: &[f64], floor: &[f64]| pairs(one, floor, |one, floor| one / floor).percent();
-        line(&mut page, &[
-            arm.name.into(),
-            more(&taken.p50_us, &floor.p50_us),
-            more(&taken.p99_us, &floor.p99_us),
-            over(&taken.tokens, &floor.tokens),
-            over(&taken.flood, &floor.flood),
-            over(&taken.large, &floor.large),
-        ]);
+        let more =
+            |one: &[f64], floor: &[f64]| pairs(one, floor, |one, floor| one - floor).shown(0);
+        let over =
+            |one: &[f64], floor: &[f64]| pairs(one, floor, |one, floor| one / floor).percent();
+        line(
+            &mut page,
+            &[
+                arm.name.into(),
+                more(&taken.p50_us, &floor.p50_us),
+                more(&taken.p99_us, &floor.p99_us),
+                over(&taken.tokens, &floor.tokens),
+                over(&taken.flood, &floor.flood),
+                over(&taken.large, &floor.large),
+            ],
+        );
     }
     if let Some(why) = &stage.without_r1 {
         write!(page, "\nR1 was not measured: {why}.\n").ok();
@@ -95,9 +135,18 @@ fn line(page: &mut String, cells: &[String]) {
 
 fn head(page: &mut String, stage: &Stage, amount: Amount) {
     let cpu = file("/proc/cpuinfo");
-    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown").to_owned();
+    let cpu = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name\t: "))
+        .unwrap_or("unknown")
+        .to_owned();
     let count = std::thread::available_parallelism().map_or(0, Into::into);
-    let Amount { rounds, asks, floods, large_bytes } = amount;
+    let Amount {
+        rounds,
+        asks,
+        floods,
+        large_bytes,
+    } = amount;
     let large = large_bytes >> 20;
     let records = stage.records.load(Ordering::Relaxed);
     let token_ms = TOKEN.as_secs_f64() * 1000.0;

@@ -44,7 +44,9 @@ pub(crate) fn serve() -> Result<()> {
 fn answer(mut stream: &TcpStream, slots: &Slots) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
-    let mut small = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {SMALL}\r\n\r\n");
+    let mut small = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {SMALL}\r\n\r\n"
+    );
     small.push_str(&"x".repeat(SMALL));
     loop {
         let mut head = String::new();
@@ -72,7 +74,11 @@ fn answer(mut stream: &TcpStream, slots: &Slots) -> Result<()> {
 fn tokens(mut stream: &TcpStream, slots: &Slots) -> Result<()> {
     let free = |taken: &mut usize| *taken >= SLOTS;
     let taken = slots.taken.lock().ok().context("poisoned")?;
-    let mut taken = slots.freed.wait_while(taken, free).ok().context("poisoned")?;
+    let mut taken = slots
+        .freed
+        .wait_while(taken, free)
+        .ok()
+        .context("poisoned")?;
     *taken += 1;
     drop(taken);
     let start = Instant::now();

@@ -88,7 +88,10 @@ impl Stage {
             arms.push(Arm { name: direct, port });
             let (gateway, port) = gateway(&folder.0, &socket, port, guarded)?;
             processes.push(gateway);
-            arms.push(Arm { name: through, port });
+            arms.push(Arm {
+                name: through,
+                port,
+            });
             Ok(())
         };
         pair("nothing", "gateway", None)?;
@@ -145,11 +148,14 @@ impl Guarded {
         let boundary = folder.join("boundary.toml");
         std::fs::write(&boundary, "name = \"loopback\"\n")?;
         let compiled = policy::load_with(&boundary, &Sources::default())?;
-        let (kernel, mut events) = Kernel::start(&options, &merestone_agent::run::tables(&compiled))?;
+        let (kernel, mut events) =
+            Kernel::start(&options, &merestone_agent::run::tables(&compiled))?;
         this.kernel = Some(kernel);
         // As the agent does, so that the ring is never full.
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             if let Ok(runtime) = runtime {
                 runtime.block_on(async { while events.next().await.is_ok() {} });
             }
@@ -164,33 +170,61 @@ fn command(program: &Path, guarded: Option<&Guarded>) -> Command {
         return Command::new(program);
     };
     let mut command = Command::new("sh");
-    command.args(["-c", "echo $$ > \"$1\" || exit 1; { : < \"$2\"; } 2>/dev/null; shift 2; exec \"$@\"", "sh"]);
-    command.arg(cgroup.join("cgroup.procs")).arg(node).arg(program);
+    command.args([
+        "-c",
+        "echo $$ > \"$1\" || exit 1; { : < \"$2\"; } 2>/dev/null; shift 2; exec \"$@\"",
+        "sh",
+    ]);
+    command
+        .arg(cgroup.join("cgroup.procs"))
+        .arg(node)
+        .arg(program);
     command
 }
 
 fn server(guarded: Option<&Guarded>) -> Result<(Process, u16)> {
     let mut command = command(&std::env::current_exe()?, guarded);
-    let mut child = command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut child = command
+        .arg("serve")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
     let port = line.trim().parse().context("the server said no port")?;
     Ok((Process(child), port))
 }
 
-fn gateway(folder: &Path, socket: &Path, to: u16, guarded: Option<&Guarded>) -> Result<(Process, u16)> {
+fn gateway(
+    folder: &Path,
+    socket: &Path,
+    to: u16,
+    guarded: Option<&Guarded>,
+) -> Result<(Process, u16)> {
     let program = std::env::current_exe()?;
     // target/PROFILE/examples/gateway_cost
-    let profile = program.parent().and_then(Path::parent).context("no profile directory")?;
+    let profile = program
+        .parent()
+        .and_then(Path::parent)
+        .context("no profile directory")?;
     let program = profile.join("merestone");
     ensure!(program.exists(), "{} is not built", program.display());
     let config = folder.join("empty.toml");
     std::fs::write(&config, "")?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut command = command(&program, guarded);
-    command.arg("gateway").arg("--config").arg(&config).arg("--records").arg(socket);
-    command.arg("--require-receipts").args(["--listen", &format!("127.0.0.1:{port}")]);
-    command.args(["--to", &format!("http://127.0.0.1:{to}")]).env("MERESTONE_LOG", "error");
+    command
+        .arg("gateway")
+        .arg("--config")
+        .arg(&config)
+        .arg("--records")
+        .arg(socket);
+    command
+        .arg("--require-receipts")
+        .args(["--listen", &format!("127.0.0.1:{port}")]);
+    command
+        .args(["--to", &format!("http://127.0.0.1:{to}")])
+        .env("MERESTONE_LOG", "error");
     let child = Process(command.stdin(Stdio::null()).spawn()?);
     let until = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {

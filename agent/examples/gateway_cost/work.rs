@@ -88,7 +88,9 @@ impl Client {
             line.clear();
             ensure!(self.reader.read_line(&mut line)? > 0, "no head");
             match line.trim().split_once(": ") {
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = Some(value.parse()?),
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = Some(value.parse()?)
+                }
                 Some(_) => {}
                 None => return Ok(length),
             }

@@ -84,7 +84,10 @@ struct State {
     answer: Half,
     status: Option<StatusCode>,
     first_ms: Option<u64>,
+    /// The server broke off within its answer.
     has_failed: bool,
+    /// The client broke off within its request.
+    has_left: bool,
 }
 
 /// One request and its answer.
@@ -151,9 +154,13 @@ impl Exchange {
         }
     }
 
-    /// The server broke off.
-    pub(super) fn server_failed(&self) {
-        self.state().has_failed = true;
+    /// One side could not be read to its end.
+    pub(super) fn broke_off(&self, side: Side) {
+        let mut state = self.state();
+        match side {
+            Side::Request => state.has_left = true,
+            Side::Answer => state.has_failed = true,
+        }
     }
 
     /// Whether the request named a model.
@@ -181,8 +188,11 @@ impl Exchange {
             status,
             first_ms,
             has_failed,
+            has_left,
         } = std::mem::take(&mut *self.state());
         let ended = match () {
+            // Whatever was answered then reached nobody.
+            () if has_left => Ended::ClientLeft,
             () if answer.is_whole => Ended::Complete,
             () if has_failed => Ended::ServerFailed,
             () => Ended::ClientLeft,

@@ -139,7 +139,7 @@ async fn begin(options: Options) -> Result<(), GatewayError> {
         Arc::clone(&metrics),
     ));
     // From before the server starts: it may open its weights and close them.
-    let source = Source::of(model_files, &to);
+    let source = Source::of(model_files, &to, !command.is_empty());
     let weights = Weights::start(source, metrics.model_files.clone())?;
     let gateway = Arc::new(Gateway {
         upstream: Upstream::new(to.clone()),

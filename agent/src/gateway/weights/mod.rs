@@ -37,27 +37,35 @@ pub(super) enum Source {
     /// The operator says so.
     Named(Vec<PathBuf>),
     /// What processes of this cgroup have open, where one of them listens on
-    /// this port.
-    Opened(u16),
+    /// the port.
+    Opened {
+        /// The server's.
+        port: u16,
+        /// Only processes that the gateway started.
+        below: bool,
+    },
     /// The server is on another host.
     Nowhere,
 }
 
 impl Source {
-    pub(super) fn of(named: Vec<PathBuf>, server: &str) -> Self {
+    pub(super) fn of(named: Vec<PathBuf>, server: &str, below: bool) -> Self {
         if !named.is_empty() {
             return Self::Named(named);
         }
         let addresses = server.to_socket_addrs();
         let mut addresses = addresses.into_iter().flatten();
         let local = addresses.find(|address| address.ip().to_canonical().is_loopback());
-        local.map_or(Self::Nowhere, |address| Self::Opened(address.port()))
+        local.map_or(Self::Nowhere, |address| Self::Opened {
+            port: address.port(),
+            below,
+        })
     }
 
     fn word(&self) -> &'static str {
         match self {
             Self::Named(_) => "named",
-            Self::Opened(_) | Self::Nowhere => "opened",
+            Self::Opened { .. } | Self::Nowhere => "opened",
         }
     }
 }
@@ -126,7 +134,7 @@ fn look(source: &Source, weights: &Weak<Weights>, count: &IntGauge) {
     while let Some(weights) = weights.upgrade() {
         let files = match source {
             Source::Named(paths) => find::named(paths),
-            Source::Opened(port) => seen.look(*port),
+            Source::Opened { port, below } => seen.look(*port, *below),
             Source::Nowhere => Vec::new(),
         };
         let is_complete = files.iter().all(|file| digests.of(file).is_some());
