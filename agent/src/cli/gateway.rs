@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 
-    /// The inference server [default: http://127.0.0.1:8001]
+    /// The inference server, plain HTTP [default: port 8001 of this host]
     #[arg(long, value_name = "URL")]
     to: Option<String>,
 

@@ -44,8 +44,8 @@ pub(super) fn gateway(reader: &mut Reader) -> Gateway {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "write address:port, as in \"127.0.0.1:8000\" or \"[::1]:8000\"".to_owned())
+    let hint = "write address:port, as in \"127.0.0.1:8000\" or \"[::1]:8000\"";
+    text.parse().ok().ok_or_else(|| hint.to_owned())
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
@@ -62,7 +62,7 @@ fn server(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("http://").ok_or(hint)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = rest.rsplit_once(':').ok_or(hint)?;
-    let port: u16 = port.parse().map_err(|_| hint)?;
+    let port: u16 = port.parse().ok().ok_or(hint)?;
     let inner = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));

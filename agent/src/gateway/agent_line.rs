@@ -3,13 +3,12 @@
 
 use super::record::Record;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
 use serde::Deserialize;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
 /// How long the agent may take for one answer.
@@ -52,7 +51,7 @@ impl NotIssued {
 #[derive(Debug)]
 pub(super) struct Line {
     path: PathBuf,
-    open: Option<SendRequest<Full<Bytes>>>,
+    open: Option<BufReader<UnixStream>>,
 }
 
 impl Line {
@@ -69,7 +68,7 @@ impl Line {
             status: 0,
             body: error.to_string(),
         })?;
-        let (status, body) = self.post(body.into()).await?;
+        let (status, body) = self.post(&body).await?;
         if status != StatusCode::CREATED {
             return Err(refusal(status, &body));
         }
@@ -85,16 +84,16 @@ impl Line {
     /// Asks whether a record would be taken, by one that cannot be: who may
     /// speak is judged before what is said.
     pub(super) async fn probe(&mut self) -> Result<(), NotIssued> {
-        let (status, body) = self.post(Bytes::from_static(b"{}")).await?;
+        let (status, body) = self.post(b"{}").await?;
         match refusal(status, &body) {
             NotIssued::Refused { .. } => Ok(()),
             other => Err(other),
         }
     }
 
-    async fn post(&mut self, body: Bytes) -> Result<(StatusCode, Bytes), NotIssued> {
+    async fn post(&mut self, body: &[u8]) -> Result<(StatusCode, Bytes), NotIssued> {
         let posted = tokio::time::timeout(PATIENCE, self.posted(body)).await;
-        let outcome = posted.unwrap_or_else(|_late| Err("it takes too long".into()));
+        let outcome = posted.unwrap_or_else(|_late| Err(io::ErrorKind::TimedOut.into()));
         outcome.map_err(|why| {
             self.open = None;
             NotIssued::Away {
@@ -104,54 +103,97 @@ impl Line {
         })
     }
 
-    async fn posted(
-        &mut self,
-        body: Bytes,
-    ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let mut request = Request::post("/v1/records")
-            .header(header::HOST, "merestone")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))?;
-        let response = loop {
-            let mut kept = self.open.take();
-            let is_there = match &mut kept {
-                Some(sender) => sender.ready().await.is_ok(),
-                None => false,
-            };
-            let (mut sender, is_new) = match kept.filter(|_| is_there) {
-                Some(sender) => (sender, false),
-                None => (self.connect().await?, true),
-            };
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    self.open = Some(sender);
-                    break response;
-                }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !is_new => request = unsent,
-                    _ => return Err(error.into_error().into()),
-                },
+    /// By hand: the agent answers who may not speak before it reads, and a
+    /// library takes an answer before its question for a fault.
+    async fn posted(&mut self, body: &[u8]) -> io::Result<(StatusCode, Bytes)> {
+        let length = body.len();
+        let head = format!(
+            "POST /v1/records HTTP/1.1\r\nHost: merestone\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        let request = [head.as_bytes(), body].concat();
+        if let Some(mut kept) = self.open.take() {
+            // An agent that restarted has closed it; nothing was read there
+            // then, or it has the id and says so.
+            if let Ok(answer) = ask(&mut kept, &request).await {
+                return Ok(self.keep(kept, answer));
             }
-        };
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MOST_ANSWER_BYTES)
-            .collect()
-            .await?;
-        Ok((status, body.to_bytes()))
+        }
+        let mut stream = BufReader::new(UnixStream::connect(&self.path).await?);
+        let answer = ask(&mut stream, &request).await?;
+        Ok(self.keep(stream, answer))
     }
 
-    async fn connect(
-        &self,
-    ) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = UnixStream::connect(&self.path).await?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "the line to the agent ended");
-            }
-        });
-        Ok(sender)
+    fn keep(&mut self, stream: BufReader<UnixStream>, answer: Answer) -> (StatusCode, Bytes) {
+        let Answer {
+            status,
+            body,
+            is_last,
+        } = answer;
+        if !is_last {
+            self.open = Some(stream);
+        }
+        (status, body)
     }
+}
+
+/// An answer of the agent's.
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+    /// Whether the agent closes after it.
+    is_last: bool,
+}
+
+async fn ask(stream: &mut BufReader<UnixStream>, request: &[u8]) -> io::Result<Answer> {
+    // One that is turned away may have its answer and no reader.
+    let written = stream.get_mut().write_all(request).await;
+    match read(stream).await {
+        Ok(answer) => Ok(answer),
+        Err(unread) => Err(written.err().unwrap_or(unread)),
+    }
+}
+
+async fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Answer> {
+    let strange = || io::Error::new(io::ErrorKind::InvalidData, "it does not speak HTTP/1.1");
+    let mut head = Vec::new();
+    let mut lines = Vec::new();
+    loop {
+        let mut limited = (&mut *stream).take((MOST_ANSWER_BYTES - head.len()) as u64);
+        let start = head.len();
+        limited.read_until(b'\n', &mut head).await?;
+        let line = head.get(start..).unwrap_or_default();
+        let Some(line) = line.strip_suffix(b"\r\n") else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        if line.is_empty() {
+            break;
+        }
+        lines.push(String::from_utf8_lossy(line).into_owned());
+    }
+    let (first, fields) = lines.split_first().ok_or_else(strange)?;
+    let status = first
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3));
+    let status = status
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(strange)?;
+    let field = |name: &str| {
+        let mut named = fields.iter().filter_map(|line| line.split_once(':'));
+        let found = named.find(|(one, _)| one.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.trim().to_ascii_lowercase())
+    };
+    let length = field("content-length").and_then(|length| length.parse().ok());
+    let length = length
+        .filter(|length| *length <= MOST_ANSWER_BYTES)
+        .ok_or_else(strange)?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(Answer {
+        status,
+        body: body.into(),
+        is_last: field("connection").is_some_and(|value| value == "close"),
+    })
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> NotIssued {

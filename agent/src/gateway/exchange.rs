@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::OwnedPermit;
 
-/// Longest path that is told.
-const MOST_PATH_BYTES: usize = 1024;
+/// Longest path that the agent takes.
+const MOST_PATH_BYTES: usize = 128;
 /// The status of an exchange that the client left (as web servers log it).
 const CLIENT_LEFT: u16 = 499;
 
@@ -190,6 +190,9 @@ impl Exchange {
             has_failed,
             has_left,
         } = std::mem::take(&mut *self.state());
+        // The wall clock may step; what is told is in order.
+        let first_ms = first_ms.map(|first| first.max(self.started_ms));
+        let ended_ms = clock::now_ms().max(first_ms.unwrap_or(self.started_ms));
         let ended = match () {
             // Whatever was answered then reached nobody.
             () if has_left => Ended::ClientLeft,
@@ -229,7 +232,7 @@ impl Exchange {
                 status,
                 started_ms: self.started_ms,
                 first_ms,
-                ended_ms: clock::now_ms().max(self.started_ms),
+                ended_ms,
                 request_bytes: request.bytes,
                 answer_bytes: answer.bytes,
                 connection: Some(connection.clone()),

@@ -251,7 +251,7 @@ fn request_line(line: &[u8]) -> Result<bool, Shape> {
     else {
         return Err(Shape::Request);
     };
-    let is_graphic = target.iter().all(|byte| byte.is_ascii_graphic());
+    let is_graphic = target.iter().all(u8::is_ascii_graphic);
     if !is_token(method) || target.is_empty() || !is_graphic || target.contains(&b'#') {
         return Err(Shape::Request);
     }

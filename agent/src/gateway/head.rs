@@ -93,12 +93,14 @@ fn target(parts: &mut request::Parts) -> Result<(), Refusal> {
     if parts.uri.scheme_str() != Some("http") || authority.as_str().contains('@') {
         return Err(Refusal::Target);
     }
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Target)?;
+    let host = HeaderValue::from_str(authority.as_str())
+        .ok()
+        .ok_or(Refusal::Target)?;
     parts.headers.insert(header::HOST, host);
     let path = parts.uri.path_and_query().cloned();
     let mut origin = hyper::http::uri::Parts::default();
     origin.path_and_query = path;
-    parts.uri = Uri::from_parts(origin).map_err(|_| Refusal::Target)?;
+    parts.uri = Uri::from_parts(origin).ok().ok_or(Refusal::Target)?;
     Ok(())
 }
 

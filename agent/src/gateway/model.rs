@@ -11,8 +11,8 @@ use serde::Deserialize;
 const MOST_JSON_BYTES: usize = 1 << 20;
 /// Of a stream of events, as much as the first takes.
 const MOST_EVENT_BYTES: usize = 64 << 10;
-/// Longest name.
-const MOST_NAME_BYTES: usize = 256;
+/// Longest name that the agent takes.
+const MOST_NAME_BYTES: usize = 128;
 
 #[derive(Deserialize)]
 struct Naming {
@@ -71,8 +71,8 @@ impl Sniff {
                         .get(..MOST_EVENT_BYTES.min(bytes.len()))
                         .unwrap_or_default(),
                 );
-                if let Some(name) = first_event(start) {
-                    *self = name.map_or(Self::Off, Self::Found);
+                if let Some(data) = first_event(start) {
+                    *self = name(data).map_or(Self::Off, Self::Found);
                 } else if start.len() > MOST_EVENT_BYTES {
                     *self = Self::Off;
                 }
@@ -93,13 +93,13 @@ impl Sniff {
     }
 }
 
-/// The model of the first event, once it is whole.
-fn first_event(start: &[u8]) -> Option<Option<String>> {
+/// The data of the first event, once it is whole.
+fn first_event(start: &[u8]) -> Option<&[u8]> {
     let mut lines = start.split_inclusive(|byte| *byte == b'\n');
     lines.find_map(|line| {
         let line = line.strip_suffix(b"\n")?;
         let data = line.trim_ascii_end().strip_prefix(b"data:")?;
-        Some(name(data.trim_ascii_start()))
+        Some(data.trim_ascii_start())
     })
 }
 

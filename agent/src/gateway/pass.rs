@@ -218,9 +218,10 @@ impl Gateway {
         }
         let following = exchange.map(|exchange| {
             exchange.answered(parts.status);
-            let sniff = match exchange.has_model() {
-                true => Sniff::Off,
-                false => Sniff::of(&parts.headers, body.size_hint().exact()),
+            let sniff = if exchange.has_model() {
+                Sniff::Off
+            } else {
+                Sniff::of(&parts.headers, body.size_hint().exact())
             };
             Following {
                 exchange: Arc::clone(exchange),
@@ -303,7 +304,7 @@ fn nonce(request: &Request<Incoming>) -> Result<Option<String>, Refusal> {
             Err(Refusal::Nonce)
         };
     };
-    let text = value.to_str().map_err(|_| Refusal::Nonce)?;
+    let text = value.to_str().ok().ok_or(Refusal::Nonce)?;
     let mut bytes = [0; 64];
     match Base64::decode(text, &mut bytes) {
         Ok(nonce) if nonce.len() >= 8 => Ok(Some(text.to_owned())),

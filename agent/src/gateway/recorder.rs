@@ -155,9 +155,10 @@ impl Shared {
         if before == now as u8 {
             return;
         }
-        match why {
-            Some(why) => tracing::warn!(%why, "no receipt can be given"),
-            None => tracing::info!("the agent takes records"),
+        if let Some(why) = why {
+            tracing::warn!(%why, "no receipt can be given");
+        } else {
+            tracing::info!("the agent takes records");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::child::Child;
 use super::door::Door;
+use super::framing::MOST_HEAD_BYTES;
 use super::metrics::{self, Looked, Metrics};
 use super::pass::Gateway;
 use super::receipts::{MOST_KEPT, Receipts};
@@ -253,6 +254,7 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(BUFFER_BYTES)
+        .max_header_size(MOST_HEAD_BYTES)
         .max_headers(MOST_FIELDS)
         .preserve_header_case(true)
         .serve_connection(TokioIo::new(door), service);

@@ -126,10 +126,12 @@ impl Upstream {
         let (sender, connection) = Builder::new()
             .preserve_header_case(true)
             .max_buf_size(BUFFER_BYTES)
+            .max_header_size(BUFFER_BYTES)
             .max_headers(MOST_FIELDS)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|_| Refusal::Broken)?;
+            .ok()
+            .ok_or(Refusal::Broken)?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the server ended");

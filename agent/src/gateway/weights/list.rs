@@ -3,6 +3,7 @@
 use rustix::fs::{AtFlags, Statx, StatxFlags};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
@@ -89,7 +90,8 @@ pub(super) fn text(how: &str, files: &[Weight], digests: &mut Digests) -> Option
     lines.dedup();
     let mut text = format!("merestone model files 1 {how}\n");
     for (name, size, digest) in lines {
-        text.push_str(&format!("{digest} {size} {name}\n"));
+        // Writing to a string cannot fail.
+        writeln!(text, "{digest} {size} {name}").ok();
     }
     Some(text)
 }
