@@ -561,7 +561,8 @@ mod tests {
     #[test]
     fn a_bound_record_takes_the_place_of_its_turn_or_amends_it() {
         // Before it was told: no entry of its own follows.
-        let mut turns = turns();
+        let fresh = turns;
+        let mut turns = fresh();
         let one = ended(turn(b"POST /v1/a HTTP/1.1\r\n"), TurnState::NEXT);
         turns.take(vec![one]);
         let joined = turns.join(&[], &sought(1_005_000)).unwrap();
@@ -569,13 +570,13 @@ mod tests {
         assert!(turns.due(None, 8_000_000_000).is_empty());
         assert!(turns.join(&[], &sought(1_005_000)).is_none(), "once");
         // While it is open: told again only when more comes, and then as an amendment.
-        let mut turns = super::tests::turns();
+        let mut turns = fresh();
         let open = turn(b"POST /v1/a HTTP/1.1\r\n");
         assert!(!turns.join(&[open], &sought(1_005_000)).unwrap().amends);
         turns.take(vec![ended(open, TurnState::CLIENT_CLOSED)]);
         assert!(turns.due(None, 8_000_000_000).is_empty());
         // After it was told.
-        let mut turns = super::tests::turns();
+        let mut turns = fresh();
         turns.take(vec![one]);
         let due = turns.due(None, 8_000_000_000);
         turns.entry(&due[0], facts()).unwrap();

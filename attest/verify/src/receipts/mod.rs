@@ -17,13 +17,13 @@ pub(crate) use told::Told;
 use crate::coverage::rfc3339;
 use crate::enrolment::{CoseKind, key_id, open_with};
 use crate::frame::Purpose;
-use crate::log::Entries;
 use crate::quote::{Epoch, Session};
 use crate::refusal::Refusal;
 use crate::verdict::{CheckId, Tally};
 use ed25519_dalek::VerifyingKey;
 use merestone_evidence::{
-    Body, Bundle, Digest, Entry, Grade, Inference, Receipt, decode, leaf_hash, receipt_id, ueid,
+    Body, Bundle, Digest, Entry, Grade, Inference, Receipt, decode, encode, leaf_hash, receipt_id,
+    ueid,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,61 +113,246 @@ impl<'s> Seals<'s> {
     }
 }
 
-/// Checks every receipt in the file; `None` where one is wrong.
-pub(crate) fn check(
-    bundle: &Bundle,
-    purpose: Purpose,
-    ak_name: &[u8],
-    seals: &Seals<'_>,
-    entries: &Entries,
-    contents: &Contents,
-    tally: &mut Tally,
-) -> Option<Receipts> {
-    let id = CheckId::Receipts;
-    let faults = entries.told.faults();
-    let is_consistent = faults.is_empty();
-    for fault in faults {
-        tally.fail(id, &Refusal::Receipt(fault));
-    }
-    let mut receipts = Receipts {
-        records: entries.told.records(),
-        ..Receipts::default()
-    };
-    let carried = bundle.receipts.as_deref().unwrap_or_default();
-    if carried.is_empty() {
-        if *contents != Contents::default() {
-            tally.fail(id, &Refusal::Receipt(ReceiptError::NoContents));
-        } else if is_consistent {
-            tally.skip(id, none_carried(purpose, receipts.records));
-        }
-        return Some(receipts);
-    }
-    let check = Check {
-        bundle,
-        ueid: ueid(ak_name),
-        seals,
-        keys: keys(seals.sessions),
-    };
-    let mut seen = (BTreeSet::new(), BTreeSet::new());
-    let mut is_whole = is_consistent;
-    for (number, message) in carried.iter().enumerate() {
-        match check.one(number, message, &mut seen, contents) {
-            Ok(shown) => receipts.show(shown),
-            Err(error) => {
-                let hard = error.grade() == crate::refusal::Grade::Untrusted;
-                tally.fail(id, &Refusal::Receipt(error));
-                if hard {
-                    return None;
-                }
-                is_whole = false;
+/// The receipts of a file, whose signatures hold, while the leaves are gone over.
+pub(crate) struct Opened<'s> {
+    seals: Seals<'s>,
+    contents: Contents,
+    ueid: [u8; 33],
+    size: u64,
+    carried: bool,
+    /// Each with the place of the session whose key signed it.
+    receipts: Vec<(Receipt, usize)>,
+    by_leaf: BTreeMap<u64, usize>,
+    /// What each comes to; none as long as its leaf was not seen.
+    outcomes: Vec<Option<Result<ReceiptShown, ReceiptError>>>,
+    /// One that is none, or a second one of an id or leaf.
+    broken: Option<ReceiptError>,
+}
+
+impl<'s> Opened<'s> {
+    /// Checks every signature, and then what the receipts say by themselves.
+    pub(crate) fn open(
+        bundle: &Bundle,
+        ak_name: &[u8],
+        seals: Seals<'s>,
+        contents: &Contents,
+    ) -> Self {
+        let carried = bundle.receipts.as_deref().unwrap_or_default();
+        let mut opened = Self {
+            contents: *contents,
+            ueid: ueid(ak_name),
+            size: seals.size(),
+            carried: !carried.is_empty(),
+            receipts: Vec::new(),
+            by_leaf: BTreeMap::new(),
+            outcomes: Vec::new(),
+            broken: None,
+            seals,
+        };
+        let keys = keys(opened.seals.sessions);
+        let mut ids = BTreeSet::new();
+        for (number, message) in carried.iter().enumerate() {
+            if let Err(error) = opened.take(number, message, &keys, &mut ids) {
+                opened.broken = Some(error);
+                break;
             }
         }
+        opened
     }
-    if is_whole {
-        receipts.contents = *contents != Contents::default();
-        tally.pass(id, receipts.sentence());
+
+    fn take(
+        &mut self,
+        number: usize,
+        message: &[u8],
+        keys: &Keys,
+        ids: &mut BTreeSet<[u8; 16]>,
+    ) -> Result<(), ReceiptError> {
+        let signed = open_with(CoseKind::Receipt, message, |signer| {
+            keys.get(signer).map(|(_, key)| key)
+        });
+        let signed = signed.map_err(|source| ReceiptError::Signed { number, source })?;
+        let receipt: Receipt =
+            decode(&signed.payload).map_err(|source| ReceiptError::Form { number, source })?;
+        let at = || hex::encode(receipt.id);
+        let place = keys.get(&signed.signer).map(|(place, _)| *place);
+        let session = place.and_then(|place| Some((place, self.seals.sessions.get(place)?)));
+        let session = session.filter(|(_, one)| one.statement.session == receipt.session);
+        let Some((place, _)) = session else {
+            let what = "session";
+            return Err(ReceiptError::Claim { at: at(), what });
+        };
+        if receipt.ueid != self.ueid {
+            return Err(ReceiptError::Claim {
+                at: at(),
+                what: "node",
+            });
+        }
+        if !ids.insert(receipt.id) {
+            return Err(ReceiptError::Twice { at: at() });
+        }
+        let index = receipt.index;
+        if self.by_leaf.insert(index, self.receipts.len()).is_some() {
+            return Err(ReceiptError::SameLeaf { at: at(), index });
+        }
+        self.receipts.push((receipt, place));
+        self.outcomes.push(None);
+        Ok(())
     }
-    Some(receipts)
+
+    /// Holds the receipt of a leaf, where there is one, against it. The leaf is a sealed one.
+    pub(crate) fn see(&mut self, index: u64, entry: &Entry) {
+        let Some(&number) = self.by_leaf.get(&index) else {
+            return;
+        };
+        let Some((receipt, place)) = self.receipts.get(number) else {
+            return;
+        };
+        let outcome = self.judge(receipt, *place, entry);
+        if let Some(slot) = self.outcomes.get_mut(number) {
+            *slot = Some(outcome);
+        }
+    }
+
+    fn judge(
+        &self,
+        receipt: &Receipt,
+        place: usize,
+        entry: &Entry,
+    ) -> Result<ReceiptShown, ReceiptError> {
+        let index = receipt.index;
+        let at = hex::encode(receipt.id);
+        let claim = |holds: bool, what| {
+            let at = at.clone();
+            holds.then_some(()).ok_or(ReceiptError::Claim { at, what })
+        };
+        // An entry has one encoding, so these are the leaf's own bytes.
+        let hash = leaf_hash(&encode(entry));
+        if hash != receipt.leaf {
+            let (got, want) = (receipt.leaf, hash);
+            return Err(ReceiptError::Leaf {
+                at,
+                index,
+                got,
+                want,
+            });
+        }
+        let Body::Inference(record) = &entry.body else {
+            return Err(ReceiptError::NotARecord { at, index });
+        };
+        claim(receipt.id == receipt_id(record, &hash), "id")?;
+        claim(receipt.issued_s == entry.time_ms / 1000, "time")?;
+        claim(receipt.grade == record.grade, "grade")?;
+        let bound = record.binding.as_ref();
+        claim(
+            receipt.request == bound.map(|bound| bound.request),
+            "request",
+        )?;
+        claim(
+            receipt.response == bound.map(|bound| bound.response),
+            "answer",
+        )?;
+        let model = bound.and_then(|bound| bound.model.as_ref());
+        claim(receipt.model.as_ref() == model, "model")?;
+        let files = bound.and_then(|bound| bound.model_sha256);
+        claim(receipt.model_sha256 == files, "model's files")?;
+        self.sealed(&at, index, place, entry.time_ms)?;
+        held_against(&at, receipt, &self.contents)?;
+        Ok(shown(receipt, record))
+    }
+
+    /// The leaf is sealed by an epoch of the receipt's own session, whose times fit; or, where
+    /// that session ended before it sealed it, by the first epoch of a later one (N47).
+    fn sealed(&self, at: &str, index: u64, place: usize, time_ms: u64) -> Result<(), ReceiptError> {
+        let at = || at.to_owned();
+        let session = self.seals.sessions.get(place);
+        let (Some((sealer, epoch)), Some(session)) = (self.seals.of(index), session) else {
+            return Err(ReceiptError::NotShown { at: at(), index });
+        };
+        let statement = &epoch.statement;
+        let from_ms = if sealer == place {
+            statement.opened_ms
+        } else if sealer > place && statement.sequence == 0 {
+            session.statement.started_ms
+        } else {
+            return Err(ReceiptError::Epoch {
+                at: at(),
+                got: session.at.clone(),
+                want: epoch.at.clone(),
+            });
+        };
+        let leeway_ms = self.seals.leeway_ms;
+        let to_ms = statement.closed_ms;
+        if time_ms < from_ms.saturating_sub(leeway_ms) || time_ms > to_ms.saturating_add(leeway_ms)
+        {
+            return Err(ReceiptError::Time {
+                at: at(),
+                got: rfc3339(time_ms),
+                from: rfc3339(from_ms),
+                to: rfc3339(to_ms),
+            });
+        }
+        Ok(())
+    }
+
+    /// What all of them come to; `None` where one is wrong.
+    pub(crate) fn finish(
+        self,
+        purpose: Purpose,
+        told: &Told,
+        tally: &mut Tally,
+    ) -> Option<Receipts> {
+        let id = CheckId::Receipts;
+        let faults = told.faults();
+        let mut is_whole = faults.is_empty();
+        for fault in faults {
+            tally.fail(id, &Refusal::Receipt(fault));
+        }
+        let mut receipts = Receipts {
+            records: told.records(),
+            ..Receipts::default()
+        };
+        let is_held = self.contents != Contents::default();
+        if !self.carried {
+            if is_held {
+                tally.fail(id, &Refusal::Receipt(ReceiptError::NoContents));
+            } else if is_whole {
+                tally.skip(id, none_carried(purpose, receipts.records));
+            }
+            return Some(receipts);
+        }
+        if let Some(error) = self.broken {
+            tally.fail(id, &Refusal::Receipt(error));
+            return None;
+        }
+        for ((receipt, _), outcome) in self.receipts.iter().zip(self.outcomes) {
+            let (index, size) = (receipt.index, self.size);
+            let at = || hex::encode(receipt.id);
+            let outcome = outcome.unwrap_or_else(|| {
+                Err(if index >= size {
+                    let at = at();
+                    ReceiptError::Unsealed { at, index, size }
+                } else {
+                    ReceiptError::NotShown { at: at(), index }
+                })
+            });
+            match outcome {
+                Ok(shown) => receipts.show(shown),
+                Err(error) => {
+                    let is_wrong = error.grade() == crate::refusal::Grade::Untrusted;
+                    tally.fail(id, &Refusal::Receipt(error));
+                    if is_wrong {
+                        return None;
+                    }
+                    is_whole = false;
+                }
+            }
+        }
+        if is_whole {
+            receipts.contents = is_held;
+            tally.pass(id, receipts.sentence());
+        }
+        Some(receipts)
+    }
 }
 
 fn none_carried(purpose: Purpose, records: u64) -> String {
@@ -205,8 +390,10 @@ impl Receipts {
     }
 }
 
+type Keys = BTreeMap<Digest, (usize, VerifyingKey)>;
+
 /// Session keys by their id. One that is no key, or of small order, opens nothing (N41).
-fn keys(sessions: &[Session]) -> BTreeMap<Digest, (usize, VerifyingKey)> {
+fn keys(sessions: &[Session]) -> Keys {
     let mut keys = BTreeMap::new();
     for (place, session) in sessions.iter().enumerate() {
         let key = VerifyingKey::from_bytes(&session.statement.session_key);
@@ -215,154 +402,6 @@ fn keys(sessions: &[Session]) -> BTreeMap<Digest, (usize, VerifyingKey)> {
         }
     }
     keys
-}
-
-struct Check<'c> {
-    bundle: &'c Bundle,
-    ueid: [u8; 33],
-    seals: &'c Seals<'c>,
-    keys: BTreeMap<Digest, (usize, VerifyingKey)>,
-}
-
-type SeenIds = (BTreeSet<[u8; 16]>, BTreeSet<u64>);
-
-impl Check<'_> {
-    fn one(
-        &self,
-        number: usize,
-        message: &[u8],
-        seen: &mut SeenIds,
-        contents: &Contents,
-    ) -> Result<ReceiptShown, ReceiptError> {
-        let signed = open_with(CoseKind::Receipt, message, |signer| {
-            self.keys.get(signer).map(|(_, key)| key)
-        });
-        let signed = signed.map_err(|source| ReceiptError::Signed { number, source })?;
-        let receipt: Receipt =
-            decode(&signed.payload).map_err(|source| ReceiptError::Form { number, source })?;
-        let at = hex::encode(receipt.id);
-        let of = self.keys.get(&signed.signer).map(|(place, _)| *place);
-        let of = of.and_then(|place| Some((place, self.seals.sessions.get(place)?)));
-        let Some((place, session)) = of else {
-            return Err(ReceiptError::Claim {
-                at,
-                what: "session",
-            });
-        };
-        let claim = |holds: bool, what| {
-            let at = at.clone();
-            holds.then_some(()).ok_or(ReceiptError::Claim { at, what })
-        };
-        claim(receipt.session == session.statement.session, "session")?;
-        claim(receipt.ueid == self.ueid, "node")?;
-        if !seen.0.insert(receipt.id) {
-            return Err(ReceiptError::Twice { at });
-        }
-        let index = receipt.index;
-        if !seen.1.insert(index) {
-            return Err(ReceiptError::SameLeaf { at, index });
-        }
-        let leaf = self.leaf(&at, index)?;
-        let hash = leaf_hash(leaf);
-        if hash != receipt.leaf {
-            let (got, want) = (receipt.leaf, hash);
-            return Err(ReceiptError::Leaf {
-                at,
-                index,
-                got,
-                want,
-            });
-        }
-        let entry: Entry = decode(leaf).map_err(|source| ReceiptError::Form { number, source })?;
-        let Body::Inference(record) = &entry.body else {
-            return Err(ReceiptError::NotARecord { at, index });
-        };
-        claim(receipt.id == receipt_id(record, &hash), "id")?;
-        claim(receipt.issued_s == entry.time_ms / 1000, "time")?;
-        claim(receipt.grade == record.grade, "grade")?;
-        let bound = record.binding.as_ref();
-        claim(
-            receipt.request == bound.map(|bound| bound.request),
-            "request",
-        )?;
-        claim(
-            receipt.response == bound.map(|bound| bound.response),
-            "answer",
-        )?;
-        let model = bound.and_then(|bound| bound.model.as_ref());
-        claim(receipt.model.as_ref() == model, "model")?;
-        let files = bound.and_then(|bound| bound.model_sha256);
-        claim(receipt.model_sha256 == files, "model's files")?;
-        self.sealed(&at, index, place, session, entry.time_ms)?;
-        held_against(&at, &receipt, contents)?;
-        Ok(shown(&receipt, record))
-    }
-
-    /// The leaf, from the span or from a single proof; both were checked before.
-    fn leaf(&self, at: &str, index: u64) -> Result<&[u8], ReceiptError> {
-        let size = self.seals.size();
-        let at = || at.to_owned();
-        if index >= size {
-            return Err(ReceiptError::Unsealed {
-                at: at(),
-                index,
-                size,
-            });
-        }
-        let span = self.bundle.span.as_ref();
-        let of_span = span.and_then(|span| {
-            let place = usize::try_from(index.checked_sub(span.start)?).ok()?;
-            span.leaves.get(place)
-        });
-        if let Some(leaf) = of_span {
-            return Ok(leaf);
-        }
-        let mut proofs = self.bundle.proofs.iter();
-        let proof = proofs.find(|proof| proof.index == index);
-        proof
-            .map(|proof| proof.leaf.as_slice())
-            .ok_or_else(|| ReceiptError::NotShown { at: at(), index })
-    }
-
-    /// The leaf is sealed by an epoch of the receipt's own session, whose times fit; or, where
-    /// that session ended before it sealed it, by the first epoch of a later one (N47).
-    fn sealed(
-        &self,
-        at: &str,
-        index: u64,
-        place: usize,
-        session: &Session,
-        time_ms: u64,
-    ) -> Result<(), ReceiptError> {
-        let at = || at.to_owned();
-        let Some((sealer, epoch)) = self.seals.of(index) else {
-            return Err(ReceiptError::NotShown { at: at(), index });
-        };
-        let statement = &epoch.statement;
-        let from_ms = if sealer == place {
-            statement.opened_ms
-        } else if sealer > place && statement.sequence == 0 {
-            session.statement.started_ms
-        } else {
-            return Err(ReceiptError::Epoch {
-                at: at(),
-                got: session.at.clone(),
-                want: epoch.at.clone(),
-            });
-        };
-        let leeway_ms = self.seals.leeway_ms;
-        let to_ms = statement.closed_ms;
-        if time_ms < from_ms.saturating_sub(leeway_ms) || time_ms > to_ms.saturating_add(leeway_ms)
-        {
-            return Err(ReceiptError::Time {
-                at: at(),
-                got: rfc3339(time_ms),
-                from: rfc3339(from_ms),
-                to: rfc3339(to_ms),
-            });
-        }
-        Ok(())
-    }
 }
 
 fn held_against(at: &str, receipt: &Receipt, contents: &Contents) -> Result<(), ReceiptError> {

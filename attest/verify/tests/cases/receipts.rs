@@ -323,7 +323,7 @@ fn n38_another_spelling_of_a_receipt_is_refused_though_it_is_signed() {
 
 #[test]
 fn n41_a_signature_in_a_second_form_and_a_key_of_small_order_are_refused() {
-    let maker = self::maker();
+    let maker = maker();
     let good = sign(&receipts(&maker)[0], &key());
     let mut message = CoseSign1::from_tagged_slice(&good).unwrap();
     // S plus the group's order (RFC 8032 5.1): the same point, another number.
