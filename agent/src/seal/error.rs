@@ -55,6 +55,12 @@ pub enum SealError {
         /// What is wrong.
         why: String,
     },
+    /// A receipt could not be signed.
+    #[error("a receipt is not signed: {why}")]
+    Receipt {
+        /// What is wrong.
+        why: String,
+    },
     /// The thread that owns the TPM is gone.
     #[error("the sealing thread ended; restart the agent")]
     Gone,
@@ -80,9 +86,11 @@ impl SealError {
             Self::ForeignExtend { .. } => "foreign_extend",
             Self::Restarted => "tpm_restart",
             Self::NoSession => "no_session",
-            Self::Selection { .. } | Self::Random { .. } | Self::Pending { .. } | Self::Gone => {
-                "internal"
-            }
+            Self::Selection { .. }
+            | Self::Random { .. }
+            | Self::Pending { .. }
+            | Self::Receipt { .. }
+            | Self::Gone => "internal",
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use merestone_evidence::{
     Agent, Boundary, Canary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement,
-    GpuEnergy, GpuInventory, Kernel, Loss, Program, SessionId, SessionKind, SessionStatement, Site,
-    Tier, TpmInfo,
+    GpuEnergy, GpuInventory, Kernel, Loss, Program, RecordCounts, SessionId, SessionKind,
+    SessionStatement, Site, Tier, TpmInfo,
 };
 
 /// Everything in a session statement but what the sealer adds: ids, key, TPM,
@@ -85,6 +85,7 @@ pub(super) struct EpochFacts {
     pub(super) closed_ms: u64,
     pub(super) size_before: u64,
     pub(super) tree: (u64, Digest),
+    pub(super) records: RecordCounts,
     pub(super) cause: Cause,
 }
 
@@ -164,6 +165,7 @@ impl EpochInputs {
             closed_ms,
             size_before,
             tree,
+            records,
             cause,
         } = facts;
         let (size_after, root) = tree;
@@ -190,6 +192,7 @@ impl EpochInputs {
             cause,
             clock,
             canary,
+            records: Some(records),
         }
     }
 }

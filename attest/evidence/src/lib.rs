@@ -17,6 +17,7 @@ mod epoch;
 mod inference;
 mod kind;
 mod proof;
+mod receipt;
 mod session;
 mod shape;
 mod tree;
@@ -33,6 +34,7 @@ pub use enrolment::{
 pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, Process};
 pub use epoch::{
     Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
+    RecordCounts,
 };
 pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{
@@ -42,6 +44,9 @@ pub use kind::{
 pub use minicbor::bytes::ByteVec as Blob;
 pub use proof::{
     ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,
+};
+pub use receipt::{
+    NONCE_BYTES, PROFILE, RECEIPT_BYTES, Receipt, answer_digest, receipt_id, request_digest, ueid,
 };
 pub use session::{
     Agent, Boundary, GpuDevice, GpuInventory, Kernel, Mode, Program, SessionStatement, Site, Tier,

@@ -27,6 +27,7 @@ mod network;
 mod pipeline;
 mod policy;
 mod quote;
+mod receipts;
 mod refusal;
 mod report;
 pub mod tpm;
@@ -47,8 +48,9 @@ pub use incidents::{
 };
 pub use key::KeyTrusted;
 pub use log::LogChecked;
-pub use pipeline::verify;
+pub use pipeline::{verify, verify_contents};
 pub use quote::QuoteChecked;
+pub use receipts::{Contents, ReceiptError, ReceiptShown, Receipts};
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
 pub use trust::{DeputyRule, Permit, Require, Trust, TrustError};

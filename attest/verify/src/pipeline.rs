@@ -10,14 +10,26 @@ use crate::key::KeyTrusted;
 use crate::log::LogChecked;
 use crate::policy::{self, Matter};
 use crate::quote::QuoteChecked;
+use crate::receipts::{Contents, Receipts};
 use crate::report::{Egress, Location, ReceiptEntry};
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally, Verdict};
 
 /// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
 pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
+    verify_contents(bytes, trust, purpose, &Contents::default(), now_ms)
+}
+
+/// The same, with a request or an answer in hand that the receipt in the file is held against.
+pub fn verify_contents(
+    bytes: &[u8],
+    trust: &Trust,
+    purpose: Purpose,
+    contents: &Contents,
+    now_ms: u64,
+) -> Verdict {
     let mut tally = Tally::new();
-    let Some((log, vouched)) = stages(bytes, trust, purpose, &mut tally) else {
+    let Some((log, vouched)) = stages(bytes, trust, purpose, contents, &mut tally) else {
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
@@ -33,6 +45,7 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
             .iter()
             .map(|(at, entry)| ReceiptEntry::of(*at, entry))
             .collect(),
+        receipts: log.receipts.clone(),
     };
     let matter = Matter {
         log: &log,
@@ -52,6 +65,7 @@ fn stages(
     bytes: &[u8],
     trust: &Trust,
     purpose: Purpose,
+    contents: &Contents,
     tally: &mut Tally,
 ) -> Option<(LogChecked, Vec<Vouched>)> {
     let unverified = match Unverified::open(bytes, purpose) {
@@ -69,7 +83,7 @@ fn stages(
     let vouched = core::mem::take(&mut key.vouched);
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
-    let log = LogChecked::check(boot, trust, tally)?;
+    let log = LogChecked::check(boot, trust, contents, tally)?;
     Some((log, vouched))
 }
 
@@ -80,6 +94,7 @@ struct Shown {
     incidents: Incidents,
     account: Account,
     entries: Vec<ReceiptEntry>,
+    receipts: Receipts,
 }
 
 fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
@@ -98,6 +113,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         grants: None,
         deputies: None,
         canary: None,
+        receipts: None,
         entries: Vec::new(),
     };
     if let Some(shown) = shown {
@@ -110,6 +126,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         verdict.grants = Some(shown.incidents.grants);
         verdict.deputies = Some(shown.incidents.deputies);
         verdict.canary = Some(shown.incidents.canary);
+        verdict.receipts = Some(shown.receipts);
         verdict.entries = shown.entries;
     }
     verdict

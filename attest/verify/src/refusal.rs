@@ -8,6 +8,7 @@ use crate::incidents::IncidentError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
 use crate::quote::QuoteError;
+use crate::receipts::ReceiptError;
 use crate::tpm::{AttestError, PublicError, SignatureError};
 use merestone_evidence::DecodeError;
 
@@ -143,6 +144,9 @@ pub enum Refusal {
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
+    /// A receipt, or a record, is not what it claims.
+    #[error("{0}")]
+    Receipt(#[from] ReceiptError),
     /// Sound, and not what the policy asks for.
     #[error("{0}")]
     Policy(#[from] PolicyError),
@@ -162,6 +166,7 @@ impl Refusal {
             Self::Chain { source, .. } => source.grade(),
             Self::Enrolment(source) => source.grade(),
             Self::Log(source) => source.grade(),
+            Self::Receipt(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)
             | Self::Purpose { .. }

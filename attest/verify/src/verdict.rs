@@ -7,6 +7,7 @@
 use crate::account::Account;
 use crate::coverage::Coverage;
 use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
+use crate::receipts::Receipts;
 use crate::refusal::{Grade, Refusal};
 use crate::report::{Egress, Location, ReceiptEntry};
 use serde::Serialize;
@@ -294,6 +295,8 @@ pub struct Verdict {
     pub deputies: Option<Deputies>,
     /// What tries to get out came to.
     pub canary: Option<CanaryReport>,
+    /// What the receipts in the file come to.
+    pub receipts: Option<Receipts>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }

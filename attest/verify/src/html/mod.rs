@@ -86,6 +86,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
         grants,
         deputies,
         canary,
+        receipts,
         entries,
     } = verdict;
     let claims = *outcome != Outcome::Untrusted;
@@ -113,7 +114,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
                         (host::gpus(account))
                         (host::sessions(account))
                     }
-                    @if let Some(account) = account { (inferences::section(&account.inferences, entries)) }
+                    @if let Some(account) = account { (inferences::section(&account.inferences, receipts.as_ref(), entries)) }
                     @if let Some(account) = account { (host::happenings(account)) }
                 }
                 @if !claims || coverage.is_none() { (top::no_claims(*outcome)) }
