@@ -8,6 +8,7 @@
 )]
 
 mod boot;
+mod every_byte;
 mod good;
 mod hostile;
 mod incidents;
