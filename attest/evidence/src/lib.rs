@@ -23,7 +23,8 @@ mod stored;
 mod tree;
 
 pub use bundle::{
-    Bundle, ConsistencyProof, InclusionProof, PcrValue, Quote, SealedEpoch, SealedSession, Span,
+    Bundle, ConsistencyProof, GpuReport, InclusionProof, PcrValue, Quote, SealedEpoch,
+    SealedSession, Span,
 };
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};

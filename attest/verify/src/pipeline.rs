@@ -5,6 +5,7 @@ use crate::boot::BootChecked;
 use crate::coverage::Coverage;
 use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
+use crate::gpu::{self, GpuAttested};
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
 use crate::leaves::{OneByOne, Workers};
@@ -37,6 +38,7 @@ pub fn verify_stored(
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
+    let gpus_attested = gpu::check(&log, trust.gpu.as_ref(), &mut tally);
     let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
     let shown = Shown {
         account: Account::of(&log, &coverage),
@@ -44,6 +46,7 @@ pub fn verify_stored(
         location: Location::of(&log.sessions),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
+        gpus_attested,
         entries: log
             .proven
             .iter()
@@ -92,6 +95,7 @@ struct Shown {
     egress: Egress,
     incidents: Incidents,
     account: Account,
+    gpus_attested: Vec<GpuAttested>,
     entries: Vec<ReceiptEntry>,
 }
 
@@ -111,6 +115,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         grants: None,
         deputies: None,
         canary: None,
+        gpus_attested: Vec::new(),
         entries: Vec::new(),
     };
     if let Some(shown) = shown {
@@ -123,6 +128,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         verdict.grants = Some(shown.incidents.grants);
         verdict.deputies = Some(shown.incidents.deputies);
         verdict.canary = Some(shown.incidents.canary);
+        verdict.gpus_attested = shown.gpus_attested;
         verdict.entries = shown.entries;
     }
     verdict

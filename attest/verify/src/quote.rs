@@ -8,8 +8,8 @@ use crate::refusal::Refusal;
 use crate::tpm::{Attest, ClockInfo, Public, Signature};
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::{
-    Digest, EpochStatement, PcrValue, Quote, SealedEpoch, SealedSession, SessionStatement, decode,
-    sha256,
+    Digest, EpochStatement, GpuReport, PcrValue, Quote, SealedEpoch, SealedSession,
+    SessionStatement, decode, sha256,
 };
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +95,9 @@ pub(crate) struct Session {
     pub(crate) statement: SessionStatement,
     pub(crate) boot_log: Option<Vec<u8>>,
     pub(crate) ima_log: Option<Vec<u8>>,
+    pub(crate) gpu_reports: Vec<GpuReport>,
+    /// Of the statement's bytes.
+    pub(crate) digest: Digest,
     pub(crate) epochs: Vec<Epoch>,
 }
 
@@ -284,8 +287,12 @@ fn statements(
             let at = format!("session {number} epoch {sequence}");
             epochs.push(epoch(at, sealed, said, &statement)?);
         }
+        let digest = sha256(&sealed.statement);
         let SealedSession {
-            boot_log, ima_log, ..
+            boot_log,
+            ima_log,
+            gpu_reports,
+            ..
         } = sealed;
         sessions.push(Session {
             at,
@@ -293,6 +300,8 @@ fn statements(
             statement,
             boot_log,
             ima_log,
+            gpu_reports: gpu_reports.unwrap_or_default(),
+            digest,
             epochs,
         });
     }

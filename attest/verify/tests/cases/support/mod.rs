@@ -221,6 +221,7 @@ impl Maker {
             boot_log,
             ima_log,
             epochs,
+            gpu_reports: None,
         }
     }
 
