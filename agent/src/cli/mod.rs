@@ -11,6 +11,7 @@ mod drill;
 mod enroll;
 mod exit;
 mod flows;
+mod geotag;
 mod grant;
 mod guarded;
 mod man;

@@ -8,6 +8,7 @@
 )]
 
 mod boot;
+mod counters;
 mod every_byte;
 mod good;
 mod gpu;
