@@ -117,6 +117,12 @@ enum Bench {
         #[arg(long, hide = true)]
         stage: bool,
     },
+    /// The evidence: records to the disk, a million verified; writes docs/benchmarks-attest.md
+    Attest {
+        /// Seconds, up to 100,000 records; prints the page and writes nothing
+        #[arg(long)]
+        quick: bool,
+    },
     /// The reverse proxy, against no proxy; writes docs/benchmarks-gateway.md
     Gateway {
         /// A few rounds; prints the page and writes nothing
@@ -191,6 +197,7 @@ fn run(task: Task) -> Result<ExitCode> {
             stage,
         })?,
         Task::Bench(Bench::Gateway { quick, yes }) => bench::gateway(quick, Consent::new(yes))?,
+        Task::Bench(Bench::Attest { quick }) => bench::attest(quick)?,
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
         Task::Bypasses(arguments) => bypasses::run(&arguments)?,
         Task::Soak(arguments) => soak::run(&arguments)?,

@@ -133,6 +133,11 @@ impl Running {
         })
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The standard output, once, where it was piped.
     pub(crate) fn lines(&mut self) -> Result<impl Iterator<Item = String> + use<>> {
         let out = self

@@ -112,6 +112,15 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
     foreign_eyes(tally);
     let verifier = release_verifier()?;
     needs_no_tpm_library(&verifier, tally)?;
+    let mut changes = shell::cargo();
+    changes.args(["test", "--release", "--package", "merestone-verify"]);
+    changes.args(["--test", "cases", "--", "--ignored"]);
+    check(
+        tally,
+        "every byte of a bundle",
+        "a hundred thousand random changes, optimised",
+        &mut changes,
+    );
     if no_vm {
         for series in Series::ALL {
             tally.skip(&format!("the suite on Linux {series}"), "--no-vm was given");

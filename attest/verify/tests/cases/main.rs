@@ -9,6 +9,7 @@
 
 mod boot;
 mod counters;
+mod every_byte;
 mod good;
 mod gpu;
 mod hostile;
