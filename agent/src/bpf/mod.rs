@@ -134,7 +134,12 @@ impl Kernel {
             &self.programs,
             &self.fixed,
             &self.hierarchy,
-        )
+        )?;
+        // A bpf file system that was mounted anew is another device.
+        if let Some(dev) = standing::place_pins(&mut self.maps, &self.pins)? {
+            self.shadow.pinned_on(dev);
+        }
+        Ok(())
     }
 
     /// The live generation and the modes.
@@ -254,7 +259,7 @@ impl Kernel {
         standing::beat(&mut self.maps)?;
         let mut found = self.pins.watch();
         found.extend(self.home.look(&self.hierarchy));
-        if !found.is_empty() {
+        if self.home.has_new_controls(&self.hierarchy) || !found.is_empty() {
             self.protect()?;
         }
         self.check_attached();

@@ -110,6 +110,11 @@ impl Shadow {
         }
     }
 
+    /// The pins are on the file system of that number.
+    pub(super) fn pinned_on(&mut self, dev: u32) {
+        self.state.pin_dev = dev;
+    }
+
     /// The agent itself opened or closed protection.
     pub(super) fn glass(&mut self, glass: Glass) {
         self.glass = glass;

@@ -8,6 +8,7 @@
 
 pub(crate) mod document;
 pub mod fault;
+mod gateway;
 mod kubernetes;
 mod layers;
 mod read;
@@ -16,6 +17,7 @@ mod schema;
 mod tests;
 
 pub use fault::{Fault, Faults, Origin};
+pub use gateway::Gateway;
 pub use kubernetes::Kubernetes;
 pub use layers::Override;
 
@@ -91,6 +93,8 @@ pub struct Config {
     pub break_glass: BreakGlass,
     /// Requests and answers of guarded servers.
     pub records: Records,
+    /// The reverse proxy.
+    pub gateway: Gateway,
     /// Lines worth logging at start, such as variables that set nothing.
     pub notes: Vec<String>,
 }
@@ -175,6 +179,8 @@ pub struct Records {
     pub idle: Duration,
     /// Paths that are no inference: health, metrics.
     pub leave_out: Vec<String>,
+    /// Where the agent takes records of the guarded groups themselves.
+    pub socket: PathBuf,
 }
 
 /// `[canary]`.
@@ -349,6 +355,7 @@ impl Config {
                     .unwrap_or_default(),
             },
             records: records(reader),
+            gateway: gateway::gateway(reader),
             notes: std::mem::take(&mut reader.layers.notes),
         }
     }
@@ -365,6 +372,9 @@ fn records(reader: &mut Reader) -> Records {
         leave_out: reader
             .list("records.leave_out", read::request_path)
             .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
+        socket: reader
+            .path("records.socket")
+            .unwrap_or_else(|| PathBuf::from("/run/merestone/records.sock")),
     }
 }
 

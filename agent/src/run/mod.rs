@@ -193,6 +193,7 @@ fn open_evidence(
     let options = SealOptions {
         node: Some(config.node.clone()),
         chain_pcr: config.evidence.chain_pcr,
+        nv: Some(seal::nv_auth(&config.state_dir)?),
         ..SealOptions::default()
     };
     let core = SealCore::new(Box::new(tpm), Arc::clone(&ledger), opened, options, metrics)?;
@@ -204,6 +205,9 @@ fn places(config: &Config) -> Vec<PathBuf> {
     let mut places = vec![config.state_dir.clone()];
     places.extend(std::env::current_exe());
     places.extend(config.api.socket.parent().map(Path::to_owned));
+    for file in [&config.path, &config.boundary] {
+        places.extend(file.ancestors().take(2).map(Path::to_owned));
+    }
     places
 }
 

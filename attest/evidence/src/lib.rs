@@ -16,6 +16,7 @@ mod entry;
 mod epoch;
 mod inference;
 mod kind;
+mod nv;
 mod proof;
 mod session;
 mod shape;
@@ -39,9 +40,13 @@ pub use epoch::{
 pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{
     BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
-    EnrolmentKind, EntryKind, EpochKind, RevocationsKind, SessionKind,
+    EnrolmentKind, EntryKind, EpochKind, GeotagKind, RevocationsKind, SessionKind,
 };
 pub use minicbor::bytes::ByteVec as Blob;
+pub use nv::{
+    Geotag, GeotagOffer, GeotagVouched, NvCertified, NvCounter, NvCounters, NvHeld, geotag_offer,
+    session_end,
+};
 pub use proof::{
     ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,
 };

@@ -13,12 +13,14 @@ mod account;
 pub mod boot;
 mod chain;
 mod clock;
+mod counters;
 mod coverage;
 pub mod ear;
 pub mod ek;
 pub mod enrolment;
 pub mod escape;
 mod frame;
+mod geotag;
 pub mod gpu;
 pub mod html;
 mod incidents;
@@ -43,6 +45,7 @@ pub use account::{
 pub use boot::BootChecked;
 pub use coverage::{Coverage, Gap};
 pub use frame::{Purpose, Unverified};
+pub use geotag::GeotagError;
 pub use incidents::{
     Attempt, BreakGlass, CanaryReport, Deputies, Deputy, GrantUsed, Grants, Opening, Tamper,
     Unkept, Who,

@@ -5,6 +5,7 @@ use crate::boot::BootChecked;
 use crate::coverage::Coverage;
 use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
+use crate::geotag;
 use crate::gpu::{self, GpuAttested};
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
@@ -40,10 +41,11 @@ pub fn verify_stored(
     let incidents = Incidents::of(&log, &trust.require);
     let gpus_attested = gpu::check(&log, trust.gpu.as_ref(), &mut tally);
     let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
+    let geotag = geotag::judge(&log.sessions, &vouched);
     let shown = Shown {
         account: Account::of(&log, &coverage),
         coverage,
-        location: Location::of(&log.sessions),
+        location: Location::of(&log.sessions, geotag.as_ref().ok().and_then(Option::as_ref)),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
         gpus_attested,
@@ -58,6 +60,7 @@ pub fn verify_stored(
         coverage: &shown.coverage,
         egress: &shown.egress,
         location: &shown.location,
+        geotag: &geotag,
         incidents: &shown.incidents,
         now_ms,
     };
@@ -81,8 +84,8 @@ fn stages(
         }
     };
     tally.pass(CheckId::Frame, format!("{bytes} bytes, one canonical item"));
-    let mut key = KeyTrusted::check(unverified, trust, tally)?;
-    let vouched = core::mem::take(&mut key.vouched);
+    let key = KeyTrusted::check(unverified, trust, tally)?;
+    let vouched = key.vouched.clone();
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
     let log = LogChecked::check(boot, trust, tally)?;

@@ -3,7 +3,9 @@
 use crate::boot::{EventLogError, ImaError};
 use crate::chain::ChainError;
 use crate::clock::ClockError;
+use crate::counters::{NvError, TailError};
 use crate::enrolment::EnrolmentError;
+use crate::geotag::GeotagError;
 use crate::gpu::GpuError;
 use crate::incidents::IncidentError;
 use crate::log::LogError;
@@ -98,6 +100,25 @@ pub enum Refusal {
         /// Why.
         source: QuoteError,
     },
+    /// What the TPM signed of its memory is not what it should be.
+    #[error("{at}: {source}")]
+    Nv {
+        /// Which statement.
+        at: String,
+        /// Why.
+        source: NvError,
+    },
+    /// Counters do not fit what is shown.
+    #[error("{at}: {source}")]
+    Tail {
+        /// Which statement.
+        at: String,
+        /// Why.
+        source: TailError,
+    },
+    /// The geotag is not the one that the authority vouches for.
+    #[error(transparent)]
+    Geotag(#[from] GeotagError),
     /// A statement is not well formed.
     #[error("{at}: {source}")]
     Statement {
@@ -166,9 +187,10 @@ impl Refusal {
     pub const fn grade(&self) -> Grade {
         match self {
             Self::Key(_) => Grade::Indeterminate,
-            Self::KeyHierarchy { .. } | Self::Incident(_) => Grade::Failed,
+            Self::KeyHierarchy { .. } | Self::Geotag(_) | Self::Incident(_) => Grade::Failed,
             Self::Clock { source, .. } => source.grade(),
             Self::Chain { source, .. } => source.grade(),
+            Self::Tail { source, .. } => source.grade(),
             Self::Enrolment(source) => source.grade(),
             Self::Gpu { source, .. } => source.grade(),
             Self::Log(source) => source.grade(),
@@ -181,6 +203,7 @@ impl Refusal {
             | Self::Signature { .. }
             | Self::Attest { .. }
             | Self::Quote { .. }
+            | Self::Nv { .. }
             | Self::Statement { .. }
             | Self::EventLog { .. }
             | Self::Ima { .. } => Grade::Untrusted,

@@ -107,6 +107,8 @@ checks! {
     Statements = "statements", Agent;
     /// The chain register cannot be reset.
     ChainRegister = "chain.register", Tpm;
+    /// Counters and geotag are certified by the TPM, and nobody else can write them.
+    NvCertified = "nv.certified", Tpm;
     /// The boot event log replays to the quoted registers.
     BootLog = "boot.log", Boot;
     /// The IMA list replays to the quoted register.

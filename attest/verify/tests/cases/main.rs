@@ -8,6 +8,7 @@
 )]
 
 mod boot;
+mod counters;
 mod good;
 mod gpu;
 mod hostile;

@@ -5,6 +5,7 @@
 mod boot;
 mod keep;
 pub(crate) mod key;
+pub(crate) mod nv;
 
 pub(crate) use boot::{EventLogMaker, ImaMaker};
 pub(crate) use key::{ATTRIBUTES, Key};
@@ -212,6 +213,7 @@ impl Maker {
             epochs.push(SealedEpoch {
                 statement: bytes,
                 quote,
+                nv: None,
             });
         }
         let (boot_log, ima_log) = (self.boot_log.clone(), self.ima_log.clone());
@@ -222,6 +224,8 @@ impl Maker {
             ima_log,
             epochs,
             gpu_reports: None,
+            nv_start: None,
+            nv_end: None,
         }
     }
 
@@ -436,6 +440,8 @@ fn session_statement(start: u64, id: u8, previous: Option<Digest>, log: &Log) ->
             facility: None,
         }),
         require: Vec::new(),
+        counters: None,
+        geotag: None,
     }
 }
 
@@ -482,6 +488,7 @@ fn epoch_statement(
             error_us: Some(10),
         },
         canary: None,
+        counter: None,
     }
 }
 
