@@ -20,4 +20,5 @@ mod log;
 mod policy;
 mod quote;
 mod real;
+mod stored;
 mod support;
