@@ -8,7 +8,7 @@ use crate::good::measured;
 use crate::hostile::Seeded;
 use crate::support::{Key, Maker, NOW};
 use merestone_evidence::{Bundle, decode, encode, sha256};
-use merestone_verify::{Purpose, Trust, verify};
+use merestone_verify::{Purpose, Trust, Verdict, verify};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -28,14 +28,14 @@ enum Free {
 }
 
 /// A file that passes as it is.
-struct Good {
-    bytes: Vec<u8>,
-    trust: Trust,
-    purpose: Purpose,
+pub(crate) struct Good {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) trust: Trust,
+    pub(crate) purpose: Purpose,
 }
 
 impl Good {
-    fn made(maker: &Maker, trust: &str) -> Self {
+    pub(crate) fn made(maker: &Maker, trust: &str) -> Self {
         Self {
             bytes: encode(&maker.bundle()),
             trust: Trust::parse(trust, "trust.toml").unwrap(),
@@ -57,13 +57,17 @@ impl Good {
         })
     }
 
+    pub(crate) fn verdict(&self, bytes: &[u8]) -> Verdict {
+        verify(bytes, &self.trust, self.purpose, NOW)
+    }
+
     fn exit(&self, bytes: &[u8]) -> u8 {
-        verify(bytes, &self.trust, self.purpose, NOW).exit
+        self.verdict(bytes).exit
     }
 }
 
 /// Those that are kept, and those that are made now.
-fn goods() -> Vec<Good> {
+pub(crate) fn goods() -> Vec<Good> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence");
     let mut cases: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
     cases.sort_by_key(|case| case.as_ref().unwrap().path());
@@ -84,7 +88,7 @@ fn goods() -> Vec<Good> {
 
 /// One byte changed, one bit flipped, one byte added, one taken out, a stretch taken out or
 /// doubled, the end cut off, or something after it.
-fn change(good: &[u8], random: &mut Seeded) -> Vec<u8> {
+pub(crate) fn change(good: &[u8], random: &mut Seeded) -> Vec<u8> {
     let mut bad = good.to_vec();
     let at = random.next(bad.len());
     let byte = u8::try_from(random.next(256)).unwrap();

@@ -21,4 +21,5 @@ mod policy;
 mod quote;
 mod real;
 mod receipts;
+mod stored;
 mod support;
