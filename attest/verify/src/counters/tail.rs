@@ -266,13 +266,15 @@ struct End {
 /// Up to when the counters speak.
 fn end(sessions: &[Session], to_ms: u64) -> Option<End> {
     let last = sessions.last()?;
-    if last.nv_end.is_some() {
+    let ended = last.nv_end.as_deref();
+    if ended.and_then(|end| value(end, Role::Sessions)).is_some() {
         return Some(End {
             text: format!("to the end of {}", last.at),
             is_open: false,
         });
     }
-    let epoch = last.epochs.last().filter(|epoch| !epoch.nv.is_empty())?;
+    let epoch = last.epochs.last()?;
+    value(&epoch.nv, Role::Epochs)?;
     let closed = epoch.statement.closed_ms;
     // Of what may have been sealed between its close and the period's end nothing would show.
     (closed >= to_ms).then(|| End {
