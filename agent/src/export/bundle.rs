@@ -248,6 +248,7 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         boot_log,
         ima_log,
         epochs: epochs.into_iter().map(|(_, sealed)| sealed).collect(),
+        gpu_reports: None,
         nv_start,
         nv_end,
     })

@@ -71,6 +71,25 @@ pub struct SealedSession {
     /// The counter of sessions, certified for [`crate::session_end`] of the last statement.
     #[n(6)]
     pub nv_end: Option<Vec<NvCertified>>,
+    /// What its GPUs said of themselves, where they do.
+    #[n(7)]
+    pub gpu_reports: Option<Vec<GpuReport>>,
+}
+
+/// A GPU's report on itself, as the driver gave it.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct GpuReport {
+    /// What the agent calls the GPU.
+    #[n(0)]
+    pub uuid: String,
+    /// One signed SPDM `GET_MEASUREMENTS` exchange; its nonce is the digest of the session's
+    /// statement.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub report: Vec<u8>,
+    /// Its certificate and those between it and its maker's root, PEM.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub certificates: Vec<u8>,
 }
 
 /// A gapless run of leaves and what the tree looked like before it.

@@ -21,9 +21,11 @@ pub mod enrolment;
 pub mod escape;
 mod frame;
 mod geotag;
+pub mod gpu;
 pub mod html;
 mod incidents;
 mod key;
+mod leaves;
 mod log;
 mod network;
 mod pipeline;
@@ -49,11 +51,12 @@ pub use incidents::{
     Unkept, Who,
 };
 pub use key::KeyTrusted;
+pub use leaves::{OneByOne, Workers};
 pub use log::LogChecked;
-pub use pipeline::verify;
+pub use pipeline::{verify, verify_stored};
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
-pub use trust::{DeputyRule, Permit, Require, Trust, TrustError};
+pub use trust::{DeputyRule, GpuTrust, Permit, Require, Trust, TrustError};
 pub use verdict::{CHECKS, Check, CheckId, CheckResult, NotChecked, Outcome, Source, Verdict};
 pub use wire::WireError;

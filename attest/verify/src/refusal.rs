@@ -6,6 +6,7 @@ use crate::clock::ClockError;
 use crate::counters::{NvError, TailError};
 use crate::enrolment::EnrolmentError;
 use crate::geotag::GeotagError;
+use crate::gpu::GpuError;
 use crate::incidents::IncidentError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
@@ -161,6 +162,14 @@ pub enum Refusal {
     /// No authority that is pinned vouches for it.
     #[error(transparent)]
     Enrolment(#[from] EnrolmentError),
+    /// What a GPU said of itself does not hold.
+    #[error("{at}: {source}")]
+    Gpu {
+        /// Which session.
+        at: String,
+        /// Why.
+        source: GpuError,
+    },
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
@@ -183,6 +192,7 @@ impl Refusal {
             Self::Chain { source, .. } => source.grade(),
             Self::Tail { source, .. } => source.grade(),
             Self::Enrolment(source) => source.grade(),
+            Self::Gpu { source, .. } => source.grade(),
             Self::Log(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)

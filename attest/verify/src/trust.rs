@@ -3,7 +3,8 @@
 //! The grammar is closed: an unknown key, a repeated node or a malformed digest is a usage
 //! error with the line it stands on, never something passed over (N74).
 
-use crate::enrolment::{Authority, Table};
+use crate::ek::Anchors;
+use crate::enrolment::{Authority, Table, all_certificates};
 use crate::network::Network;
 use core::ops::Range;
 use merestone_evidence::Digest;
@@ -39,8 +40,21 @@ pub struct Trust {
     pub nodes: BTreeMap<String, Vec<u8>>,
     /// Enrolment authorities, where any is believed.
     pub authority: Option<Authority>,
+    /// Whose GPUs may attest themselves; `None` believes none.
+    pub gpu: Option<GpuTrust>,
     /// What evidence must show.
     pub require: Require,
+}
+
+/// Makers of GPUs, and what is asked of a GPU's report on itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GpuTrust {
+    /// Makers' roots.
+    pub anchors: Anchors,
+    /// Accepted measurement records, by SHA-256; `None` accepts any.
+    pub measurements: Option<BTreeSet<Digest>>,
+    /// Every GPU has to report.
+    pub required: bool,
 }
 
 /// What evidence must show. Each field is a key of `[require]`.
@@ -179,8 +193,35 @@ struct File {
     #[serde(default)]
     node: Vec<Node>,
     authority: Option<Table>,
+    gpu: Option<GpuTable>,
     #[serde(default)]
     require: RequireTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GpuTable {
+    roots: Spanned<Vec<Spanned<String>>>,
+    measurements: Option<Spanned<OneOrMany>>,
+    #[serde(default)]
+    required: bool,
+}
+
+impl GpuTable {
+    fn check(self, files: &dyn Fn(&str) -> Result<Vec<u8>, String>) -> Result<GpuTrust, Fault> {
+        let roots = all_certificates(self.roots.get_ref(), files)?;
+        if roots.is_empty() {
+            return Err((self.roots.span(), "name at least one root".to_owned()));
+        }
+        Ok(GpuTrust {
+            anchors: Anchors {
+                roots,
+                intermediates: Vec::new(),
+            },
+            measurements: self.measurements.map(digests).transpose()?,
+            required: self.required,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -267,6 +308,7 @@ impl File {
         Ok(Trust {
             nodes,
             authority: self.authority.map(|table| table.check(files)).transpose()?,
+            gpu: self.gpu.map(|table| table.check(files)).transpose()?,
             require: self.require.check()?,
         })
     }

@@ -81,7 +81,7 @@ impl Indices {
     pub(crate) fn certified(
         &self,
         at: &str,
-        key: &KeyTrusted,
+        key: &KeyTrusted<'_>,
         certified: &[NvCertified],
         want: Digest,
         after: ClockInfo,
@@ -103,7 +103,7 @@ impl Indices {
 
     fn held(
         &self,
-        key: &KeyTrusted,
+        key: &KeyTrusted<'_>,
         certified: &NvCertified,
         want: Digest,
         after: ClockInfo,

@@ -10,6 +10,7 @@
 mod boot;
 mod counters;
 mod good;
+mod gpu;
 mod hostile;
 mod incidents;
 mod kept;
