@@ -19,4 +19,5 @@ mod log;
 mod policy;
 mod quote;
 mod real;
+mod receipts;
 mod support;
