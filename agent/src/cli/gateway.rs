@@ -107,10 +107,13 @@ pub(super) fn execute(globals: &Globals, args: Args) -> Result<Exit, Failure> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    let records = config.records.socket.ok_or_else(|| {
-        let hint = "set [records] socket to the agent's, or pass --records".to_owned();
-        Failure::new(Exit::Usage, "there is no records socket").hint(hint)
-    })?;
+    let Some(records) = config.records.socket else {
+        return Err(Failure::new(
+            Exit::No,
+            "`records.socket` is empty: no receipt could be had",
+        )
+        .hint("name the agent's records socket with --records"));
+    };
     let outcome = gateway::run(Options {
         listen: config.gateway.listen,
         to: config.gateway.to,

@@ -5,7 +5,7 @@ use super::bundle::{ExportError, fit};
 use super::tree::Tree;
 use crate::clock;
 use crate::enrolment;
-use crate::ledger::{Kept, LedgerError, NvAt, Reader, StoredSession};
+use crate::ledger::{Kept, LedgerError, Reader, StoredSession};
 use coset::{CoseSign1, TaggedCborSerializable as _};
 use merestone_evidence::{
     Blob, Bundle, BundleKind, EpochStatement, InclusionProof, Receipt, SealedEpoch, SealedSession,
@@ -109,7 +109,6 @@ fn pack(
     let mut shown = Vec::new();
     for (stored, statement, sealed) in sessions {
         let logs = reader.boot_logs(stored.number)?;
-        let nv_start = reader.nv(stored.number, NvAt::Start)?;
         let before = node.get_or_insert_with(|| (statement.node.clone(), stored.ak_public.clone()));
         if *before != (statement.node, stored.ak_public) {
             return Err(ExportError::Changed {
@@ -123,10 +122,10 @@ fn pack(
             boot_log: logs.boot,
             ima_log: logs.ima,
             epochs: sealed.into_iter().collect(),
-            gpu_reports: None,
-            nv_start,
-            // The end is that of epochs which are not shown.
+            // A receipt needs neither: whether the log has its end is a bundle's question.
+            nv_start: None,
             nv_end: None,
+            gpu_reports: None,
         });
     }
     let (node, ak_public) = node.ok_or_else(damaged)?;

@@ -64,8 +64,8 @@ fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
             error_us: None,
         },
         canary: None,
-        records: None,
         counter: None,
+        records: None,
     })
 }
 

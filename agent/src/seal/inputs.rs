@@ -199,8 +199,8 @@ impl EpochInputs {
             cause,
             clock,
             canary,
-            records: Some(records),
             counter,
+            records: Some(records),
         }
     }
 }

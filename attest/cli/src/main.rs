@@ -22,7 +22,7 @@ use evidence::{Evidence, Threads};
 use fault::Fault;
 use files::{now_ms, read};
 use merestone_evidence::{Digest, answer_digest, request_digest, sha256};
-use merestone_verify::{Contents, Purpose, Trust, Verdict, verify_held};
+use merestone_verify::{Contents, Purpose, Trust, Verdict, verify_stored};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -154,7 +154,7 @@ fn judge(
     let evidence = Evidence::open(&common.file)?;
     let source = evidence.source();
     let threads = Threads::of_this_machine();
-    let verdict = verify_held(source, &trust, purpose, contents, now_ms, &threads);
+    let verdict = verify_stored(source, &trust, purpose, contents, now_ms, &threads);
     let (bytes, sha256) = (source.size(), evidence.sha256(&common.file)?);
     let shown = if common.json {
         json::object(&verdict)

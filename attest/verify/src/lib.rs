@@ -54,7 +54,7 @@ pub use incidents::{
 pub use key::KeyTrusted;
 pub use leaves::{OneByOne, Workers};
 pub use log::LogChecked;
-pub use pipeline::{verify, verify_contents, verify_held, verify_stored};
+pub use pipeline::{verify, verify_contents, verify_stored};
 pub use quote::QuoteChecked;
 pub use receipts::{Contents, ReceiptError, ReceiptShown, Receipts};
 pub use refusal::{Grade, Refusal};

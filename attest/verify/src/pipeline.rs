@@ -22,7 +22,7 @@ use merestone_evidence::Source;
 
 /// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
 pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
-    verify_stored(Source::Memory(bytes), trust, purpose, now_ms, &OneByOne)
+    verify_contents(bytes, trust, purpose, &Contents::default(), now_ms)
 }
 
 /// The same, with a request or an answer in hand that the receipt in the file is held against.
@@ -34,24 +34,12 @@ pub fn verify_contents(
     now_ms: u64,
 ) -> Verdict {
     let source = Source::Memory(bytes);
-    verify_held(source, trust, purpose, contents, now_ms, &OneByOne)
+    verify_stored(source, trust, purpose, contents, now_ms, &OneByOne)
 }
 
 /// The same of a file that need not be in memory. The leaves are read twice, about a megabyte at
 /// a time, and worked on by `workers`; the verdict is the same whoever they are.
 pub fn verify_stored(
-    source: Source<'_>,
-    trust: &Trust,
-    purpose: Purpose,
-    now_ms: u64,
-    workers: &dyn Workers,
-) -> Verdict {
-    let contents = Contents::default();
-    verify_held(source, trust, purpose, &contents, now_ms, workers)
-}
-
-/// Both.
-pub fn verify_held(
     source: Source<'_>,
     trust: &Trust,
     purpose: Purpose,
@@ -61,8 +49,8 @@ pub fn verify_held(
 ) -> Verdict {
     let mut tally = Tally::new();
     let unverified = Unverified::open(source, purpose, workers);
-    let Some((log, vouched)) = stages(unverified, source.size(), trust, contents, &mut tally)
-    else {
+    let size = source.size();
+    let Some((log, vouched)) = stages(unverified, size, trust, contents, &mut tally) else {
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
@@ -148,8 +136,8 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         grants: None,
         deputies: None,
         canary: None,
-        receipts: None,
         gpus_attested: Vec::new(),
+        receipts: None,
         entries: Vec::new(),
     };
     if let Some(shown) = shown {
@@ -162,8 +150,8 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         verdict.grants = Some(shown.incidents.grants);
         verdict.deputies = Some(shown.incidents.deputies);
         verdict.canary = Some(shown.incidents.canary);
-        verdict.receipts = Some(shown.receipts);
         verdict.gpus_attested = shown.gpus_attested;
+        verdict.receipts = Some(shown.receipts);
         verdict.entries = shown.entries;
     }
     verdict

@@ -302,10 +302,10 @@ pub struct Verdict {
     pub deputies: Option<Deputies>,
     /// What tries to get out came to.
     pub canary: Option<CanaryReport>,
-    /// What the receipts in the file come to.
-    pub receipts: Option<Receipts>,
     /// GPUs that attested themselves.
     pub gpus_attested: Vec<GpuAttested>,
+    /// What the receipts in the file come to.
+    pub receipts: Option<Receipts>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }

@@ -9,6 +9,7 @@
 
 mod boot;
 mod counters;
+mod every_byte;
 mod good;
 mod gpu;
 mod hostile;
@@ -20,4 +21,5 @@ mod policy;
 mod quote;
 mod real;
 mod receipts;
+mod stored;
 mod support;

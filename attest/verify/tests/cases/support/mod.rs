@@ -489,8 +489,8 @@ fn epoch_statement(
             error_us: Some(10),
         },
         canary: None,
-        records: None,
         counter: None,
+        records: None,
     }
 }
 
