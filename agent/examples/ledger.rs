@@ -195,7 +195,7 @@ fn record(number: u64) -> Entry {
             peer_port: 40_000,
             port: 8_000,
             peer_inside: true,
-            form: "http/1.1".into(),
+            form: "http/1".into(),
             method: Some("POST".into()),
             path: Some("/v1/chat/completions".into()),
             end: End::Next,
@@ -210,6 +210,7 @@ fn record(number: u64) -> Entry {
             }),
             amends: false,
             binding: None,
+            turn: None,
         })),
     }
 }

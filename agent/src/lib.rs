@@ -13,6 +13,7 @@ pub mod config;
 pub mod enrolment;
 pub mod export;
 pub mod flow;
+pub mod gateway;
 pub mod geo;
 pub mod gpu;
 pub mod grant;

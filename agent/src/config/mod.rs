@@ -8,6 +8,7 @@
 
 pub(crate) mod document;
 pub mod fault;
+mod gateway;
 mod kubernetes;
 mod layers;
 mod read;
@@ -16,6 +17,7 @@ mod schema;
 mod tests;
 
 pub use fault::{Fault, Faults, Origin};
+pub use gateway::Gateway;
 pub use kubernetes::Kubernetes;
 pub use layers::Override;
 
@@ -91,6 +93,8 @@ pub struct Config {
     pub break_glass: BreakGlass,
     /// Requests and answers of guarded servers.
     pub records: Records,
+    /// The reverse proxy.
+    pub gateway: Gateway,
     /// Lines worth logging at start, such as variables that set nothing.
     pub notes: Vec<String>,
 }
@@ -175,6 +179,8 @@ pub struct Records {
     pub idle: Duration,
     /// Paths that are no inference: health, metrics.
     pub leave_out: Vec<String>,
+    /// Unix socket for digests from guarded processes; none where it is switched off.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[canary]`.
@@ -292,13 +298,14 @@ impl Config {
                 reader.later(key.name, what);
             }
         }
+        let socket = absolute(reader, "api.socket", "/run/merestone/merestone.sock");
         Self {
             path: path.to_owned(),
             node: node(reader),
             boundary: absolute(reader, "boundary", "/etc/merestone/boundary.toml"),
             state_dir: absolute(reader, "state_dir", "/var/lib/merestone"),
             api: Api {
-                socket: absolute(reader, "api.socket", "/run/merestone/merestone.sock"),
+                socket: socket.clone(),
             },
             metrics: metrics(reader),
             enforcement: Enforcement {
@@ -348,13 +355,14 @@ impl Config {
                     .list("break_glass.signers", glass_signer)
                     .unwrap_or_default(),
             },
-            records: records(reader),
+            records: records(reader, &socket),
+            gateway: gateway::gateway(reader),
             notes: std::mem::take(&mut reader.layers.notes),
         }
     }
 }
 
-fn records(reader: &mut Reader) -> Records {
+fn records(reader: &mut Reader, api: &Path) -> Records {
     Records {
         enabled: reader.boolean("records.enabled", true),
         idle: reader.duration(
@@ -365,7 +373,18 @@ fn records(reader: &mut Reader) -> Records {
         leave_out: reader
             .list("records.leave_out", read::request_path)
             .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
+        socket: records_socket(reader, api),
     }
+}
+
+/// Beside the operator's socket. An empty string turns it off, absence does not.
+fn records_socket(reader: &mut Reader, api: &Path) -> Option<PathBuf> {
+    const NAME: &str = "records.socket";
+    if reader.layers.is_empty_text(NAME) {
+        return None;
+    }
+    let set = reader.path(NAME);
+    Some(set.unwrap_or_else(|| api.with_file_name("records.sock")))
 }
 
 fn node(reader: &mut Reader) -> String {

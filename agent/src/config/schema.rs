@@ -103,6 +103,14 @@ pub(super) const KEYS: &[Key] = &[
     key("records.enabled", Kind::Boolean),
     key("records.idle", Kind::Text),
     key("records.leave_out", Kind::List),
+    key("records.socket", Kind::Text),
+    key("gateway.listen", Kind::Text),
+    key("gateway.to", Kind::Text),
+    key("gateway.require_receipts", Kind::Boolean),
+    key("gateway.model_files", Kind::List),
+    key("gateway.metrics", Kind::Text),
+    key("gateway.timeout", Kind::Text),
+    key("gateway.keep", Kind::Text),
 ];
 
 /// The tables, for telling an unknown table from an unknown key.

@@ -73,8 +73,14 @@ struct Chosen {
 }
 
 /// The canonical bytes of the bundle for the epochs that touch
-/// `from_ms..=to_ms`, with their sessions from the beginning.
-pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, ExportError> {
+/// `from_ms..=to_ms`, with their sessions from the beginning, and with the
+/// `receipts` of their records if they are wanted.
+pub fn bundle(
+    state_dir: &Path,
+    from_ms: u64,
+    to_ms: u64,
+    receipts: bool,
+) -> Result<Vec<u8>, ExportError> {
     if to_ms < from_ms {
         return Err(ExportError::Period);
     }
@@ -88,12 +94,20 @@ pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, Exp
     let span = inside
         .map(|(start, end)| span(&reader, &tree, start, end))
         .transpose()?;
+    let receipts = match inside.filter(|_| receipts) {
+        Some((start, end)) => reader.receipts(start..end)?,
+        None => Vec::new(),
+    };
+    let receipts = (!receipts.is_empty()).then(|| {
+        let messages = receipts.into_iter().map(|kept| Blob::from(kept.message));
+        messages.collect()
+    });
     let consistency = consistency(&tree, &chosen, inside.unwrap_or_default());
     let sessions = chosen
         .into_iter()
         .map(|session| sealed(&reader, session))
         .collect::<Result<_, _>>()?;
-    let bytes = encode(&Bundle {
+    fit(&Bundle {
         kind: BundleKind,
         created_ms: clock::now_ms(),
         from_ms,
@@ -105,8 +119,14 @@ pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, Exp
         consistency,
         proofs: Vec::new(),
         enrolments,
-    });
-    // What a verifier reads; the skeleton without the leaves has its own, smaller limit there.
+        receipts,
+    })
+}
+
+/// The file's bytes, if a verifier will read so many.
+pub(super) fn fit(bundle: &Bundle) -> Result<Vec<u8>, ExportError> {
+    let bytes = encode(bundle);
+    // The skeleton without the leaves has its own, smaller limit in the verifier.
     let limit = usize::try_from(merestone_evidence::MOST_BUNDLE_BYTES).unwrap_or(usize::MAX);
     if bytes.len() > limit {
         return Err(ExportError::TooBig {

@@ -8,11 +8,13 @@ use super::{
     checkpoint::Checkpoint,
     frame::Next,
     leaves, log_path,
+    receipts::{Kept, Shelf},
     session::{self, SessionDir},
 };
 use merestone_evidence::{Digest, NvCertified, SealedEpoch, root_of};
 use std::{
     fs::File,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +33,22 @@ impl Reader {
             path: Checkpoint::path(&log),
         })?;
         Ok(Self { log, checkpoint })
+    }
+
+    /// Leaves that are sealed.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.checkpoint.size
+    }
+
+    /// The receipt of an id, sealed or not.
+    pub fn receipt(&self, id: &[u8; 16]) -> Result<Option<Kept>, LedgerError> {
+        Shelf::open(&self.log)?.find(id)
+    }
+
+    /// The receipts of leaves, in their order; a leaf may have none.
+    pub fn receipts(&self, leaves: Range<u64>) -> Result<Vec<Kept>, LedgerError> {
+        Shelf::open(&self.log)?.of_leaves(leaves)
     }
 
     /// Sessions that were sealed, oldest first.

@@ -65,6 +65,7 @@ fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
         },
         canary: None,
         counter: None,
+        records: None,
     })
 }
 

@@ -10,6 +10,7 @@ use super::entries::{self, Moment};
 use super::exact::Exact;
 use super::jsonl::Jsonl;
 use super::pods::{self, Pods};
+use super::records::Issuing;
 use super::report;
 use super::turns::Turns;
 use crate::api::{Reply, Request};
@@ -77,6 +78,7 @@ pub(super) struct Agent {
     grants: Grants,
     pub(super) turns: Turns,
     pub(super) pods: Pods,
+    pub(super) issuing: Issuing,
     fold: Fold,
     lost: BTreeMap<String, u64>,
     gpu_state: String,
@@ -109,6 +111,7 @@ impl Agent {
             grants,
             turns,
             pods,
+            issuing: Issuing::default(),
             generation,
             reload_error: None,
             started_ms: clock::now_ms(),
@@ -187,19 +190,27 @@ impl Agent {
     /// Appends to the evidence log. A disk that refuses is told and counted;
     /// enforcement goes on without it.
     pub(super) fn log(&mut self, body: Body) {
+        self.append(body);
+    }
+
+    /// The same: its time, its index, its hash; none where the disk refuses.
+    pub(super) fn append(&mut self, body: Body) -> Option<(u64, u64, Digest)> {
         let moment = Moment {
             time_ms: clock::now_ms(),
             boot_ns: clock::boot_ns(),
         };
-        match self.parts.ledger.append(&entries::entry(moment, body)) {
-            Ok(_) => {
+        let entry = entries::entry(moment, body);
+        match self.parts.ledger.append_hashed(&entry) {
+            Ok((index, hash)) => {
                 self.dirty.get_or_insert_with(Instant::now);
+                Some((moment.time_ms, index, hash))
             }
             Err(error) => {
                 if self.unlogged == 0 {
                     tracing::error!(%error, "the evidence log refuses entries");
                 }
                 self.unlogged += 1;
+                None
             }
         }
     }
@@ -330,28 +341,33 @@ impl Agent {
         }
     }
 
-    fn read_groups(&mut self, keep: bool) {
+    pub(super) fn read_groups(&mut self, keep: bool) {
         if let Err(error) = self.turns.read(&self.parts.kernel, keep) {
             tracing::error!(%error, "cannot read what the groups sent");
         }
     }
 
     fn tell_turns(&mut self, open: Option<&[merestone_abi::Turn]>) {
-        let ended = match self.parts.kernel.ended_turns() {
-            Ok(ended) => ended,
+        match self.parts.kernel.ended_turns() {
+            Ok(ended) => self.turns.take(ended),
             Err(error) => {
                 tracing::error!(%error, "cannot read the ended turns");
                 return;
             }
-        };
-        let due = self.turns.due(ended, open, clock::boot_ns());
+        }
+        let due = self.turns.due(open, clock::boot_ns());
         if !due.is_empty() {
             self.read_groups(false);
         }
-        for (turn, end) in due {
-            let facts = report::turn_facts(self, &turn);
-            if let Some(inference) = self.turns.entry(&turn, end, facts) {
-                self.log(Body::Inference(Box::new(inference)));
+        for mut due in due {
+            // An agent before this one may have told it already.
+            if !due.amends && self.turns.is_older(&due.turn) {
+                let id = self.turns.id(&due.turn);
+                due.amends = self.parts.ledger.has_receipt(&id).unwrap_or(false);
+            }
+            let facts = report::turn_facts(self, &due.turn);
+            if let Some(record) = self.turns.entry(&due, facts) {
+                self.record(record, None);
             }
         }
     }
@@ -491,6 +507,13 @@ impl Agent {
             Call::Scrape { reply } => {
                 self.exact.read(&self.parts.kernel);
                 reply.send(report::exposition(self)).ok();
+            }
+            Call::Guarded { peer, reply } => {
+                reply.send(self.is_guarded(&peer)).ok();
+            }
+            Call::Record { peer, post, reply } => {
+                // The client may have hung up; its record stands.
+                reply.send(self.bind(&peer, *post)).ok();
             }
             Call::Ready { reply } => {
                 let quote_error = self.parts.sealer.status().error;

@@ -177,6 +177,9 @@ pub struct Bundle {
     /// Enrolment certificates of this node and key: `COSE_Sign1` over an [`crate::Enrolment`].
     #[n(10)]
     pub enrolments: Option<Vec<Blob>>,
+    /// Receipts of records shown: `COSE_Sign1` over a [`crate::Receipt`], by the session's key.
+    #[n(13)]
+    pub receipts: Option<Vec<Blob>>,
 }
 
 impl Record for Bundle {

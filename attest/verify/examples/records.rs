@@ -64,7 +64,7 @@ fn record(opened: u64, number: u64) -> Vec<u8> {
             peer_port: 40_000 + u16::try_from(number % 20_000).unwrap(),
             port: 8_000,
             peer_inside: true,
-            form: "http/1.1".into(),
+            form: "http/1".into(),
             method: Some("POST".into()),
             path: Some("/v1/chat/completions".into()),
             end: End::Next,
@@ -79,6 +79,7 @@ fn record(opened: u64, number: u64) -> Vec<u8> {
             }),
             amends: false,
             binding: None,
+            turn: None,
         })),
     })
 }

@@ -7,8 +7,10 @@
 
 mod attest;
 mod attest_page;
+mod gateway;
 
 pub(crate) use attest::attest;
+pub(crate) use gateway::gateway;
 
 use std::{
     fs,

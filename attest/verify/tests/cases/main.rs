@@ -20,5 +20,6 @@ mod log;
 mod policy;
 mod quote;
 mod real;
+mod receipts;
 mod stored;
 mod support;

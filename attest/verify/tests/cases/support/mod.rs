@@ -304,6 +304,7 @@ impl Maker {
             consistency,
             proofs: Vec::new(),
             enrolments: None,
+            receipts: None,
         }
     }
 
@@ -489,6 +490,7 @@ fn epoch_statement(
         },
         canary: None,
         counter: None,
+        records: None,
     }
 }
 
