@@ -5,6 +5,10 @@
 //! own; only who makes the records is not. Without a rate it goes as fast as it can. Prints one
 //! JSON object.
 #![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a measurement, and stops where it cannot"

@@ -6,12 +6,14 @@
 //! the record and the proof in the receipt are.
 #![expect(
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "makes what measurements need, and stops where it cannot"
 )]
 #![expect(
     dead_code,
+    unused_imports,
     reason = "the support of the tests has more than is needed here"
 )]
 
