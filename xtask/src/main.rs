@@ -142,6 +142,10 @@ struct VmArguments {
     /// Of the suite, only the programs whose name has this in it
     #[arg(long, value_name = "TEXT", conflicts_with = "command")]
     only: Option<String>,
+    /// Of the suite, only the machine that is enrolled, booted again, loses its power, and whose
+    /// disk gets another TPM
+    #[arg(long, conflicts_with_all = ["command", "only"])]
+    boots: bool,
     /// Build this package's tests and put them in /merestone/tests
     #[arg(long, value_name = "PACKAGE")]
     tests: Vec<String>,
@@ -212,6 +216,7 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
     let VmArguments {
         kernel,
         only,
+        boots,
         tests,
         program,
         file,
@@ -219,6 +224,9 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
         command,
     } = arguments;
     let kernels = kernel.map_or_else(|| Series::ALL.to_vec(), |kernel| vec![kernel]);
+    if boots {
+        return test::boots_alone(&kernels);
+    }
     if command.is_empty() {
         return test::virtual_machines_alone(&kernels, only.as_deref());
     }

@@ -172,6 +172,17 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Ends it at once, as a loss of power ends a machine.
+    pub(crate) fn kill(&mut self) {
+        if let Some(group) = self.group {
+            signal(group, Signal::KILL);
+        }
+        let mut gone = || !matches!(self.child.try_wait(), Ok(None));
+        within(GRACE, &mut gone);
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if let (Ok(None), Some(group)) = (self.child.try_wait(), self.group) {

@@ -126,7 +126,7 @@ pub fn bundle(
 /// The file's bytes, if a verifier will read so many.
 pub(super) fn fit(bundle: &Bundle) -> Result<Vec<u8>, ExportError> {
     let bytes = encode(bundle);
-    // The skeleton without the leaves has its own, smaller limit in the verifier.
+    // What a verifier reads; the skeleton without the leaves has its own, smaller limit there.
     let limit = usize::try_from(merestone_evidence::MOST_BUNDLE_BYTES).unwrap_or(usize::MAX);
     if bytes.len() > limit {
         return Err(ExportError::TooBig {
@@ -251,6 +251,7 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         epochs,
         is_cut,
     } = session;
+    let gpu_reports = reader.gpu_reports(stored.number)?;
     let nv_start = reader.nv(stored.number, NvAt::Start)?;
     // The end is that of epochs which are not shown.
     let nv_end = reader
@@ -269,7 +270,7 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         boot_log,
         ima_log,
         epochs: epochs.into_iter().map(|(_, sealed)| sealed).collect(),
-        gpu_reports: None,
+        gpu_reports,
         nv_start,
         nv_end,
     })
