@@ -5,6 +5,10 @@
 //! own; only who makes the records is not. Without a rate it goes as fast as it can. Prints one
 //! JSON object.
 #![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a measurement, and stops where it cannot"
@@ -195,7 +199,7 @@ fn record(number: u64) -> Entry {
             peer_port: 40_000,
             port: 8_000,
             peer_inside: true,
-            form: "http/1.1".into(),
+            form: "http/1".into(),
             method: Some("POST".into()),
             path: Some("/v1/chat/completions".into()),
             end: End::Next,
@@ -210,6 +214,7 @@ fn record(number: u64) -> Entry {
             }),
             amends: false,
             binding: None,
+            turn: None,
         })),
     }
 }

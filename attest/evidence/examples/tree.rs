@@ -3,6 +3,8 @@
 //! `tree LEAVES ROUNDS` prints one JSON object a round: seconds of each, ours and theirs. The
 //! roots and the proofs are the same, or it stops.
 #![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a measurement, and stops where it cannot"

@@ -6,12 +6,14 @@
 //! the record and the proof in the receipt are.
 #![expect(
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "makes what measurements need, and stops where it cannot"
 )]
 #![expect(
     dead_code,
+    unused_imports,
     reason = "the support of the tests has more than is needed here"
 )]
 
@@ -64,7 +66,7 @@ fn record(opened: u64, number: u64) -> Vec<u8> {
             peer_port: 40_000 + u16::try_from(number % 20_000).unwrap(),
             port: 8_000,
             peer_inside: true,
-            form: "http/1.1".into(),
+            form: "http/1".into(),
             method: Some("POST".into()),
             path: Some("/v1/chat/completions".into()),
             end: End::Next,
@@ -79,6 +81,7 @@ fn record(opened: u64, number: u64) -> Vec<u8> {
             }),
             amends: false,
             binding: None,
+            turn: None,
         })),
     })
 }

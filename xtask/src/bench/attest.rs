@@ -47,8 +47,8 @@ pub(super) struct Bundle {
     pub(super) bytes: u64,
     /// What the maker of the bundle said of it.
     pub(super) about: Value,
-    pub(super) bundle: Vec<Cost>,
-    pub(super) receipt: Vec<Cost>,
+    pub(super) whole: Vec<Cost>,
+    pub(super) single: Vec<Cost>,
 }
 
 /// Everything the page tells.
@@ -145,8 +145,8 @@ fn bundles(folder: &Path, quick: bool) -> Result<Vec<Bundle>> {
             records,
             bytes,
             about,
-            bundle: verify("bundle")?,
-            receipt: verify("receipt")?,
+            whole: verify("bundle")?,
+            single: verify("receipt")?,
         });
         fs::remove_dir_all(&at)?;
     }
@@ -199,7 +199,7 @@ fn peak(status: &Path) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
+/// Fields 14 and 15 of `proc_pid_stat(5)`, in hundredths of a second.
 fn processor_time(stat: &Path) -> Option<Duration> {
     let text = fs::read_to_string(stat).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;

@@ -7,10 +7,9 @@
 
 mod attest;
 mod attest_page;
-
-pub(crate) use attest::attest;
 mod gateway;
 
+pub(crate) use attest::attest;
 pub(crate) use gateway::gateway;
 
 use std::{

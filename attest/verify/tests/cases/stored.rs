@@ -5,7 +5,7 @@ use crate::every_byte::{Good, change, goods};
 use crate::hostile::Seeded;
 use crate::support::{Maker, NOW};
 use merestone_evidence::{Bundle, Source, Stored, decode, open_bundle};
-use merestone_verify::{CheckResult, Purpose, Workers, verify_stored};
+use merestone_verify::{CheckResult, Contents, Purpose, Workers, verify_stored};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A file; from the reading of that number on it has other bytes.
@@ -59,11 +59,12 @@ impl Workers for Backwards {
 
 fn judged(good: &Good, file: &File) -> merestone_verify::Verdict {
     let source = Source::Stored(file);
+    let contents = Contents::default();
     verify_stored(
         source,
         &good.trust,
         good.purpose,
-        &merestone_verify::Contents::default(),
+        &contents,
         NOW,
         &Backwards,
     )
