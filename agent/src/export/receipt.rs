@@ -5,7 +5,7 @@ use super::bundle::{ExportError, fit};
 use super::tree::Tree;
 use crate::clock;
 use crate::enrolment;
-use crate::ledger::{Kept, LedgerError, Reader, StoredSession};
+use crate::ledger::{Kept, LedgerError, NvAt, Reader, StoredSession};
 use coset::{CoseSign1, TaggedCborSerializable as _};
 use merestone_evidence::{
     Blob, Bundle, BundleKind, EpochStatement, InclusionProof, Receipt, SealedEpoch, SealedSession,
@@ -122,8 +122,9 @@ fn pack(
             boot_log: logs.boot,
             ima_log: logs.ima,
             epochs: sealed.into_iter().collect(),
-            // A receipt needs neither: whether the log has its end is a bundle's question.
-            nv_start: None,
+            // The geotag is certified at the start; whether the log has its end is a bundle's
+            // question.
+            nv_start: reader.nv(stored.number, NvAt::Start)?,
             nv_end: None,
             gpu_reports: None,
         });

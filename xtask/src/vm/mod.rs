@@ -150,7 +150,7 @@ pub(crate) fn boots(
         if end == End::PowerLost {
             // As any machine does at its next start; 1 says that it mended something.
             let mut check = shell::command("/sbin/e2fsck");
-            let status = check.args(["-f", "-p"]).arg(&image).status();
+            let status = check.args(["-f", "-y"]).arg(&image).status();
             if !matches!(status.map(|status| status.code()), Ok(Some(0 | 1))) {
                 bail!("the disk cannot be mended after boot {number}");
             }

@@ -145,13 +145,12 @@ fn follow(
             continue;
         };
         exactly("epochs", declared, high.saturating_add(1), &epoch.at, found);
-        match value(&epoch.nv, Role::Epochs) {
-            Some(certified) => {
-                exactly("epochs", certified, declared, &epoch.at, found);
-                (low, high) = (certified, certified);
-            }
-            None => (low, high) = (declared.saturating_sub(1), declared),
-        }
+        (low, high) = if let Some(certified) = value(&epoch.nv, Role::Epochs) {
+            exactly("epochs", certified, declared, &epoch.at, found);
+            (certified, certified)
+        } else {
+            (declared.saturating_sub(1), declared)
+        };
     }
     let ended = session.nv_end.as_deref();
     let ended = ended.and_then(|end| value(end, Role::Sessions));

@@ -15,6 +15,7 @@ fail() {
     tail -n 30 /var/log/agent.log || true
     exit 1
 }
+rm -rf "$out"
 mkdir -p /etc/merestone "$state" /run/merestone "$out"
 
 if [ "$boot" = 1 ]; then
@@ -56,7 +57,7 @@ fi
 began=$(date -u -d "@$(($(date +%s) - 1))" +%Y-%m-%dT%H:%M:%SZ)
 merestone --config $config run >/var/log/agent.log 2>&1 &
 agent=$!
-epochs() { merestone --config $config status --json 2>/dev/null | tr -d ' ",' | sed -n 's/^epochs://p' | head -n 1; }
+epochs() { merestone --config $config status --json 2>/dev/null | tr -d ' "' | tr ',{}' '\n\n\n' | sed -n 's/^epochs://p' | head -n 1; }
 tries=0
 until [ "$(epochs || true)" -ge 3 ] 2>/dev/null; do
     tries=$((tries + 1))
