@@ -18,6 +18,7 @@ pub mod geo;
 pub mod gpu;
 pub mod grant;
 pub mod ledger;
+pub mod pods;
 pub mod policy;
 pub mod privilege;
 pub mod run;

@@ -12,6 +12,7 @@ mod enroll;
 mod exit;
 mod flows;
 mod gateway;
+mod geotag;
 mod grant;
 mod guarded;
 mod man;

@@ -9,6 +9,7 @@
 pub(crate) mod document;
 pub mod fault;
 mod gateway;
+mod kubernetes;
 mod layers;
 mod read;
 mod schema;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use fault::{Fault, Faults, Origin};
 pub use gateway::Gateway;
+pub use kubernetes::Kubernetes;
 pub use layers::Override;
 
 use crate::geo;
@@ -79,6 +81,8 @@ pub struct Config {
     pub evidence: Evidence,
     /// Databases of countries and operators.
     pub geo: geo::Files,
+    /// Where the kubelet is.
+    pub kubernetes: Kubernetes,
     /// Who signs boundaries and grants.
     pub policy: Policy,
     /// Where the operator says this host is.
@@ -334,6 +338,7 @@ impl Config {
                 country: reader.path("geo.country_db"),
                 asn: reader.path("geo.asn_db"),
             },
+            kubernetes: kubernetes::kubernetes(reader),
             policy: Policy {
                 signers: reader
                     .list("policy.signers", read::signer)

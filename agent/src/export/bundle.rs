@@ -4,11 +4,11 @@ use super::tree::Tree;
 use crate::{
     clock,
     enrolment::{self, EnrolmentError},
-    ledger::{LedgerError, Reader, StoredLogs, StoredSession},
+    ledger::{LedgerError, NvAt, Reader, StoredLogs, StoredSession},
 };
 use merestone_evidence::{
-    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, Record as _,
-    SealedEpoch, SealedSession, SessionStatement, Span, decode, encode,
+    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, SealedEpoch,
+    SealedSession, SessionStatement, Span, decode, encode,
 };
 use std::path::Path;
 
@@ -68,6 +68,8 @@ struct Chosen {
     stored: StoredSession,
     statement: SessionStatement,
     epochs: Vec<(EpochStatement, SealedEpoch)>,
+    /// Later epochs of it are not in the period.
+    is_cut: bool,
 }
 
 /// The canonical bytes of the bundle for the epochs that touch
@@ -124,7 +126,8 @@ pub fn bundle(
 /// The file's bytes, if a verifier will read so many.
 pub(super) fn fit(bundle: &Bundle) -> Result<Vec<u8>, ExportError> {
     let bytes = encode(bundle);
-    let limit = Bundle::LIMITS.bytes;
+    // What a verifier reads; the skeleton without the leaves has its own, smaller limit there.
+    let limit = usize::try_from(merestone_evidence::MOST_BUNDLE_BYTES).unwrap_or(usize::MAX);
     if bytes.len() > limit {
         return Err(ExportError::TooBig {
             got: bytes.len(),
@@ -157,6 +160,7 @@ fn choose(reader: &Reader, from_ms: u64, to_ms: u64) -> Result<Vec<Chosen>, Expo
             .iter()
             .rposition(|(epoch, _)| epoch.opened_ms <= to_ms)
             .map_or(0, |last| last + 1);
+        let is_cut = after < epochs.len();
         epochs.truncate(after);
         if let Some(before) = chosen.first() {
             let at_ms = statement.started_ms;
@@ -177,6 +181,7 @@ fn choose(reader: &Reader, from_ms: u64, to_ms: u64) -> Result<Vec<Chosen>, Expo
             stored,
             statement,
             epochs,
+            is_cut,
         });
     }
     if chosen.is_empty() {
@@ -244,7 +249,13 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         stored,
         statement: _,
         epochs,
+        is_cut,
     } = session;
+    let nv_start = reader.nv(stored.number, NvAt::Start)?;
+    // The end is that of epochs which are not shown.
+    let nv_end = reader
+        .nv(stored.number, NvAt::End)?
+        .filter(|_certified| !is_cut);
     let StoredLogs {
         boot: boot_log,
         ima: ima_log,
@@ -258,5 +269,8 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         boot_log,
         ima_log,
         epochs: epochs.into_iter().map(|(_, sealed)| sealed).collect(),
+        gpu_reports: None,
+        nv_start,
+        nv_end,
     })
 }

@@ -122,6 +122,10 @@ fn pack(
             boot_log: logs.boot,
             ima_log: logs.ima,
             epochs: sealed.into_iter().collect(),
+            // A receipt needs neither: whether the log has its end is a bundle's question.
+            nv_start: None,
+            nv_end: None,
+            gpu_reports: None,
         });
     }
     let (node, ak_public) = node.ok_or_else(damaged)?;

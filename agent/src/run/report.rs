@@ -283,6 +283,7 @@ pub(super) fn status(agent: &Agent) -> Status {
             .collect(),
         lost: losses(agent),
         names: super::names::count(agent),
+        pods: agent.pods.info(&agent.parts.boundary),
         tamper: agent.parts.watch.info(),
         records: agent.issuing.add_to(agent.turns.info()),
         canary: agent.canary.as_ref().map(|canary| canary.info(kernel)),

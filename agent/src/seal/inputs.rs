@@ -2,6 +2,7 @@
 //! statements. Each is a claim of the agent; the quote says when and on which
 //! machine it was made, not that it is true.
 
+use super::counting::Declared;
 use merestone_evidence::{
     Agent, Boundary, Canary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement,
     GpuEnergy, GpuInventory, Kernel, Loss, Program, RecordCounts, SessionId, SessionKind,
@@ -73,6 +74,7 @@ pub(super) struct SessionFacts {
     pub(super) pcrs: Vec<u8>,
     pub(super) chain_pcr: u8,
     pub(super) tree: (u64, Digest),
+    pub(super) declared: Declared,
 }
 
 /// What the sealer adds to an epoch.
@@ -87,6 +89,7 @@ pub(super) struct EpochFacts {
     pub(super) tree: (u64, Digest),
     pub(super) records: RecordCounts,
     pub(super) cause: Cause,
+    pub(super) counter: Option<u64>,
 }
 
 impl SessionInputs {
@@ -113,6 +116,7 @@ impl SessionInputs {
             pcrs,
             chain_pcr,
             tree,
+            declared,
         } = facts;
         let (tree_size, tree_root) = tree;
         SessionStatement {
@@ -137,6 +141,8 @@ impl SessionInputs {
             tree_root,
             site,
             require,
+            counters: declared.counters,
+            geotag: declared.geotag,
         }
     }
 }
@@ -167,6 +173,7 @@ impl EpochInputs {
             tree,
             records,
             cause,
+            counter,
         } = facts;
         let (size_after, root) = tree;
         EpochStatement {
@@ -192,6 +199,7 @@ impl EpochInputs {
             cause,
             clock,
             canary,
+            counter,
             records: Some(records),
         }
     }

@@ -20,11 +20,13 @@
 
 mod boot;
 mod chain;
+mod counting;
 mod error;
 mod inputs;
 mod key;
 mod metrics;
 mod recover;
+mod secret;
 mod session;
 mod status;
 mod thread;
@@ -35,6 +37,7 @@ pub use inputs::{EpochInputs, SessionInputs};
 pub use key::{KeySlot, SessionKey};
 pub use metrics::Metrics;
 pub use recover::Recovered;
+pub use secret::nv_auth;
 pub use session::{EpochSealed, SealCore, SealOptions, SessionSealed};
 pub use status::Status;
 pub use thread::Sealer;

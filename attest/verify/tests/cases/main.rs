@@ -8,7 +8,10 @@
 )]
 
 mod boot;
+mod counters;
+mod every_byte;
 mod good;
+mod gpu;
 mod hostile;
 mod incidents;
 mod kept;
@@ -18,4 +21,5 @@ mod policy;
 mod quote;
 mod real;
 mod receipts;
+mod stored;
 mod support;
