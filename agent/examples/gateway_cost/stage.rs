@@ -172,7 +172,7 @@ fn command(program: &Path, guarded: Option<&Guarded>) -> Command {
     let mut command = Command::new("sh");
     command.args([
         "-c",
-        "echo $$ > \"$1\" || exit 1; { : < \"$2\"; } 2>/dev/null; shift 2; exec \"$@\"",
+        "echo $$ > \"$1\" || exit 1; cat \"$2\" >/dev/null 2>&1; shift 2; exec \"$@\"",
         "sh",
     ]);
     command

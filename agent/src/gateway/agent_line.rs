@@ -213,3 +213,109 @@ fn refusal(status: StatusCode, body: &[u8]) -> NotIssued {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Against the agent's own socket, with the test in the place of its loop.
+
+    use super::super::record::Connection;
+    use super::*;
+    use crate::ledger::Ledger;
+    use crate::serve::{self, Call, Issued as Given, Post};
+    use std::sync::Arc;
+    use tokio::net::UnixListener;
+    use tokio::sync::mpsc;
+
+    fn record() -> Record {
+        Record {
+            id: "0a".repeat(16),
+            request: "1b".repeat(32),
+            answer: "2c".repeat(32),
+            model: Some("m".into()),
+            model_files: Some("3d".repeat(32)),
+            method: Some("POST".into()),
+            path: Some("/v1/chat/completions".into()),
+            status: Some(200),
+            started_ms: 1,
+            first_ms: Some(2),
+            ended_ms: 3,
+            request_bytes: 4,
+            answer_bytes: 5,
+            connection: Some(Connection {
+                peer: "[::1]:1".into(),
+                local: "127.0.0.1:8000".into(),
+            }),
+            nonce: Some("AAECAwQFBgc=".into()),
+        }
+    }
+
+    /// A socket whose callers are all guarded, or all not.
+    fn agent(folder: &Path, is_guarded: bool) -> (PathBuf, mpsc::Receiver<Post>) {
+        let path = folder.join(if is_guarded { "guarded" } else { "other" });
+        let listener = UnixListener::bind(&path).unwrap();
+        let (ledger, _) = Ledger::open(folder).unwrap();
+        let (calls, mut asked) = mpsc::channel(8);
+        let (tell, told) = mpsc::channel(8);
+        tokio::spawn(serve::records(listener, calls, Arc::new(ledger)));
+        tokio::spawn(async move {
+            while let Some(call) = asked.recv().await {
+                match call {
+                    Call::Guarded { reply, .. } => reply.send(is_guarded).unwrap(),
+                    Call::Record { post, reply, .. } => {
+                        let given = post.map(|post| {
+                            let id = hex::decode(post.id.as_ref().unwrap()).unwrap();
+                            tell.try_send(post).unwrap();
+                            Given {
+                                id: id.try_into().unwrap(),
+                                index: 7,
+                                message: vec![0, 1, 2],
+                            }
+                        });
+                        let refused = |why| serve::RecordRefused::Bad { why };
+                        reply.send(given.map_err(refused)).unwrap();
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        (path, told)
+    }
+
+    #[tokio::test]
+    async fn a_record_is_what_the_agents_own_socket_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut told) = agent(folder.path(), true);
+        let mut line = Line::new(&path);
+        assert_eq!(line.probe().await, Ok(()));
+        for _ in 0..2 {
+            let issued = line.tell(&record()).await.unwrap();
+            assert_eq!((issued.id, issued.receipt.as_str()), (record().id, "AAEC"));
+            let post = told.recv().await.unwrap();
+            assert_eq!(post.request, record().request);
+            assert_eq!(post.answer, record().answer);
+            assert_eq!(post.connection.unwrap().peer.to_string(), "[::1]:1");
+            assert!(line.open.is_some(), "the line is kept");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_not_guarded_hears_it_although_nothing_was_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, _told) = agent(folder.path(), false);
+        let mut line = Line::new(&path);
+        for _ in 0..20 {
+            let refused = line.probe().await.unwrap_err();
+            assert!(
+                matches!(refused, NotIssued::NotGuarded { .. }),
+                "{refused:?}"
+            );
+        }
+        let refused = line.tell(&record()).await.unwrap_err();
+        assert!(matches!(refused, NotIssued::NotGuarded { .. }) && refused.may_pass());
+        let refused = Line::new(&folder.path().join("none"))
+            .probe()
+            .await
+            .unwrap_err();
+        assert!(matches!(refused, NotIssued::Away { .. }));
+    }
+}
