@@ -16,6 +16,7 @@ pub mod flow;
 pub mod geo;
 pub mod gpu;
 pub mod grant;
+pub mod landmark;
 pub mod ledger;
 pub mod policy;
 pub mod privilege;

@@ -18,6 +18,7 @@ pub use fault::{Fault, Faults, Origin};
 pub use layers::Override;
 
 use crate::geo;
+use crate::landmark::Target;
 use crate::policy::Mode;
 use document::Text;
 use layers::{Layers, Raw};
@@ -81,6 +82,8 @@ pub struct Config {
     pub policy: Policy,
     /// Where the operator says this host is.
     pub site: Site,
+    /// Who measures where this host is.
+    pub location: Location,
     /// Where events go.
     pub events: Events,
     /// Who may let an operator in.
@@ -243,6 +246,15 @@ pub struct Site {
     pub facility: Option<String>,
 }
 
+/// `[location]`: who measures where this host is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Location {
+    /// Landmarks to ask; none asks nobody.
+    pub landmarks: Vec<Target>,
+    /// How often to ask.
+    pub interval: Duration,
+}
+
 /// `[events]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Events {
@@ -337,6 +349,7 @@ impl Config {
                 country: reader.parsed("site.country", None, read::country),
                 facility: reader.text("site.facility").map(|(text, _)| text),
             },
+            location: location(reader),
             events: events(reader),
             break_glass: BreakGlass {
                 signers: reader
@@ -360,6 +373,19 @@ fn records(reader: &mut Reader) -> Records {
         leave_out: reader
             .list("records.leave_out", read::request_path)
             .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
+    }
+}
+
+fn location(reader: &mut Reader) -> Location {
+    Location {
+        landmarks: reader
+            .list("location.landmarks", Target::parse)
+            .unwrap_or_default(),
+        interval: reader.duration(
+            "location.interval",
+            Duration::from_secs(900),
+            Duration::from_secs(10)..=Duration::from_secs(86400),
+        ),
     }
 }
 

@@ -89,6 +89,8 @@ pub(super) const KEYS: &[Key] = &[
     key("site.region", Kind::Text),
     key("site.country", Kind::Text),
     key("site.facility", Kind::Text),
+    key("location.landmarks", Kind::List),
+    key("location.interval", Kind::Text),
     key("events.jsonl", Kind::Text),
     key("events.format", Kind::Text),
     later("events.syslog", Kind::Text, "events to syslog"),

@@ -24,6 +24,7 @@ use crate::canary::{self as canary_process, Cage};
 use crate::config::{Config, Faults, OnAgentLoss};
 use crate::flow::Store;
 use crate::gpu;
+use crate::landmark;
 use crate::ledger::{Ledger, LedgerError};
 use crate::policy::{self, Compiled};
 use crate::privilege;
@@ -138,7 +139,9 @@ async fn begin(
     let gpu = gpu::Monitor::start(gpu_options(&config))?;
     let store = Store::default();
     tokio::spawn(serve::control(control, calls, store.clone()));
+    let location = locate(&config, &sealer)?;
     let parts = Parts {
+        location,
         config,
         boundary,
         kernel,
@@ -163,6 +166,17 @@ async fn begin(
         }
     };
     agent.serve(events, asked, &mut hangup, stop).await
+}
+
+/// Asks the landmarks that are configured; where none is, nobody is asked.
+fn locate(config: &Config, sealer: &Sealer) -> Result<Option<landmark::Place>> {
+    let location = &config.location;
+    if location.landmarks.is_empty() {
+        return Ok(None);
+    }
+    let answerer = sealer.answerer();
+    let place = landmark::Asker::spawn(&location.landmarks, location.interval, answerer)?;
+    Ok(Some(place))
 }
 
 /// The log and the TPM that seals it.

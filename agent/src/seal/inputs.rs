@@ -4,8 +4,8 @@
 
 use merestone_evidence::{
     Agent, Boundary, Canary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement,
-    GpuEnergy, GpuInventory, Kernel, Loss, Program, SessionId, SessionKind, SessionStatement, Site,
-    Tier, TpmInfo,
+    GpuEnergy, GpuInventory, Kernel, LocationEvidence, Loss, Program, SessionId, SessionKind,
+    SessionStatement, Site, Tier, TpmInfo,
 };
 
 /// Everything in a session statement but what the sealer adds: ids, key, TPM,
@@ -60,6 +60,8 @@ pub struct EpochInputs {
     pub clock: ClockQuality,
     /// The canary, where it is switched on.
     pub canary: Option<Canary>,
+    /// What landmarks and clouds said of the place meanwhile.
+    pub location: Option<LocationEvidence>,
 }
 
 /// What the sealer adds to a session.
@@ -85,6 +87,7 @@ pub(super) struct EpochFacts {
     pub(super) closed_ms: u64,
     pub(super) size_before: u64,
     pub(super) tree: (u64, Digest),
+    pub(super) location: Option<Digest>,
     pub(super) cause: Cause,
 }
 
@@ -154,6 +157,7 @@ impl EpochInputs {
             groups,
             clock,
             canary,
+            location: _,
         } = self;
         let EpochFacts {
             node,
@@ -164,6 +168,7 @@ impl EpochInputs {
             closed_ms,
             size_before,
             tree,
+            location,
             cause,
         } = facts;
         let (size_after, root) = tree;
@@ -190,6 +195,7 @@ impl EpochInputs {
             cause,
             clock,
             canary,
+            location,
         }
     }
 }

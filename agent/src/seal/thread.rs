@@ -1,6 +1,8 @@
 //! The sealer on its own thread, for an agent that must not wait.
 
-use super::{EpochInputs, EpochSealed, SealCore, SealError, SessionInputs, SessionSealed, Status};
+use super::{
+    Answerer, EpochInputs, EpochSealed, SealCore, SealError, SessionInputs, SessionSealed, Status,
+};
 use merestone_evidence::Cause;
 use std::{
     sync::{
@@ -29,19 +31,31 @@ enum Job {
 pub struct Sealer {
     jobs: Sender<Job>,
     status: Arc<Mutex<Status>>,
+    answerer: Answerer,
 }
 
 impl Sealer {
     /// Start the thread.
     pub fn spawn(core: SealCore) -> Result<Self, SealError> {
         let status = Arc::new(Mutex::new(core.status().clone()));
+        let answerer = core.answerer();
         let (jobs, inbox) = channel();
         let shown = Arc::clone(&status);
         thread::Builder::new()
             .name("seal".into())
             .spawn(move || work(core, &inbox, &shown))
             .map_err(|_source| SealError::Gone)?;
-        Ok(Self { jobs, status })
+        Ok(Self {
+            jobs,
+            status,
+            answerer,
+        })
+    }
+
+    /// Signs answers to landmarks; never waits for the TPM.
+    #[must_use]
+    pub fn answerer(&self) -> Answerer {
+        self.answerer.clone()
     }
 
     /// The state after the last step; never waits for the TPM.

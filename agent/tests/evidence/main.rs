@@ -4,6 +4,7 @@
 
 mod crash;
 mod host;
+mod landmarks;
 mod sound;
 #[path = "../../../attest/tpm/tests/support/mod.rs"]
 mod support;

@@ -49,6 +49,7 @@ impl Page {
             consistency,
             proofs,
             enrolments,
+            location,
         } = bundle;
         self.line(
             0,
@@ -95,6 +96,13 @@ impl Page {
             }
         }
         self.enrolments(enrolments.as_deref().unwrap_or_default());
+        for bytes in location.as_deref().unwrap_or_default() {
+            self.line(0, format!("location evidence {}", sha256(bytes)));
+            match decode::<LocationEvidence>(bytes) {
+                Ok(evidence) => self.line(1, format!("{evidence:?}")),
+                Err(error) => self.line(1, format!("not readable: {error}")),
+            }
+        }
         for proof in consistency {
             self.line(
                 0,

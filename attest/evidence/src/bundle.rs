@@ -149,6 +149,10 @@ pub struct Bundle {
     /// Enrolment certificates of this node and key: `COSE_Sign1` over an [`crate::Enrolment`].
     #[n(10)]
     pub enrolments: Option<Vec<Blob>>,
+    /// Measurements of the place, each sealed by the epoch that has its digest: canonical bytes
+    /// of a [`crate::LocationEvidence`].
+    #[n(11)]
+    pub location: Option<Vec<Blob>>,
 }
 
 impl Record for Bundle {

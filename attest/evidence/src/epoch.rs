@@ -198,6 +198,9 @@ pub struct EpochStatement {
     /// The canary; absent where it is switched off.
     #[n(21)]
     pub canary: Option<Canary>,
+    /// Digest of the [`crate::LocationEvidence`] that came in meanwhile.
+    #[n(22)]
+    pub location: Option<Digest>,
 }
 
 impl Record for EpochStatement {

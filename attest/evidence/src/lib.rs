@@ -16,6 +16,7 @@ mod entry;
 mod epoch;
 mod inference;
 mod kind;
+mod location;
 mod proof;
 mod session;
 mod shape;
@@ -37,8 +38,9 @@ pub use epoch::{
 pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{
     BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
-    EnrolmentKind, EntryKind, EpochKind, RevocationsKind, SessionKind,
+    EnrolmentKind, EntryKind, EpochKind, LandmarkKind, LocationKind, RevocationsKind, SessionKind,
 };
+pub use location::{CloudDocument, LandmarkStatement, LocationEvidence, answer_message};
 pub use minicbor::bytes::ByteVec as Blob;
 pub use proof::{
     ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,

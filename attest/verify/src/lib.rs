@@ -22,6 +22,7 @@ mod frame;
 pub mod html;
 mod incidents;
 mod key;
+pub mod location;
 mod log;
 mod network;
 mod pipeline;
@@ -39,18 +40,19 @@ pub use account::{
     SessionAccount, TierAccount,
 };
 pub use boot::BootChecked;
-pub use coverage::{Coverage, Gap};
+pub use coverage::{ClockJump, Coverage, Dark, Gap, Reboot, Share};
 pub use frame::{Purpose, Unverified};
 pub use incidents::{
     Attempt, BreakGlass, CanaryReport, Deputies, Deputy, GrantUsed, Grants, Opening, Tamper,
     Unkept, Who,
 };
 pub use key::KeyTrusted;
+pub use location::Location;
 pub use log::LogChecked;
 pub use pipeline::verify;
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
-pub use report::{Egress, Location, ReceiptEntry};
+pub use report::{Egress, ReceiptEntry};
 pub use trust::{DeputyRule, Permit, Require, Trust, TrustError};
 pub use verdict::{CHECKS, Check, CheckId, CheckResult, NotChecked, Outcome, Source, Verdict};
 pub use wire::WireError;

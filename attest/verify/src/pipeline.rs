@@ -7,10 +7,11 @@ use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
+use crate::location::{Judged, Location};
 use crate::log::LogChecked;
 use crate::policy::{self, Matter};
 use crate::quote::QuoteChecked;
-use crate::report::{Egress, Location, ReceiptEntry};
+use crate::report::{Egress, ReceiptEntry};
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally, Verdict};
 
@@ -21,11 +22,17 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
-    let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
+    let coverage = Coverage::of(
+        &log.bundle,
+        &log.sessions,
+        &incidents.unproven(),
+        log.seen.first_readings(),
+        &trust.require,
+    );
     let shown = Shown {
         account: Account::of(&log, &coverage),
         coverage,
-        location: Location::of(&log.sessions),
+        location: Judged::of(&log, trust).check(&log.sessions, &trust.require, &mut tally),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
         entries: log
@@ -38,7 +45,6 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         log: &log,
         coverage: &shown.coverage,
         egress: &shown.egress,
-        location: &shown.location,
         incidents: &shown.incidents,
         now_ms,
     };

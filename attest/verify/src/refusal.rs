@@ -5,6 +5,7 @@ use crate::chain::ChainError;
 use crate::clock::ClockError;
 use crate::enrolment::EnrolmentError;
 use crate::incidents::IncidentError;
+use crate::location::LocationError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
 use crate::quote::QuoteError;
@@ -140,6 +141,9 @@ pub enum Refusal {
     /// No authority that is pinned vouches for it.
     #[error(transparent)]
     Enrolment(#[from] EnrolmentError),
+    /// Evidence of the place is wrong, or not enough.
+    #[error(transparent)]
+    Location(#[from] LocationError),
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
@@ -161,6 +165,7 @@ impl Refusal {
             Self::Clock { source, .. } => source.grade(),
             Self::Chain { source, .. } => source.grade(),
             Self::Enrolment(source) => source.grade(),
+            Self::Location(source) => source.grade(),
             Self::Log(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)

@@ -1,4 +1,4 @@
-//! What the evidence says beyond yes and no: where it ran, what tried to leave.
+//! What the evidence says beyond yes and no: what tried to leave.
 
 use crate::account::kind;
 use crate::coverage::rfc3339;
@@ -6,44 +6,6 @@ use crate::quote::{Epoch, Session};
 use merestone_evidence::{Body, Entry, FlowVerdict};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Where it ran, how well that is known, and what that knowledge rests on.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Location {
-    /// Level of the evidence.
-    pub level: &'static str,
-    /// What it rests on.
-    pub assumption: &'static str,
-    /// Who says so.
-    pub source: &'static str,
-    /// Countries stated, as they are written.
-    pub countries: BTreeSet<String>,
-    /// Regions stated.
-    pub regions: BTreeSet<String>,
-    /// Facilities stated.
-    pub facilities: BTreeSet<String>,
-    /// Sessions that state nothing.
-    pub unstated_sessions: u64,
-}
-
-impl Location {
-    pub(crate) fn of(sessions: &[Session]) -> Self {
-        let sites = || {
-            sessions
-                .iter()
-                .filter_map(|session| session.statement.site.as_ref())
-        };
-        Self {
-            level: "L0",
-            assumption: "the operator tells the truth: nothing measured the place",
-            source: "operator",
-            countries: sites().filter_map(|site| site.country.clone()).collect(),
-            regions: sites().filter_map(|site| site.region.clone()).collect(),
-            facilities: sites().filter_map(|site| site.facility.clone()).collect(),
-            unstated_sessions: (sessions.len() - sites().count()) as u64,
-        }
-    }
-}
 
 /// Exact decisions over the sessions shown, each counted from its session's start.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

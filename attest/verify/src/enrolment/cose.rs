@@ -25,6 +25,8 @@ pub enum Kind {
     Enrolment,
     /// A list of revoked ones.
     Revocations,
+    /// What a landmark measured.
+    Landmark,
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
         match self {
             Self::Enrolment => "application/vnd.merestone.enrolment+cbor",
             Self::Revocations => "application/vnd.merestone.revocations+cbor",
+            Self::Landmark => "application/vnd.merestone.landmark+cbor",
         }
     }
 
@@ -43,6 +46,7 @@ impl Kind {
         match self {
             Self::Enrolment => (64 << 10) + 512,
             Self::Revocations => (1 << 20) + 512,
+            Self::Landmark => 1024,
         }
     }
 }

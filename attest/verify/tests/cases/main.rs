@@ -8,11 +8,13 @@
 )]
 
 mod boot;
+mod coverage;
 mod good;
 mod hostile;
 mod incidents;
 mod kept;
 mod listed;
+mod location;
 mod log;
 mod policy;
 mod quote;

@@ -295,6 +295,7 @@ impl Maker {
             consistency,
             proofs: Vec::new(),
             enrolments: None,
+            location: None,
         }
     }
 
@@ -476,6 +477,7 @@ fn epoch_statement(
             error_us: Some(10),
         },
         canary: None,
+        location: None,
     }
 }
 
