@@ -18,18 +18,21 @@ pub use fault::{Fault, Faults, Origin};
 pub use layers::Override;
 
 use crate::geo;
-use crate::landmark::Target;
+use crate::landmark::{Metadata, Provider, Target};
 use crate::policy::Mode;
 use document::Text;
 use layers::{Layers, Raw};
 use read::Reader;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
+
+/// Where the metadata service of every cloud is.
+const METADATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 
 /// Larger files are refused before they are parsed.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -251,6 +254,8 @@ pub struct Site {
 pub struct Location {
     /// Landmarks to ask; none asks nobody.
     pub landmarks: Vec<Target>,
+    /// The cloud to ask for its signed document; `None` asks none.
+    pub cloud: Option<Metadata>,
     /// How often to ask.
     pub interval: Duration,
 }
@@ -377,7 +382,15 @@ fn records(reader: &mut Reader) -> Records {
 }
 
 fn location(reader: &mut Reader) -> Location {
+    let provider = reader.parsed("location.cloud", None, |word| {
+        Provider::from_word(word).map(Some)
+    });
+    let address = reader.parsed("location.cloud_address", METADATA, |text| {
+        text.parse()
+            .map_err(|_not_one| "write address:port, as in \"169.254.169.254:80\"".to_owned())
+    });
     Location {
+        cloud: provider.map(|provider| Metadata { provider, address }),
         landmarks: reader
             .list("location.landmarks", Target::parse)
             .unwrap_or_default(),

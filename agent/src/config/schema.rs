@@ -90,6 +90,8 @@ pub(super) const KEYS: &[Key] = &[
     key("site.country", Kind::Text),
     key("site.facility", Kind::Text),
     key("location.landmarks", Kind::List),
+    key("location.cloud", Kind::Text),
+    key("location.cloud_address", Kind::Text),
     key("location.interval", Kind::Text),
     key("events.jsonl", Kind::Text),
     key("events.format", Kind::Text),

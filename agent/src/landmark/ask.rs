@@ -6,12 +6,14 @@
 //! keeps to that address, signs nothing but answers, and no more of them than a measurement has.
 
 use super::LandmarkError;
+use super::cloud::Metadata;
 use super::measure::is_passing;
 use super::wire::{LARGEST, Packet, Who};
 use crate::seal::Answerer;
 use crate::signed::{Kind, Signers};
 use merestone_evidence::{
-    Blob, Digest, LandmarkStatement, LocationEvidence, LocationKind, SessionId, decode, sha256,
+    Blob, CloudDocument, Digest, LandmarkStatement, LocationEvidence, LocationKind, SessionId,
+    decode, sha256,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,6 +85,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Asker {
     targets: Vec<(Target, Signers, Digest)>,
+    cloud: Option<Metadata>,
     answerer: Answerer,
     interval: Duration,
     place: Place,
@@ -92,6 +95,7 @@ impl Asker {
     /// Starts the thread; what it gathers is left in the place that is given back.
     pub fn spawn(
         targets: &[Target],
+        cloud: Option<Metadata>,
         interval: Duration,
         answerer: Answerer,
     ) -> Result<Place, LandmarkError> {
@@ -104,6 +108,7 @@ impl Asker {
         let place = Place::default();
         let asker = Self {
             targets: known,
+            cloud,
             answerer,
             interval,
             place: place.clone(),
@@ -152,17 +157,37 @@ impl Asker {
                 }
             }
         }
-        let complete = landmarks.len() == self.targets.len();
-        if !landmarks.is_empty() {
-            tracing::debug!(landmarks = landmarks.len(), "measured by landmarks");
+        let clouds = self.cloud(session);
+        let complete = landmarks.len() == self.targets.len()
+            && clouds.len() == usize::from(self.cloud.is_some());
+        if !landmarks.is_empty() || !clouds.is_empty() {
+            tracing::debug!(
+                landmarks = landmarks.len(),
+                clouds = clouds.len(),
+                "measured"
+            );
             self.place.put(LocationEvidence {
                 kind: LocationKind,
                 session,
                 landmarks,
-                clouds: Vec::new(),
+                clouds,
             });
         }
         complete
+    }
+}
+
+impl Asker {
+    fn cloud(&self, session: SessionId) -> Vec<CloudDocument> {
+        let statement = self.answerer.statement(session);
+        let Some((cloud, statement)) = self.cloud.as_ref().zip(statement) else {
+            return Vec::new();
+        };
+        let asked = cloud.ask(&statement);
+        let noted = asked.inspect_err(|error| {
+            tracing::warn!(service = %cloud.address, %error, "no document of the cloud");
+        });
+        noted.into_iter().collect()
     }
 }
 

@@ -40,6 +40,12 @@ pub enum LandmarkError {
         /// Why.
         source: io::Error,
     },
+    /// The metadata service of a cloud said something else.
+    #[error("the metadata service answered: {got}")]
+    Metadata {
+        /// Its answer's first line, or what is wrong with it.
+        got: String,
+    },
     /// A position that is none.
     #[error("{latitude}, {longitude} is no latitude and longitude in degrees")]
     Position {

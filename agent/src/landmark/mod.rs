@@ -10,6 +10,7 @@
 //! part of the round trip: it would add more time than the distance.
 
 mod ask;
+mod cloud;
 mod error;
 mod measure;
 mod serve;
@@ -18,5 +19,6 @@ mod tests;
 mod wire;
 
 pub use ask::{Asker, Place, Target};
+pub use cloud::{Metadata, Provider};
 pub use error::LandmarkError;
 pub use serve::{Options, serve};

@@ -53,9 +53,9 @@ fn a_landmark_measures_the_session_that_asks_and_signs_it() {
     let key = SigningKey::from_bytes(&[7; 32]);
     let address = landmark(&key, 1);
     let (answerer, session) = (Answerer::default(), SigningKey::from_bytes(&[8; 32]));
-    answerer.open(SESSION, &session);
+    answerer.open(SESSION, Digest([5; 32]), &session);
     let target = Target::parse(&format!("{}@{address}", inline(&key))).unwrap();
-    let place = Asker::spawn(&[target], Duration::from_secs(60), answerer).unwrap();
+    let place = Asker::spawn(&[target], None, Duration::from_secs(60), answerer).unwrap();
     let began = Instant::now();
     while !place.waits() && began.elapsed() < Duration::from_secs(20) {
         thread::sleep(Duration::from_millis(20));
@@ -117,7 +117,7 @@ fn neither_side_sends_more_than_it_was_sent_before_somebody_is_there() {
     socket.send(&answer([0; 64])).unwrap();
     assert!(receive(&socket).is_none());
     let answerer = Answerer::default();
-    answerer.open(SESSION, &SigningKey::from_bytes(&[8; 32]));
+    answerer.open(SESSION, Digest([5; 32]), &SigningKey::from_bytes(&[8; 32]));
     let signature = answerer.answer(SESSION, &landmark, &challenge).unwrap();
     let elsewhere = client(address);
     elsewhere.send(&answer(signature)).unwrap();
@@ -174,7 +174,7 @@ fn the_session_key_answers_in_its_session_alone_and_signs_nothing_else() {
     let answerer = Answerer::default();
     let landmark = Digest([1; 32]);
     assert!(answerer.answer(SESSION, &landmark, &[0; 32]).is_none());
-    answerer.open(SESSION, &SigningKey::from_bytes(&[8; 32]));
+    answerer.open(SESSION, Digest([5; 32]), &SigningKey::from_bytes(&[8; 32]));
     assert!(answerer.answer(SESSION, &landmark, &[0; 32]).is_some());
     assert!(
         answerer

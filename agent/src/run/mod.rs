@@ -168,14 +168,19 @@ async fn begin(
     agent.serve(events, asked, &mut hangup, stop).await
 }
 
-/// Asks the landmarks that are configured; where none is, nobody is asked.
+/// Asks the landmarks and the cloud that are configured; where none is, nobody is asked.
 fn locate(config: &Config, sealer: &Sealer) -> Result<Option<landmark::Place>> {
     let location = &config.location;
-    if location.landmarks.is_empty() {
+    if location.landmarks.is_empty() && location.cloud.is_none() {
         return Ok(None);
     }
     let answerer = sealer.answerer();
-    let place = landmark::Asker::spawn(&location.landmarks, location.interval, answerer)?;
+    let place = landmark::Asker::spawn(
+        &location.landmarks,
+        location.cloud,
+        location.interval,
+        answerer,
+    )?;
     Ok(Some(place))
 }
 

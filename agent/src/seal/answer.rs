@@ -7,7 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Signs answers while a session is open. Clones share it.
 #[derive(Clone, Default)]
-pub struct Answerer(Arc<Mutex<Option<(SessionId, SigningKey)>>>);
+pub struct Answerer(Arc<Mutex<Option<Live>>>);
+
+struct Live {
+    session: SessionId,
+    statement: Digest,
+    key: SigningKey,
+}
 
 impl fmt::Debug for Answerer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,7 +28,7 @@ impl Answerer {
     pub fn session(&self) -> Option<(SessionId, [u8; 32])> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.as_ref()
-            .map(|(session, key)| (*session, key.verifying_key().to_bytes()))
+            .map(|live| (live.session, live.key.verifying_key().to_bytes()))
     }
 
     /// The answer to a landmark's challenge; `None` where that session is over.
@@ -34,13 +40,25 @@ impl Answerer {
         challenge: &[u8; 32],
     ) -> Option<[u8; 64]> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, key) = held.as_ref().filter(|(open, _)| *open == session)?;
+        let live = held.as_ref().filter(|live| live.session == session)?;
         let message = answer_message(session, landmark, challenge);
-        Some(key.sign(&message).to_bytes())
+        Some(live.key.sign(&message).to_bytes())
     }
 
-    pub(crate) fn open(&self, session: SessionId, key: &SigningKey) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((session, key.clone()));
+    /// Digest of the open session's statement; `None` where that session is over.
+    #[must_use]
+    pub fn statement(&self, session: SessionId) -> Option<Digest> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = held.as_ref().filter(|live| live.session == session)?;
+        Some(live.statement)
+    }
+
+    pub(crate) fn open(&self, session: SessionId, statement: Digest, key: &SigningKey) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Live {
+            session,
+            statement,
+            key: key.clone(),
+        });
     }
 
     pub(crate) fn close(&self) {

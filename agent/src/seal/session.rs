@@ -259,7 +259,7 @@ impl SealCore {
         let (boot_log, ima_log) = (boot::read(&logs.boot), boot::read(&logs.ima));
         self.ledger
             .seal_session(&quote, boot_log.as_deref(), ima_log.as_deref())?;
-        self.answerer.open(id, &key);
+        self.answerer.open(id, digest, &key);
         self.open = Some(Open {
             id,
             key,

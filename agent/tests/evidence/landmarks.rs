@@ -67,8 +67,8 @@ fn relay(to: SocketAddr, delay: Duration) -> SocketAddr {
 }
 
 /// Landmarks behind these delays, as the agent's configuration names them.
-fn landmarks(delay: Duration) -> Vec<Target> {
-    let one = |(seed, latitude, longitude): (u8, f64, f64)| {
+fn landmarks(delays: [Duration; 3]) -> Vec<Target> {
+    let one = |((seed, latitude, longitude), delay): ((u8, f64, f64), Duration)| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let at = socket.local_addr().unwrap();
         let options = Options {
@@ -86,7 +86,7 @@ fn landmarks(delay: Duration) -> Vec<Target> {
         };
         Target::parse(&format!("{}@{at}", inline(seed))).unwrap()
     };
-    STAND.map(one).into()
+    STAND.into_iter().zip(delays).map(one).collect()
 }
 
 fn waited(place: &Place) -> LocationEvidence {
@@ -110,11 +110,12 @@ fn trust(host: &Host, area: &str, pinned: &[(u8, f64, f64)]) -> String {
 }
 
 /// An agent measured with this delay, and what it exports.
-fn measured(swtpm: &Swtpm, dir: &std::path::Path, delay: Duration) -> (Host, Vec<u8>) {
+fn measured(swtpm: &Swtpm, dir: &std::path::Path, delays_ms: [u64; 3]) -> (Host, Vec<u8>) {
     let mut host = Host::start(swtpm, dir);
     host.core.start_session(session_inputs()).unwrap();
     let place = Asker::spawn(
-        &landmarks(delay),
+        &landmarks(delays_ms.map(Duration::from_millis)),
+        None,
         Duration::from_secs(600),
         host.core.answerer(),
     );
@@ -144,7 +145,7 @@ fn three_landmarks_show_where_the_agent_is_and_nothing_else_passes_for_it() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let (host, bytes) = measured(&swtpm, dir.path(), Duration::ZERO);
+    let (host, bytes) = measured(&swtpm, dir.path(), [0, 2, 2]);
     let verdict = judge_with(&bytes, &trust(&host, EUROPE, &STAND));
     assert_eq!(verdict.exit, 0, "{}", faults(&verdict));
     assert_eq!(located(&verdict), ("L3", Some("contained")));
@@ -198,7 +199,7 @@ fn a_host_that_is_far_away_or_seems_so_does_not_pass() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let (host, bytes) = measured(&swtpm, dir.path(), Duration::from_millis(16));
+    let (host, bytes) = measured(&swtpm, dir.path(), [16; 3]);
     let verdict = judge_with(&bytes, &trust(&host, EUROPE, &STAND));
     assert_eq!(
         (verdict.exit, located(&verdict)),
@@ -214,4 +215,21 @@ fn a_host_that_is_far_away_or_seems_so_does_not_pass() {
             one.landmark, one.rtt_us, one.within_km
         );
     }
+}
+
+#[test]
+fn n70_one_machine_beside_every_landmark_at_once_is_faster_than_light() {
+    let Some(swtpm) = Swtpm::start_or_skip("n70_one_machine_beside_every_landmark") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    // All of them are on this machine, whatever they say of where they stand.
+    let (host, bytes) = measured(&swtpm, dir.path(), [0; 3]);
+    let verdict = judge_with(&bytes, &trust(&host, EUROPE, &STAND));
+    assert_eq!(verdict.exit, 1, "{}", faults(&verdict));
+    assert!(
+        faults(&verdict).contains("faster than light"),
+        "{}",
+        faults(&verdict)
+    );
 }

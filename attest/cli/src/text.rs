@@ -151,6 +151,7 @@ fn located(out: &mut String, location: &Location) {
         area,
         rounds,
         rounds_left_out: _,
+        clouds: _,
         evidence_not_shown: _,
     } = location;
     line(out, format_args!(""));

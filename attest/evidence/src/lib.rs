@@ -40,7 +40,9 @@ pub use kind::{
     BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
     EnrolmentKind, EntryKind, EpochKind, LandmarkKind, LocationKind, RevocationsKind, SessionKind,
 };
-pub use location::{CloudDocument, LandmarkStatement, LocationEvidence, answer_message};
+pub use location::{
+    CloudDocument, LandmarkStatement, LocationEvidence, answer_message, cloud_audience, cloud_nonce,
+};
 pub use minicbor::bytes::ByteVec as Blob;
 pub use proof::{
     ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,

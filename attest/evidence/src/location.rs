@@ -105,3 +105,19 @@ pub fn answer_message(session: SessionId, landmark: &Digest, challenge: &[u8; 32
     ]
     .concat()
 }
+
+/// What Azure's document has to have as its nonce, which may have ten digits.
+#[must_use]
+pub fn cloud_nonce(session: &Digest) -> String {
+    let (head, _) = session.0.split_at(8);
+    let number = head
+        .iter()
+        .fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    format!("{:010}", number % 10_000_000_000)
+}
+
+/// What Google's token has to have as its audience.
+#[must_use]
+pub fn cloud_audience(session: &Digest) -> String {
+    format!("merestone:{session}")
+}

@@ -186,6 +186,8 @@ struct File {
     #[serde(default)]
     landmark: Vec<location::LandmarkTable>,
     #[serde(default)]
+    cloud: Vec<location::CloudTable>,
+    #[serde(default)]
     require: RequireTable,
 }
 
@@ -273,7 +275,7 @@ impl File {
         Ok(Trust {
             nodes,
             authority: self.authority.map(|table| table.check(files)).transpose()?,
-            place: location::trusted(self.location, self.landmark, files)?,
+            place: location::trusted(self.location, self.landmark, self.cloud, files)?,
             require: self.require.check()?,
         })
     }

@@ -2,7 +2,7 @@
 
 use super::MOST_ROWS;
 use super::tell::{fact, more, number, says};
-use crate::location::{LevelTold, Location, RoundTold};
+use crate::location::{CloudTold, LevelTold, Location, RoundTold};
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
@@ -19,6 +19,7 @@ pub(super) fn section(location: &Location) -> Markup {
         area,
         rounds,
         rounds_left_out,
+        clouds,
         evidence_not_shown,
     } = location;
     html! {
@@ -40,6 +41,7 @@ pub(super) fn section(location: &Location) -> Markup {
             }
             (ladder(levels, *evidence_not_shown))
             @if !rounds.is_empty() { (measured(rounds, *rounds_left_out, area.as_deref())) }
+            @if !clouds.is_empty() { (signed(clouds)) }
             (says(&format!("the {source}")))
             p.note {
                 "Levels: L0 the operator states it; L1 an auditor wrote it into the TPM; L2 neighbours or a cloud's signature confirm it; "
@@ -68,6 +70,27 @@ fn ladder(levels: &[LevelTold], evidence_not_shown: u64) -> Markup {
         @if evidence_not_shown > 0 {
             p.warn { (number(evidence_not_shown)) " pieces of location evidence were sealed and are not in this file." }
         }
+    }
+}
+
+fn signed(clouds: &[CloudTold]) -> Markup {
+    html! {
+        table.stack {
+            caption { "What clouds signed of the instance" }
+            thead { tr { th.w12 scope="col" { "Sealed" } th.w6 scope="col" { "Cloud" } th scope="col" { "Region" } th scope="col" { "Instance" } th scope="col" { "Tied to the session by" } } }
+            tbody {
+                @for one in clouds.iter().take(MOST_ROWS) {
+                    tr {
+                        td data-h="Sealed" { (one.sealed) }
+                        td data-h="Cloud" { (one.provider) }
+                        td data-h="Region" { bdi { (one.region.as_deref().unwrap_or("not stated")) } }
+                        td data-h="Instance" { bdi { (one.instance) } }
+                        td data-h="Tied to the session by" { (one.bound_by.unwrap_or("nothing: it may be of any time")) }
+                    }
+                }
+            }
+        }
+        (more(MOST_ROWS, clouds.len()))
     }
 }
 

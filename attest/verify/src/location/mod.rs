@@ -1,11 +1,13 @@
 //! Where it ran: each level of evidence is looked at by itself, and the highest that is proven is
 //! told with what it rests on.
 //!
-//! L0 is the operator's word, L3 round trips to landmarks (`landmarks`). A level that is shown and contradicts the policy fails
+//! L0 is the operator's word, L2 a cloud's signature over its instance (`cloud`), L3 round trips to
+//! landmarks (`landmarks`). A level that is shown and contradicts the policy fails
 //! whether or not it was asked for: what was computed is also consulted (N66). A level is never
 //! proven by the one above or below it, and none is called proven for being stated.
 
 mod area;
+mod cloud;
 mod error;
 mod landmarks;
 mod sphere;
@@ -20,11 +22,13 @@ mod tests;
 mod trust;
 
 pub use area::{Area, Lies};
+pub use cloud::{Cloud, CloudTold, Provider};
 pub use error::LocationError;
 pub use landmarks::{Measured, RoundTold};
 pub use sphere::Point;
 pub use trust::{Landmark, PlaceTrust};
 
+pub(crate) use cloud::Table as CloudTable;
 pub(crate) use trust::{LandmarkTable, Table, check as trusted};
 
 use crate::log::LogChecked;
@@ -65,6 +69,8 @@ pub struct Location {
     pub rounds: Vec<RoundTold>,
     /// Rounds beyond what is told.
     pub rounds_left_out: u64,
+    /// What clouds signed.
+    pub clouds: Vec<CloudTold>,
     /// Evidence whose digest was sealed and that the file does not have.
     pub evidence_not_shown: u64,
 }
@@ -111,6 +117,8 @@ pub(crate) struct Round<'l> {
     pub(crate) at: &'l str,
     pub(crate) session: SessionId,
     pub(crate) session_key: &'l [u8; 32],
+    /// Digest of the session statement.
+    pub(crate) session_digest: Digest,
     pub(crate) opened_ms: u64,
     pub(crate) closed_ms: u64,
     pub(crate) evidence: LocationEvidence,
@@ -140,8 +148,9 @@ impl Judged {
             sessions: log.sessions.iter().filter_map(sealed).collect(),
         };
         let leeway_ms = trust.require.max_clock_step_s.saturating_mul(1000);
+        let (cloud, clouds) = cloud::judge(&rounds, &log.sessions, &trust.place, leeway_ms);
         let landmarks = landmarks::judge(&rounds, &times, &trust.place, leeway_ms);
-        let findings = vec![landmarks.finding];
+        let findings = vec![cloud, landmarks.finding];
         let mut told = stated(&log.sessions);
         for finding in &findings {
             if finding.state == State::Proven && faults.is_empty() && finding.faults.is_empty() {
@@ -163,6 +172,7 @@ impl Judged {
         told.area = trust.place.area.as_ref().map(|area| area.name.clone());
         told.rounds = landmarks.rounds;
         told.rounds_left_out = landmarks.rounds_left_out;
+        told.clouds = clouds;
         told.evidence_not_shown = not_shown;
         Self {
             told,
@@ -346,6 +356,7 @@ fn rounds<'l>(log: &'l LogChecked, faults: &mut Vec<LocationError>) -> (Vec<Roun
                 at: &epoch.at,
                 session: own,
                 session_key: &session.statement.session_key,
+                session_digest: session.said.digest,
                 opened_ms: epoch.statement.opened_ms,
                 closed_ms: epoch.statement.closed_ms,
                 evidence,
@@ -384,6 +395,7 @@ fn stated(sessions: &[Session]) -> Location {
         area: None,
         rounds: Vec::new(),
         rounds_left_out: 0,
+        clouds: Vec::new(),
         evidence_not_shown: 0,
     }
 }

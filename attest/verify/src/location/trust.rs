@@ -1,7 +1,8 @@
-//! `[location]` and `[[landmark]]` of the trust policy: whose word on the place
+//! `[location]`, `[[landmark]]` and `[[cloud]]` of the trust policy: whose word on the place
 //! counts, and which place is wanted.
 
 use super::area::Area;
+use super::cloud::{self, Cloud};
 use super::sphere::Point;
 use crate::enrolment::public_key;
 use core::ops::Range;
@@ -29,6 +30,8 @@ pub struct PlaceTrust {
     pub min_landmarks: u64,
     /// Longest stretch without a measurement that shows the host in the area.
     pub max_age_s: u64,
+    /// Clouds.
+    pub clouds: Vec<Cloud>,
 }
 
 impl Default for PlaceTrust {
@@ -38,6 +41,7 @@ impl Default for PlaceTrust {
             landmarks: Vec::new(),
             min_landmarks: DEFAULT_MIN_LANDMARKS,
             max_age_s: DEFAULT_MAX_AGE_S,
+            clouds: Vec::new(),
         }
     }
 }
@@ -95,6 +99,7 @@ type Files<'f> = &'f dyn Fn(&str) -> Result<Vec<u8>, String>;
 pub(crate) fn check(
     table: Option<Table>,
     landmarks: Vec<LandmarkTable>,
+    clouds: Vec<cloud::Table>,
     files: Files<'_>,
 ) -> Result<PlaceTrust, Fault> {
     let mut trust = PlaceTrust::default();
@@ -128,6 +133,7 @@ pub(crate) fn check(
         }
         trust.landmarks.push(landmark);
     }
+    trust.clouds = cloud::check(clouds, files)?;
     Ok(trust)
 }
 
