@@ -8,7 +8,7 @@ use super::hooks::{Hook, TierKind};
 /// A set of hooks, and whether all of it is attached.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tier {
-    /// `cgroup`, `lineage`, `lsm`, `link`, `kill`, `names` or `tamper`.
+    /// `cgroup`, `lineage`, `lsm`, `link`, `kill`, `names`, `records` or `tamper`.
     pub name: &'static str,
     /// Whether every hook of it is attached.
     pub active: bool,

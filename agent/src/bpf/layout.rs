@@ -4,6 +4,7 @@
 //! A field that is not found is left out, never guessed: whoever needs it is
 //! not loaded.
 
+use super::fields::Fields;
 use super::{KernelError, coverage, hooks};
 use btf_rs::{Btf, Struct, Type};
 use merestone_abi::Protected;
@@ -131,10 +132,12 @@ impl Layout {
             .map(|(global, offset)| (*global, offset))
     }
 
-    /// The first of `globals` that was not found, as `struct.field`.
-    pub(super) fn missing(&self, globals: &[&str]) -> Option<String> {
-        let absent = globals
+    /// The first of `fields` that was not found, as `struct.field`.
+    pub(super) fn missing(&self, fields: Fields) -> Option<String> {
+        let absent = fields
             .iter()
+            .copied()
+            .flatten()
             .find(|global| !self.offsets.contains_key(*global))?;
         let known = FIELDS.iter().find(|(global, _, _)| global == absent);
         Some(known.map_or_else(
@@ -238,7 +241,10 @@ mod tests {
             println!("skipped: this kernel has no BTF");
             return;
         };
-        assert_eq!(layout.missing(&["TASK_TGID", "KN_ID", "SKC_DADDR"]), None);
-        assert_eq!(layout.missing(&["NO_SUCH"]).as_deref(), Some("NO_SUCH"));
+        assert_eq!(
+            layout.missing(&[&["TASK_TGID", "KN_ID"], &["SKC_DADDR"]]),
+            None
+        );
+        assert_eq!(layout.missing(&[&["NO_SUCH"]]).as_deref(), Some("NO_SUCH"));
     }
 }

@@ -14,6 +14,7 @@ mod coverage;
 mod devices;
 mod error;
 mod events;
+mod fields;
 mod grants;
 mod home;
 mod hooks;

@@ -5,9 +5,12 @@
 //! agent, whose next epoch seals it. A host can only make itself seem farther away.
 //!
 //! Neither side sends more than it was sent before who it speaks to has shown to be there: a
-//! hello is longer than the first challenge, a challenge longer than its answer. A landmark keeps
+//! hello is as long as the first challenge, a challenge longer than its answer. A landmark keeps
 //! nothing about a hello: its first challenge says for itself whom it was sent to. The TPM is not
 //! part of the round trip: it would add more time than the distance.
+//!
+//! The same thread asks the cloud whose instance the host is for its signed document, where that is
+//! configured.
 
 mod ask;
 mod cloud;

@@ -2,7 +2,8 @@
 
 use crate::escape::escaped;
 use merestone_evidence::{
-    Blob, Bundle, Enrolment, Entry, EpochStatement, Quote, SessionStatement, decode, sha256,
+    Blob, Bundle, Enrolment, Entry, EpochStatement, LocationEvidence, Quote, SessionStatement,
+    decode, sha256,
 };
 use merestone_verify::tpm::{Attest, Public};
 

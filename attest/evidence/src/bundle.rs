@@ -62,6 +62,25 @@ pub struct SealedSession {
     /// Every epoch of the session up to the last one shown, in order.
     #[n(4)]
     pub epochs: Vec<SealedEpoch>,
+    /// What its GPUs said of themselves, where they do.
+    #[n(7)]
+    pub gpu_reports: Option<Vec<GpuReport>>,
+}
+
+/// A GPU's report on itself, as the driver gave it.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct GpuReport {
+    /// What the agent calls the GPU.
+    #[n(0)]
+    pub uuid: String,
+    /// One signed SPDM `GET_MEASUREMENTS` exchange; its nonce is the digest of the session's
+    /// statement.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub report: Vec<u8>,
+    /// Its certificate and those between it and its maker's root, PEM.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub certificates: Vec<u8>,
 }
 
 /// A gapless run of leaves and what the tree looked like before it.

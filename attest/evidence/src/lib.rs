@@ -20,10 +20,12 @@ mod location;
 mod proof;
 mod session;
 mod shape;
+mod stored;
 mod tree;
 
 pub use bundle::{
-    Bundle, ConsistencyProof, InclusionProof, PcrValue, Quote, SealedEpoch, SealedSession, Span,
+    Bundle, ConsistencyProof, GpuReport, InclusionProof, PcrValue, Quote, SealedEpoch,
+    SealedSession, Span,
 };
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
@@ -52,4 +54,5 @@ pub use session::{
     TpmInfo,
 };
 pub use shape::ShapeError;
+pub use stored::{Leaves, Run, RunBytes, Source, Stored, open_bundle};
 pub use tree::{Frontier, FrontierError, empty_root, leaf_hash, node_hash, root_of};

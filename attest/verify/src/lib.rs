@@ -19,9 +19,11 @@ pub mod ek;
 pub mod enrolment;
 pub mod escape;
 mod frame;
+pub mod gpu;
 pub mod html;
 mod incidents;
 mod key;
+mod leaves;
 pub mod location;
 mod log;
 mod network;
@@ -47,12 +49,13 @@ pub use incidents::{
     Unkept, Who,
 };
 pub use key::KeyTrusted;
+pub use leaves::{OneByOne, Workers};
 pub use location::Location;
 pub use log::LogChecked;
-pub use pipeline::verify;
+pub use pipeline::{verify, verify_stored};
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, ReceiptEntry};
-pub use trust::{DeputyRule, Permit, Require, Trust, TrustError};
+pub use trust::{DeputyRule, GpuTrust, Permit, Require, Trust, TrustError};
 pub use verdict::{CHECKS, Check, CheckId, CheckResult, NotChecked, Outcome, Source, Verdict};
 pub use wire::WireError;

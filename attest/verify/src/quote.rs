@@ -8,8 +8,8 @@ use crate::refusal::Refusal;
 use crate::tpm::{Attest, ClockInfo, Public, Signature};
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::{
-    Digest, EpochStatement, PcrValue, Quote, SealedEpoch, SealedSession, SessionStatement, decode,
-    sha256,
+    Digest, EpochStatement, GpuReport, PcrValue, Quote, SealedEpoch, SealedSession,
+    SessionStatement, decode, sha256,
 };
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,18 +95,21 @@ pub(crate) struct Session {
     pub(crate) statement: SessionStatement,
     pub(crate) boot_log: Option<Vec<u8>>,
     pub(crate) ima_log: Option<Vec<u8>>,
+    pub(crate) gpu_reports: Vec<GpuReport>,
+    /// Of the statement's bytes.
+    pub(crate) digest: Digest,
     pub(crate) epochs: Vec<Epoch>,
 }
 
 /// Sessions whose every quote holds, with their statements.
 #[derive(Debug)]
-pub struct QuoteChecked {
-    pub(crate) key: KeyTrusted,
+pub struct QuoteChecked<'s> {
+    pub(crate) key: KeyTrusted<'s>,
     pub(crate) sessions: Vec<Session>,
 }
 
-impl QuoteChecked {
-    pub(crate) fn check(mut key: KeyTrusted, tally: &mut Tally) -> Option<Self> {
+impl<'s> QuoteChecked<'s> {
+    pub(crate) fn check(mut key: KeyTrusted<'s>, tally: &mut Tally) -> Option<Self> {
         let sealed = core::mem::take(&mut key.unverified.bundle.sessions);
         let mut said = Vec::new();
         for (quote, bytes, at) in quotes(&sealed) {
@@ -185,7 +188,7 @@ fn quotes(sessions: &[SealedSession]) -> impl Iterator<Item = (&Quote, &[u8], St
 
 type Refused = (CheckId, Refusal);
 
-fn one(key: &KeyTrusted, quote: &Quote, statement: &[u8], at: &str) -> Result<Said, Refused> {
+fn one(key: &KeyTrusted<'_>, quote: &Quote, statement: &[u8], at: &str) -> Result<Said, Refused> {
     let at = || at.to_owned();
     Signature::parse(&quote.signature)
         .and_then(|signature| signature.check(&key.public.key, &quote.attest))
@@ -243,7 +246,7 @@ fn values_digest(pcrs: &[PcrValue]) -> Digest {
 }
 
 /// A key elsewhere than under the endorsement hierarchy shows obfuscated counters (N29).
-fn hierarchy(key: &KeyTrusted, sealed: &[SealedSession], tally: &mut Tally) {
+fn hierarchy(key: &KeyTrusted<'_>, sealed: &[SealedSession], tally: &mut Tally) {
     let want = Public::endorsement_primary(&key.name);
     let other = quotes(sealed).find_map(|(quote, _, at)| {
         let attest = Attest::parse(&quote.attest).ok()?;
@@ -265,7 +268,7 @@ fn hierarchy(key: &KeyTrusted, sealed: &[SealedSession], tally: &mut Tally) {
 }
 
 fn statements(
-    key: &KeyTrusted,
+    key: &KeyTrusted<'_>,
     sealed: Vec<SealedSession>,
     said: Vec<Said>,
 ) -> Result<Vec<Session>, Refused> {
@@ -284,8 +287,12 @@ fn statements(
             let at = format!("session {number} epoch {sequence}");
             epochs.push(epoch(at, sealed, said, &statement)?);
         }
+        let digest = sha256(&sealed.statement);
         let SealedSession {
-            boot_log, ima_log, ..
+            boot_log,
+            ima_log,
+            gpu_reports,
+            ..
         } = sealed;
         sessions.push(Session {
             at,
@@ -293,6 +300,8 @@ fn statements(
             statement,
             boot_log,
             ima_log,
+            gpu_reports: gpu_reports.unwrap_or_default(),
+            digest,
             epochs,
         });
     }

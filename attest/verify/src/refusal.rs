@@ -4,6 +4,7 @@ use crate::boot::{EventLogError, ImaError};
 use crate::chain::ChainError;
 use crate::clock::ClockError;
 use crate::enrolment::EnrolmentError;
+use crate::gpu::GpuError;
 use crate::incidents::IncidentError;
 use crate::location::LocationError;
 use crate::log::LogError;
@@ -144,6 +145,14 @@ pub enum Refusal {
     /// Evidence of the place is wrong, or not enough.
     #[error(transparent)]
     Location(#[from] LocationError),
+    /// What a GPU said of itself does not hold.
+    #[error("{at}: {source}")]
+    Gpu {
+        /// Which session.
+        at: String,
+        /// Why.
+        source: GpuError,
+    },
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
@@ -166,6 +175,7 @@ impl Refusal {
             Self::Chain { source, .. } => source.grade(),
             Self::Enrolment(source) => source.grade(),
             Self::Location(source) => source.grade(),
+            Self::Gpu { source, .. } => source.grade(),
             Self::Log(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)

@@ -3,7 +3,8 @@
 //! The grammar is closed: an unknown key, a repeated node or a malformed digest is a usage
 //! error with the line it stands on, never something passed over (N74).
 
-use crate::enrolment::{Authority, Table};
+use crate::ek::Anchors;
+use crate::enrolment::{Authority, Table, all_certificates};
 use crate::location::{self, PlaceTrust};
 use crate::network::Network;
 use core::ops::Range;
@@ -42,8 +43,21 @@ pub struct Trust {
     pub authority: Option<Authority>,
     /// Whose word on the place counts.
     pub place: PlaceTrust,
+    /// Whose GPUs may attest themselves; `None` believes none.
+    pub gpu: Option<GpuTrust>,
     /// What evidence must show.
     pub require: Require,
+}
+
+/// Makers of GPUs, and what is asked of a GPU's report on itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GpuTrust {
+    /// Makers' roots.
+    pub anchors: Anchors,
+    /// Accepted measurement records, by SHA-256; `None` accepts any.
+    pub measurements: Option<BTreeSet<Digest>>,
+    /// Every GPU has to report.
+    pub required: bool,
 }
 
 /// What evidence must show. Each field is a key of `[require]`.
@@ -187,8 +201,35 @@ struct File {
     landmark: Vec<location::LandmarkTable>,
     #[serde(default)]
     cloud: Vec<location::CloudTable>,
+    gpu: Option<GpuTable>,
     #[serde(default)]
     require: RequireTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GpuTable {
+    roots: Spanned<Vec<Spanned<String>>>,
+    measurements: Option<Spanned<OneOrMany>>,
+    #[serde(default)]
+    required: bool,
+}
+
+impl GpuTable {
+    fn check(self, files: &dyn Fn(&str) -> Result<Vec<u8>, String>) -> Result<GpuTrust, Fault> {
+        let roots = all_certificates(self.roots.get_ref(), files)?;
+        if roots.is_empty() {
+            return Err((self.roots.span(), "name at least one root".to_owned()));
+        }
+        Ok(GpuTrust {
+            anchors: Anchors {
+                roots,
+                intermediates: Vec::new(),
+            },
+            measurements: self.measurements.map(digests).transpose()?,
+            required: self.required,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -276,6 +317,7 @@ impl File {
             nodes,
             authority: self.authority.map(|table| table.check(files)).transpose()?,
             place: location::trusted(self.location, self.landmark, self.cloud, files)?,
+            gpu: self.gpu.map(|table| table.check(files)).transpose()?,
             require: self.require.check()?,
         })
     }

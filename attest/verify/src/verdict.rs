@@ -6,6 +6,7 @@
 
 use crate::account::Account;
 use crate::coverage::Coverage;
+use crate::gpu::GpuAttested;
 use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
 use crate::location::Location;
 use crate::refusal::{Grade, Refusal};
@@ -139,6 +140,10 @@ checks! {
     Receipts = "receipts", Agent;
     /// The GPU attests itself.
     GpuAttestation = "gpu.attestation", Gpu;
+    /// What the GPU measured of itself is accepted.
+    GpuMeasurements = "gpu.measurements", Gpu;
+    /// The GPU is in this host.
+    GpuBinding = "gpu.binding", Gpu;
     /// The place it ran at is an accepted one.
     Location = "location", Operator;
     /// Enforcement was not found changed.
@@ -297,6 +302,8 @@ pub struct Verdict {
     pub deputies: Option<Deputies>,
     /// What tries to get out came to.
     pub canary: Option<CanaryReport>,
+    /// GPUs that attested themselves.
+    pub gpus_attested: Vec<GpuAttested>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }

@@ -5,6 +5,7 @@ pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) const SET: u8 = 0x31;
 pub(crate) const OID: u8 = 0x06;
 pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const OCTET_STRING: u8 = 0x04;
 /// `directoryName [4]` of a `GeneralName`; explicit, since a `Name` is a choice.
 pub(crate) const DIRECTORY_NAME: u8 = 0xa4;
 

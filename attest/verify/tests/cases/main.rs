@@ -10,6 +10,7 @@
 mod boot;
 mod coverage;
 mod good;
+mod gpu;
 mod hostile;
 mod incidents;
 mod kept;
