@@ -4,7 +4,7 @@
 //! that passed by it and not by the wall clock was hidden.
 
 use super::rfc3339;
-use crate::quote::{Epoch, Session};
+use crate::quote::Session;
 use crate::tpm::ClockInfo;
 use merestone_evidence::Cause;
 use serde::Serialize;
@@ -112,15 +112,14 @@ pub(super) fn jumps(sessions: &[Session]) -> Vec<ClockJump> {
             jump(&mut jumps, (wall, clock), start, Some((earlier, session)));
         }
         let mut at = start;
-        for Epoch {
-            said, statement, ..
-        } in &session.epochs
-        {
-            let now = (statement.closed_ms, said.clock);
-            // Sealed long after it was closed: the quote's time is not the statement's.
-            if statement.cause != Cause::Recovered {
-                jump(&mut jumps, at, now, None);
+        for (number, epoch) in session.epochs.iter().enumerate() {
+            // What a crash left is quoted by the next start, long after it was closed.
+            let is_last = number + 1 == session.epochs.len();
+            if is_last && epoch.statement.cause != Cause::Shutdown {
+                break;
             }
+            let now = (epoch.statement.closed_ms, epoch.said.clock);
+            jump(&mut jumps, at, now, None);
             at = now;
         }
         before = Some((session, at.0, at.1));

@@ -61,7 +61,7 @@ impl Area {
         Self::checked(name, vec![vec![ring]])
     }
 
-    /// Reads GeoJSON (RFC 7946): polygons, alone or in collections and features.
+    /// Reads `GeoJSON` (RFC 7946): polygons, alone or in collections and features.
     pub fn geojson(name: String, bytes: &[u8]) -> Result<Self, String> {
         let root: Object =
             serde_json::from_slice(bytes).map_err(|error| format!("not GeoJSON: {error}"))?;
@@ -308,18 +308,18 @@ impl Borders {
     }
 }
 
-/// As much of GeoJSON as areas need. Foreign members mean nothing, as RFC 7946 wants.
+/// As much of `GeoJSON` as areas need. Foreign members mean nothing, as RFC 7946 wants.
 #[derive(Deserialize)]
 struct Object {
     r#type: String,
     #[serde(default)]
     coordinates: Option<serde_json::Value>,
     #[serde(default)]
-    geometry: Option<Box<Object>>,
+    geometry: Option<Box<Self>>,
     #[serde(default)]
-    geometries: Vec<Object>,
+    geometries: Vec<Self>,
     #[serde(default)]
-    features: Vec<Object>,
+    features: Vec<Self>,
 }
 
 type Ring = Vec<Vec<f64>>;

@@ -10,6 +10,7 @@ mod area;
 mod cloud;
 mod error;
 mod landmarks;
+#[expect(clippy::many_single_char_names, reason = "coordinates")]
 mod sphere;
 #[cfg(test)]
 #[expect(

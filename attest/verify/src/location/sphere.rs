@@ -176,7 +176,10 @@ impl<'d> Common<'d> {
         let whole = from.angle(to);
         // Most borders are far away: one product says so.
         if let Some(disc) = self.discs.first()
-            && disc.centre.dot(from) < (disc.angle + whole + NOTHING).min(3.14).cos()
+            && disc.centre.dot(from)
+                < (disc.angle + whole + NOTHING)
+                    .min(core::f64::consts::PI)
+                    .cos()
         {
             return false;
         }
