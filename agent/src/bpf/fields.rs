@@ -12,13 +12,22 @@ pub(super) const CGROUP: List = &["CGROUP_KN", "CGROUP_ANCESTORS", "KN_ID"];
 const DESTINATION: List = &["SKC_FAMILY", "SKC_DADDR", "SKC_DPORT", "SKC_V6_DADDR"];
 const DEVICE: List = &["FILE_INODE", "INODE_MODE", "INODE_RDEV"];
 const FILE_SYSTEM: List = &["INODE_SB", "SB_MAGIC"];
-/// Who is at the other end of a Unix socket: its cgroup, or who made it.
+/// Who is at the other end of a Unix socket: its cgroup, or the process behind
+/// it and that one's cgroup.
 const OTHER_END: List = &[
     "SOCKET_SK",
+    "SK_TYPE",
     "SK_CGROUP_DATA",
     "SK_PEER_PID",
+    "UNIX_PEER",
+    "UNIX_ADDR",
+    "UNIX_ADDRESS_REFS",
+    "PID_TASKS",
     "PID_NUMBERS",
     "UPID_NR",
+    "TASK_PID_LINKS",
+    "TASK_CGROUPS",
+    "CSS_SET_CGROUP",
 ];
 /// How the agent itself, or its successor, is told from others.
 const TELLS_AGENT: List = &[
@@ -39,12 +48,23 @@ pub(super) const SOCKET: Fields = &[
     &["SOCKET_SK", "MSG_NAME", "MSG_NAMELEN", "SK_PROTOCOL"],
 ];
 
+/// What a file is; of a Unix socket, whom it asks.
+pub(super) const PASSED: Fields = &[DEVICE, FILE_SYSTEM, OTHER_END, CGROUP];
+
 /// What a file is, and by which name it was opened.
 pub(super) const FILE: Fields = &[
     DEVICE,
     FILE_SYSTEM,
     &["FILE_MODE", "FILE_PATH", "PATH_DENTRY"],
     &["DENTRY_NAME", "QSTR_NAME"],
+];
+
+/// Where a message goes; of a Unix socket, whom it asks.
+pub(super) const SEND: Fields = &[
+    DESTINATION,
+    OTHER_END,
+    CGROUP,
+    &["MSG_NAME", "MSG_NAMELEN", "SK_PROTOCOL"],
 ];
 
 /// Of a listener, its cgroup; of who connects, the address.
@@ -82,7 +102,7 @@ pub(super) const RECEIVE: Fields = &[
     DESTINATION,
     OTHER_END,
     CGROUP,
-    &["SK_PROTOCOL", "UNIX_PEER"],
+    &["SK_PROTOCOL"],
 ];
 
 /// What a system call asks for, before the kernel acts on it.

@@ -202,7 +202,7 @@ pub(super) const HOOKS: [HookKind; 49] = [
         "lsm/socket_sendmsg",
         TierKind::Lsm,
         "socket_sendmsg",
-        fields::SOCKET,
+        fields::SEND,
     ),
     kernel(
         "socket_post_create",
@@ -244,7 +244,7 @@ pub(super) const HOOKS: [HookKind; 49] = [
         "lsm/file_permission",
         TierKind::Lsm,
         "file_permission",
-        fields::FILE,
+        fields::PASSED,
     ),
     kernel(
         "inode_lookup",

@@ -11,7 +11,7 @@ use merestone_abi::Protected;
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 70] = [
+const FIELDS: [(&str, &str, &str); 76] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -30,9 +30,15 @@ const FIELDS: [(&str, &str, &str); 70] = [
     ("SKC_DPORT", "sock_common", "skc_dport"),
     ("SKC_V6_DADDR", "sock_common", "skc_v6_daddr"),
     ("SK_PROTOCOL", "sock", "sk_protocol"),
+    ("SK_TYPE", "sock", "sk_type"),
     ("SK_CGROUP_DATA", "sock", "sk_cgrp_data"),
     ("SK_PEER_PID", "sock", "sk_peer_pid"),
     ("UNIX_PEER", "unix_sock", "peer"),
+    ("UNIX_ADDR", "unix_sock", "addr"),
+    ("UNIX_ADDRESS_REFS", "unix_address", "refcnt"),
+    ("OPS_SENDPAGE", "proto_ops", "sendpage"),
+    ("PID_TASKS", "pid", "tasks"),
+    ("TASK_PID_LINKS", "task_struct", "pid_links"),
     ("PID_NUMBERS", "pid", "numbers"),
     ("UPID_NR", "upid", "nr"),
     ("FILE_INODE", "file", "f_inode"),

@@ -59,7 +59,7 @@ pub use watch::Finding;
 
 use maps::Maps;
 use merestone_abi::{
-    Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task, Turn,
+    Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task, TaskFlags, Turn,
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -117,6 +117,16 @@ impl Kernel {
         Ok(generation)
     }
 
+    /// Replaces the selects of the boundary that is live, and nothing else.
+    pub fn select(&mut self, selects: &[TableSelect]) -> Result<(), KernelError> {
+        selects.clone_into(&mut self.selects);
+        let done = boundary::select(&mut self.maps, &self.hierarchy, selects);
+        // What was half done is not somebody else's doing.
+        self.watched.selected();
+        self.shadow.selected(&self.maps)?;
+        done
+    }
+
     fn protect(&mut self) -> Result<(), KernelError> {
         standing::protect(
             &mut self.maps,
@@ -124,7 +134,12 @@ impl Kernel {
             &self.programs,
             &self.fixed,
             &self.hierarchy,
-        )
+        )?;
+        // A bpf file system that was mounted anew is another device.
+        if let Some(dev) = standing::place_pins(&mut self.maps, &self.pins)? {
+            self.shadow.pinned_on(dev);
+        }
+        Ok(())
     }
 
     /// The live generation and the modes.
@@ -244,7 +259,7 @@ impl Kernel {
         standing::beat(&mut self.maps)?;
         let mut found = self.pins.watch();
         found.extend(self.home.look(&self.hierarchy));
-        if !found.is_empty() {
+        if self.home.has_new_controls(&self.hierarchy) || !found.is_empty() {
             self.protect()?;
         }
         self.check_attached();
@@ -353,6 +368,20 @@ impl Kernel {
     /// `before_ns`.
     pub fn forget_turns(&mut self, before_ns: u64) -> Result<(), KernelError> {
         turns::forget(&mut self.maps, before_ns)
+    }
+
+    /// The guarded group that a process is in now: that of its own entry, or of its cgroup, or of
+    /// one above it, as the kernel's programs have it.
+    pub fn group_of(&self, tgid: u32) -> Option<GroupId> {
+        let task = self.task(tgid);
+        if let Some(task) = task.filter(|task| task.flags.0 & TaskFlags::ENDED == 0) {
+            return Some(task.group);
+        }
+        let path = cgroups::of_process(tgid)?;
+        std::path::Path::new(&path)
+            .ancestors()
+            .filter_map(|path| cgroups::id(&cgroups::at(&self.hierarchy, path.to_str()?)))
+            .find(|id| self.maps.groups.get(id, 0).is_ok())
     }
 
     /// What is known of one process; none where it is not guarded.

@@ -11,12 +11,15 @@ mod drill;
 mod enroll;
 mod exit;
 mod flows;
+mod gateway;
+mod geotag;
 mod grant;
 mod guarded;
 mod landmark;
 mod man;
 mod output;
 mod policy;
+mod receipt;
 mod report;
 mod run;
 mod sign;
@@ -124,8 +127,12 @@ enum Command {
     /// Check, explain and reload the boundary
     #[command(subcommand, arg_required_else_help = true)]
     Policy(policy::Command),
+    /// Pass requests on to an inference server, and give a receipt for each answer
+    Gateway(gateway::Args),
     /// Write a signed report over a span of time
     Report(report::Args),
+    /// Write one record's receipt and its proof, for whoever it is about
+    Receipt(receipt::Args),
     /// Prepare what a verifier needs to know of this host
     #[command(subcommand, arg_required_else_help = true)]
     Enroll(enroll::Command),
@@ -190,7 +197,9 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Flows(args) => flows::execute(&globals, &args),
         Command::Drill(args) => drill::execute(&globals, &args),
         Command::Policy(command) => policy::execute(&globals, command),
+        Command::Gateway(args) => gateway::execute(&globals, args),
         Command::Report(args) => report::execute(&globals, &args),
+        Command::Receipt(args) => receipt::execute(&globals, &args),
         Command::Enroll(command) => enroll::execute(&globals, command),
         Command::Landmark(command) => landmark::execute(command),
         Command::Grant(command) => grant::execute(&globals, command),

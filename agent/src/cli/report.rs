@@ -27,6 +27,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
 
+    /// Put the receipts of its records in too; about 600 bytes each
+    #[arg(long)]
+    pub(super) receipts: bool,
+
     /// Overwrite the file if it exists
     #[arg(long)]
     pub(super) force: bool,
@@ -45,6 +49,7 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
         &config.state_dir,
         milliseconds(args.from),
         milliseconds(args.to.unwrap_or(now)),
+        args.receipts,
     )
     .map_err(|error| Failure::of(&error))?;
     output::file(&args.out, &bundle, args.force)?;

@@ -8,6 +8,8 @@
 
 pub(crate) mod document;
 pub mod fault;
+mod gateway;
+mod kubernetes;
 mod layers;
 mod read;
 mod schema;
@@ -15,6 +17,8 @@ mod schema;
 mod tests;
 
 pub use fault::{Fault, Faults, Origin};
+pub use gateway::Gateway;
+pub use kubernetes::Kubernetes;
 pub use layers::Override;
 
 use crate::geo;
@@ -81,6 +85,8 @@ pub struct Config {
     pub evidence: Evidence,
     /// Databases of countries and operators.
     pub geo: geo::Files,
+    /// Where the kubelet is.
+    pub kubernetes: Kubernetes,
     /// Who signs boundaries and grants.
     pub policy: Policy,
     /// Where the operator says this host is.
@@ -93,6 +99,8 @@ pub struct Config {
     pub break_glass: BreakGlass,
     /// Requests and answers of guarded servers.
     pub records: Records,
+    /// The reverse proxy.
+    pub gateway: Gateway,
     /// Lines worth logging at start, such as variables that set nothing.
     pub notes: Vec<String>,
 }
@@ -177,6 +185,8 @@ pub struct Records {
     pub idle: Duration,
     /// Paths that are no inference: health, metrics.
     pub leave_out: Vec<String>,
+    /// Unix socket for digests from guarded processes; none where it is switched off.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[canary]`.
@@ -305,13 +315,14 @@ impl Config {
                 reader.later(key.name, what);
             }
         }
+        let socket = absolute(reader, "api.socket", "/run/merestone/merestone.sock");
         Self {
             path: path.to_owned(),
             node: node(reader),
             boundary: absolute(reader, "boundary", "/etc/merestone/boundary.toml"),
             state_dir: absolute(reader, "state_dir", "/var/lib/merestone"),
             api: Api {
-                socket: absolute(reader, "api.socket", "/run/merestone/merestone.sock"),
+                socket: socket.clone(),
             },
             metrics: metrics(reader),
             enforcement: Enforcement {
@@ -344,6 +355,7 @@ impl Config {
                 country: reader.path("geo.country_db"),
                 asn: reader.path("geo.asn_db"),
             },
+            kubernetes: kubernetes::kubernetes(reader),
             policy: Policy {
                 signers: reader
                     .list("policy.signers", read::signer)
@@ -361,13 +373,14 @@ impl Config {
                     .list("break_glass.signers", glass_signer)
                     .unwrap_or_default(),
             },
-            records: records(reader),
+            records: records(reader, &socket),
+            gateway: gateway::gateway(reader),
             notes: std::mem::take(&mut reader.layers.notes),
         }
     }
 }
 
-fn records(reader: &mut Reader) -> Records {
+fn records(reader: &mut Reader, api: &Path) -> Records {
     Records {
         enabled: reader.boolean("records.enabled", true),
         idle: reader.duration(
@@ -378,6 +391,7 @@ fn records(reader: &mut Reader) -> Records {
         leave_out: reader
             .list("records.leave_out", read::request_path)
             .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
+        socket: records_socket(reader, api),
     }
 }
 
@@ -400,6 +414,16 @@ fn location(reader: &mut Reader) -> Location {
             Duration::from_secs(10)..=Duration::from_secs(86400),
         ),
     }
+}
+
+/// Beside the operator's socket. An empty string turns it off, absence does not.
+fn records_socket(reader: &mut Reader, api: &Path) -> Option<PathBuf> {
+    const NAME: &str = "records.socket";
+    if reader.layers.is_empty_text(NAME) {
+        return None;
+    }
+    let set = reader.path(NAME);
+    Some(set.unwrap_or_else(|| api.with_file_name("records.sock")))
 }
 
 fn node(reader: &mut Reader) -> String {

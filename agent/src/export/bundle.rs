@@ -4,7 +4,7 @@ use super::tree::Tree;
 use crate::{
     clock,
     enrolment::{self, EnrolmentError},
-    ledger::{LedgerError, Reader, StoredLogs, StoredSession},
+    ledger::{LedgerError, NvAt, Reader, StoredLogs, StoredSession},
 };
 use merestone_evidence::{
     Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, Record as _,
@@ -69,11 +69,19 @@ struct Chosen {
     stored: StoredSession,
     statement: SessionStatement,
     epochs: Vec<(EpochStatement, SealedEpoch)>,
+    /// Later epochs of it are not in the period.
+    is_cut: bool,
 }
 
 /// The canonical bytes of the bundle for the epochs that touch
-/// `from_ms..=to_ms`, with their sessions from the beginning.
-pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, ExportError> {
+/// `from_ms..=to_ms`, with their sessions from the beginning, and with the
+/// `receipts` of their records if they are wanted.
+pub fn bundle(
+    state_dir: &Path,
+    from_ms: u64,
+    to_ms: u64,
+    receipts: bool,
+) -> Result<Vec<u8>, ExportError> {
     if to_ms < from_ms {
         return Err(ExportError::Period);
     }
@@ -87,13 +95,21 @@ pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, Exp
     let span = inside
         .map(|(start, end)| span(&reader, &tree, start, end))
         .transpose()?;
+    let receipts = match inside.filter(|_| receipts) {
+        Some((start, end)) => reader.receipts(start..end)?,
+        None => Vec::new(),
+    };
+    let receipts = (!receipts.is_empty()).then(|| {
+        let messages = receipts.into_iter().map(|kept| Blob::from(kept.message));
+        messages.collect()
+    });
     let consistency = consistency(&tree, &chosen, inside.unwrap_or_default());
     let location = location(&reader, &chosen)?;
     let sessions = chosen
         .into_iter()
         .map(|session| sealed(&reader, session))
         .collect::<Result<_, _>>()?;
-    let bytes = encode(&Bundle {
+    fit(&Bundle {
         kind: BundleKind,
         created_ms: clock::now_ms(),
         from_ms,
@@ -106,7 +122,13 @@ pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, Exp
         proofs: Vec::new(),
         enrolments,
         location,
-    });
+        receipts,
+    })
+}
+
+/// The file's bytes, if a verifier will read so many.
+pub(super) fn fit(bundle: &Bundle) -> Result<Vec<u8>, ExportError> {
+    let bytes = encode(bundle);
     let limit = Bundle::LIMITS.bytes;
     if bytes.len() > limit {
         return Err(ExportError::TooBig {
@@ -140,6 +162,7 @@ fn choose(reader: &Reader, from_ms: u64, to_ms: u64) -> Result<Vec<Chosen>, Expo
             .iter()
             .rposition(|(epoch, _)| epoch.opened_ms <= to_ms)
             .map_or(0, |last| last + 1);
+        let is_cut = after < epochs.len();
         epochs.truncate(after);
         if let Some(before) = chosen.first() {
             let at_ms = statement.started_ms;
@@ -160,6 +183,7 @@ fn choose(reader: &Reader, from_ms: u64, to_ms: u64) -> Result<Vec<Chosen>, Expo
             stored,
             statement,
             epochs,
+            is_cut,
         });
     }
     if chosen.is_empty() {
@@ -242,7 +266,13 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         stored,
         statement: _,
         epochs,
+        is_cut,
     } = session;
+    let nv_start = reader.nv(stored.number, NvAt::Start)?;
+    // The end is that of epochs which are not shown.
+    let nv_end = reader
+        .nv(stored.number, NvAt::End)?
+        .filter(|_certified| !is_cut);
     let StoredLogs {
         boot: boot_log,
         ima: ima_log,
@@ -257,5 +287,7 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         ima_log,
         epochs: epochs.into_iter().map(|(_, sealed)| sealed).collect(),
         gpu_reports: None,
+        nv_start,
+        nv_end,
     })
 }

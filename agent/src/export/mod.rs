@@ -6,8 +6,10 @@
 //! things checked are those without which no bundle can be made.
 
 mod bundle;
+mod receipt;
 mod tree;
 mod trust;
 
 pub use bundle::{ExportError, bundle};
+pub use receipt::{Found, receipt};
 pub use trust::{TrustInputs, trust_file};

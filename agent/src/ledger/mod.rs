@@ -4,6 +4,8 @@
 //! STATE_DIR/log/lock          held by the agent that writes
 //!               leaves        every entry, framed, in order
 //!               index         offset and leaf hash of each; derived
+//!               receipts      every receipt, framed, in the order of their leaves
+//!               receipts.d/   where each id's receipt is; derived
 //!               checkpoint    how far all of this is sealed by a quote
 //!               sessions/     statements, quotes, boot and IMA logs, epochs
 //! ```
@@ -23,6 +25,8 @@ mod file;
 mod frame;
 mod leaves;
 mod reader;
+mod receipts;
+mod runs;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -30,14 +34,17 @@ mod tests;
 pub use error::LedgerError;
 pub use leaves::Cut;
 pub use reader::Reader;
+pub use receipts::Kept;
 pub(crate) use session::LOG_LIMIT;
-pub use session::{StoredLogs, StoredSession};
+pub use session::{NvAt, StoredLogs, StoredSession};
 
 use checkpoint::Checkpoint;
 use leaves::Leaves;
 use merestone_evidence::{
-    Digest, Entry, EpochStatement, Quote, Record as _, SessionStatement, decode, encode, sha256,
+    Body, Digest, Entry, EpochStatement, Grade, NvCertified, Quote, Record as _, RecordCounts,
+    SealedEpoch, SessionStatement, decode, encode, sha256,
 };
+use receipts::Receipts;
 use rustix::fs::{FlockOperation, flock};
 use session::{Journal, SessionDir};
 use std::{
@@ -51,6 +58,9 @@ use std::{
 pub struct Ledger {
     log: PathBuf,
     leaves: Mutex<Leaves>,
+    receipts: Mutex<Receipts>,
+    /// Leaves and bytes of receipts that are known to be on the disk.
+    durable: Mutex<(u64, u64)>,
     seals: Mutex<Seals>,
     /// Holds the lock as long as it is open.
     _lock: File,
@@ -99,8 +109,19 @@ struct Seals {
 struct Current {
     dir: SessionDir,
     journal: Journal,
-    /// Of the last sealed epoch of this session.
-    last_quote: Option<Quote>,
+    /// The last sealed epoch of this session.
+    last: Option<SealedEpoch>,
+}
+
+/// How the session before came to its end, as far as the disk tells.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// The session.
+    pub session: StoredSession,
+    /// Its last sealed epoch.
+    pub epoch: Option<SealedEpoch>,
+    /// Its end is certified.
+    pub is_ended: bool,
 }
 
 /// Where the log of a state directory is.
@@ -129,6 +150,7 @@ impl Ledger {
         if sealed != written {
             sealed.write(&log)?;
         }
+        let receipts = Receipts::open(&log, |index| leaves.hash(index))?;
         let opened = Opened {
             cut,
             unsealed: leaves.size() - sealed.size,
@@ -137,6 +159,8 @@ impl Ledger {
             Self {
                 log,
                 leaves: Mutex::new(leaves),
+                receipts: Mutex::new(receipts),
+                durable: Mutex::new((0, 0)),
                 seals: Mutex::new(seals),
                 _lock: lock,
             },
@@ -146,7 +170,61 @@ impl Ledger {
 
     /// Append an entry; its index in the tree.
     pub fn append(&self, entry: &Entry) -> Result<u64, LedgerError> {
-        held(&self.leaves).append(&encode(entry))
+        self.append_hashed(entry).map(|(index, _)| index)
+    }
+
+    /// The same, with the leaf's hash.
+    pub fn append_hashed(&self, entry: &Entry) -> Result<(u64, Digest), LedgerError> {
+        let grade = match &entry.body {
+            Body::Inference(record) if record.grade == Grade::Bound || !record.amends => {
+                Some(record.grade)
+            }
+            _ => None,
+        };
+        let mut leaves = held(&self.leaves);
+        let appended = leaves.append(&encode(entry))?;
+        match grade {
+            Some(Grade::Observed) => leaves.records.observed += 1,
+            Some(Grade::Bound) => leaves.records.bound += 1,
+            None => {}
+        }
+        Ok(appended)
+    }
+
+    /// Records appended since the log was opened, by grade.
+    pub fn records(&self) -> RecordCounts {
+        held(&self.leaves).records
+    }
+
+    /// Keep the receipt of a leaf. Like an entry it is in the file when this returns.
+    pub fn keep_receipt(
+        &self,
+        id: [u8; 16],
+        (index, leaf): (u64, Digest),
+        message: &[u8],
+    ) -> Result<(), LedgerError> {
+        held(&self.receipts).append(id, index, &leaf, message)
+    }
+
+    /// Whether there is a receipt of that id.
+    pub fn has_receipt(&self, id: &[u8; 16]) -> Result<bool, LedgerError> {
+        held(&self.receipts).has(id)
+    }
+
+    /// Have every entry and receipt of now on the disk: after this a power cut takes none away.
+    /// Callers that come at once share one sync.
+    pub fn make_durable(&self) -> Result<(), LedgerError> {
+        let wanted = (self.size(), held(&self.receipts).end());
+        let mut durable = held(&self.durable);
+        if durable.0 >= wanted.0 && durable.1 >= wanted.1 {
+            return Ok(());
+        }
+        let (size, _) = self.sync()?;
+        let (end, file) = held(&self.receipts).file();
+        file.sync_data()
+            .map_err(LedgerError::io("sync", &self.log))?;
+        *durable = (size, end);
+        Ok(())
     }
 
     /// Leaves so far.
@@ -174,15 +252,20 @@ impl Ledger {
     /// Size and root, after all leaves they cover are on the disk. Appending
     /// goes on meanwhile.
     pub fn sync(&self) -> Result<(u64, Digest), LedgerError> {
-        let (size, root, files) = {
+        self.sync_counted().map(|(size, root, _)| (size, root))
+    }
+
+    /// The same, with the records among those leaves that were appended since the log was opened.
+    pub fn sync_counted(&self) -> Result<(u64, Digest, RecordCounts), LedgerError> {
+        let (size, root, records, files) = {
             let leaves = held(&self.leaves);
-            (leaves.size(), leaves.root(), leaves.files())
+            (leaves.size(), leaves.root(), leaves.records, leaves.files())
         };
         for file in files {
             file.sync_data()
                 .map_err(LedgerError::io("sync", &self.log))?;
         }
-        Ok((size, root))
+        Ok((size, root, records))
     }
 
     /// The epoch that still wants its quote, if there is one.
@@ -198,7 +281,8 @@ impl Ledger {
         let session = current.dir.read()?.ok_or_else(|| LedgerError::Missing {
             path: path.join("statement"),
         })?;
-        let last_quote = current.last_quote.clone().or_else(|| session.quote.clone());
+        let last = current.last.as_ref().map(|epoch| epoch.quote.clone());
+        let last_quote = last.or_else(|| session.quote.clone());
         let last_quote = last_quote.ok_or_else(|| LedgerError::Missing {
             path: path.join("quote"),
         })?;
@@ -233,7 +317,7 @@ impl Ledger {
         seals.current = Some(Current {
             dir,
             journal,
-            last_quote: None,
+            last: None,
         });
         Ok(())
     }
@@ -282,7 +366,11 @@ impl Ledger {
         let mut seals = held(&self.seals);
         let current = seals.current()?;
         let statement = current.journal.seal(quote)?;
-        current.last_quote = Some(quote.clone());
+        current.last = Some(SealedEpoch {
+            statement: statement.clone(),
+            quote: quote.clone(),
+            nv: None,
+        });
         let (number, epoch_bytes) = (current.dir.number, current.journal.end());
         seals.checkpoint =
             sealed_by(&statement, number, epoch_bytes).ok_or(LedgerError::Order {
@@ -294,6 +382,45 @@ impl Ledger {
             tracing::warn!(%error, "checkpoint not written");
         }
         Ok(())
+    }
+
+    /// Add the counter, certified for the epoch that was sealed last.
+    pub fn count_epoch(&self, certified: &[NvCertified]) -> Result<(), LedgerError> {
+        let mut seals = held(&self.seals);
+        let current = seals.current()?;
+        let epoch = current.last.as_mut().ok_or(LedgerError::Order {
+            doing: "count an epoch that was not sealed",
+        })?;
+        current.journal.count(certified)?;
+        epoch.nv = Some(certified.to_vec());
+        seals.checkpoint.epoch_bytes = seals.current()?.journal.end();
+        if let Err(error) = seals.checkpoint.write(&self.log) {
+            tracing::warn!(%error, "checkpoint not written");
+        }
+        Ok(())
+    }
+
+    /// Keep what the TPM certified of its memory for the current session.
+    pub fn keep_nv(&self, at: NvAt, certified: &[NvCertified]) -> Result<(), LedgerError> {
+        held(&self.seals).current()?.dir.keep_nv(at, certified)
+    }
+
+    /// How the newest session on the disk stands; `None` where none was sealed.
+    pub fn left(&self) -> Result<Option<Left>, LedgerError> {
+        let seals = held(&self.seals);
+        let Some(current) = &seals.current else {
+            return Ok(None);
+        };
+        let session = current
+            .dir
+            .read()?
+            .filter(|session| session.quote.is_some());
+        let is_ended = current.dir.read_nv(NvAt::End)?.is_some();
+        Ok(session.map(|session| Left {
+            session,
+            epoch: current.last.clone(),
+            is_ended,
+        }))
     }
 
     /// Give up the pending epoch: the TPM can no longer vouch for it.
@@ -328,22 +455,16 @@ impl Seals {
             } else {
                 0
             };
-            let mut last = None;
+            let mut last: Option<SealedEpoch> = None;
             let tail = session::walk(&path, sealed_bytes, None, |epoch| last = Some(epoch))?;
-            let mut last_quote = None;
-            if let Some(epoch) = last {
+            if let Some(epoch) = &last {
                 seals.checkpoint = sealed_by(&epoch.statement, number, tail.sealed_end)
                     .ok_or_else(|| {
                         LedgerError::damaged(&path, 0, "the last record is not an epoch statement")
                     })?;
-                last_quote = Some(epoch.quote);
             }
             let journal = Journal::open(path, tail)?;
-            seals.current = Some(Current {
-                dir,
-                journal,
-                last_quote,
-            });
+            seals.current = Some(Current { dir, journal, last });
         }
         Ok(seals)
     }

@@ -4,15 +4,17 @@
 //! and never changes, so what comes out fits together.
 
 use super::{
-    LedgerError, StoredLogs, StoredSession,
+    LedgerError, NvAt, StoredLogs, StoredSession,
     checkpoint::Checkpoint,
     frame::Next,
     leaves, log_path,
+    receipts::{Kept, Shelf},
     session::{self, SessionDir},
 };
-use merestone_evidence::{Digest, SealedEpoch, root_of};
+use merestone_evidence::{Digest, NvCertified, SealedEpoch, root_of};
 use std::{
     fs::File,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +33,22 @@ impl Reader {
             path: Checkpoint::path(&log),
         })?;
         Ok(Self { log, checkpoint })
+    }
+
+    /// Leaves that are sealed.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.checkpoint.size
+    }
+
+    /// The receipt of an id, sealed or not.
+    pub fn receipt(&self, id: &[u8; 16]) -> Result<Option<Kept>, LedgerError> {
+        Shelf::open(&self.log)?.find(id)
+    }
+
+    /// The receipts of leaves, in their order; a leaf may have none.
+    pub fn receipts(&self, leaves: Range<u64>) -> Result<Vec<Kept>, LedgerError> {
+        Shelf::open(&self.log)?.of_leaves(leaves)
     }
 
     /// Sessions that were sealed, oldest first.
@@ -53,6 +71,11 @@ impl Reader {
         let mut epochs = Vec::new();
         session::walk(&path, to.unwrap_or(0), to, |epoch| epochs.push(epoch))?;
         Ok(epochs)
+    }
+
+    /// What the TPM certified of its memory at the start or the end of a session.
+    pub fn nv(&self, session: u64, at: NvAt) -> Result<Option<Vec<NvCertified>>, LedgerError> {
+        SessionDir::new(&self.log, session).read_nv(at)
     }
 
     /// The logs of a session's boot.

@@ -65,6 +65,8 @@ fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
         },
         canary: None,
         location: None,
+        counter: None,
+        records: None,
     })
 }
 

@@ -70,7 +70,7 @@ impl NameExplanation {
         cgroup: Option<&str>,
         learned: Option<&[LearnedInfo]>,
     ) -> Self {
-        let (number, line) = select(compiled, cgroup);
+        let (number, select) = select(compiled, cgroup);
         let found = listed(compiled, number, &target.name);
         let question = found.is_some_and(|found| found.denied.is_none());
         let decided = found.and_then(|found| match (found.denied, target.port) {
@@ -92,7 +92,7 @@ impl NameExplanation {
             rule: decided.and_then(|(_, number)| rule(compiled, number)),
             resolvers: trusted.map(|one| one.network.to_string()).collect(),
             addresses: learned.map(|learned| learned.iter().filter(own).cloned().collect()),
-            boundary: boundary(compiled, number, line),
+            boundary: boundary(compiled, number, select),
             process: None,
         }
     }

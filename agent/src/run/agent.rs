@@ -9,6 +9,8 @@ use super::canary;
 use super::entries::{self, Moment};
 use super::exact::Exact;
 use super::jsonl::Jsonl;
+use super::pods::{self, Pods};
+use super::records::Issuing;
 use super::report;
 use super::turns::Turns;
 use crate::api::{Reply, Request};
@@ -78,6 +80,8 @@ pub(super) struct Agent {
     pub(super) canary: Option<Canary>,
     grants: Grants,
     pub(super) turns: Turns,
+    pub(super) pods: Pods,
+    pub(super) issuing: Issuing,
     fold: Fold,
     lost: BTreeMap<String, u64>,
     gpu_state: String,
@@ -95,7 +99,7 @@ pub(super) struct Agent {
 impl Agent {
     /// Starts the session: the first thing that the TPM signs says what is
     /// loaded, under which boundary.
-    pub(super) async fn begin(mut parts: Parts, root: PathBuf) -> Result<Self> {
+    pub(super) async fn begin(mut parts: Parts, pods: Pods, root: PathBuf) -> Result<Self> {
         let jsonl = Jsonl::open(parts.config.events.jsonl.as_deref())
             .context("cannot open the event file, [events] jsonl")?;
         let now = Instant::now();
@@ -109,6 +113,8 @@ impl Agent {
             parts,
             grants,
             turns,
+            pods,
+            issuing: Issuing::default(),
             generation,
             reload_error: None,
             started_ms: clock::now_ms(),
@@ -135,6 +141,7 @@ impl Agent {
         });
         agent.begin_watch();
         agent.log_boundary(None);
+        agent.log_pods();
         agent.log_all(Ok(found));
         Ok(agent)
     }
@@ -170,6 +177,7 @@ impl Agent {
                 Some(call) = asked.recv() => self.answer(call),
                 sealed = sealed(&mut self.sealing) => self.sealed(sealed),
                 woken = canary::wake(&mut self.canary) => self.canary_woken(woken),
+                answer = pods::heard(&mut self.pods) => self.pods_heard(answer),
                 _ = hangup.recv() => {
                     self.reload();
                     if let Err(error) = self.jsonl.reopen() {
@@ -185,19 +193,27 @@ impl Agent {
     /// Appends to the evidence log. A disk that refuses is told and counted;
     /// enforcement goes on without it.
     pub(super) fn log(&mut self, body: Body) {
+        self.append(body);
+    }
+
+    /// The same: its time, its index, its hash; none where the disk refuses.
+    pub(super) fn append(&mut self, body: Body) -> Option<(u64, u64, Digest)> {
         let moment = Moment {
             time_ms: clock::now_ms(),
             boot_ns: clock::boot_ns(),
         };
-        match self.parts.ledger.append(&entries::entry(moment, body)) {
-            Ok(_) => {
+        let entry = entries::entry(moment, body);
+        match self.parts.ledger.append_hashed(&entry) {
+            Ok((index, hash)) => {
                 self.dirty.get_or_insert_with(Instant::now);
+                Some((moment.time_ms, index, hash))
             }
             Err(error) => {
                 if self.unlogged == 0 {
                     tracing::error!(%error, "the evidence log refuses entries");
                 }
                 self.unlogged += 1;
+                None
             }
         }
     }
@@ -250,6 +266,9 @@ impl Agent {
         if let Err(error) = self.parts.kernel.follow(&event) {
             tracing::error!(%error, "cannot take a new group's members in");
         }
+        if event.kind == EventKind::GUARD {
+            self.look_for_pod(event.group);
+        }
         // Looked at even when it is folded away: a process may end meanwhile.
         let process = tokio::task::block_in_place(|| self.attributor.process(&event));
         let canary = self.canary.as_mut();
@@ -265,7 +284,8 @@ impl Agent {
         if event.kind == EventKind::TAMPER {
             return self.tell_tamper(event, process, count);
         }
-        if let Some(body) = entries::from_event(event, &process, count) {
+        let name = self.parts.kernel.name_of(event);
+        if let Some(body) = entries::from_event(event, &process, name.as_deref(), count) {
             self.log(body);
         }
         let names = Names {
@@ -273,7 +293,7 @@ impl Agent {
             mode: report::mode_word(&self.parts.boundary).to_owned(),
             boundary: report::boundary_info(&self.parts.boundary),
             gpu: report::gpus_of(self, event),
-            name: self.parts.kernel.name_of(event),
+            name,
             process,
         };
         let event = FlowEvent::new(event, names, count);
@@ -324,28 +344,33 @@ impl Agent {
         }
     }
 
-    fn read_groups(&mut self, keep: bool) {
+    pub(super) fn read_groups(&mut self, keep: bool) {
         if let Err(error) = self.turns.read(&self.parts.kernel, keep) {
             tracing::error!(%error, "cannot read what the groups sent");
         }
     }
 
     fn tell_turns(&mut self, open: Option<&[merestone_abi::Turn]>) {
-        let ended = match self.parts.kernel.ended_turns() {
-            Ok(ended) => ended,
+        match self.parts.kernel.ended_turns() {
+            Ok(ended) => self.turns.take(ended),
             Err(error) => {
                 tracing::error!(%error, "cannot read the ended turns");
                 return;
             }
-        };
-        let due = self.turns.due(ended, open, clock::boot_ns());
+        }
+        let due = self.turns.due(open, clock::boot_ns());
         if !due.is_empty() {
             self.read_groups(false);
         }
-        for (turn, end) in due {
-            let facts = report::turn_facts(self, &turn);
-            if let Some(inference) = self.turns.entry(&turn, end, facts) {
-                self.log(Body::Inference(Box::new(inference)));
+        for mut due in due {
+            // An agent before this one may have told it already.
+            if !due.amends && self.turns.is_older(&due.turn) {
+                let id = self.turns.id(&due.turn);
+                due.amends = self.parts.ledger.has_receipt(&id).unwrap_or(false);
+            }
+            let facts = report::turn_facts(self, &due.turn);
+            if let Some(record) = self.turns.entry(&due, facts) {
+                self.record(record, None);
             }
         }
     }
@@ -486,6 +511,13 @@ impl Agent {
                 self.exact.read(&self.parts.kernel);
                 reply.send(report::exposition(self)).ok();
             }
+            Call::Guarded { peer, reply } => {
+                reply.send(self.is_guarded(&peer)).ok();
+            }
+            Call::Record { peer, post, reply } => {
+                // The client may have hung up; its record stands.
+                reply.send(self.bind(&peer, *post)).ok();
+            }
             Call::Ready { reply } => {
                 let quote_error = self.parts.sealer.status().error;
                 let ready = match (report::enforcing(self), quote_error) {
@@ -518,6 +550,9 @@ impl Agent {
                     hint: Some("see the agent's log".to_owned()),
                 },
             },
+            Request::Pods {} => Reply::Pods {
+                pods: self.pods.known().to_vec(),
+            },
             Request::Reload {} => self.reload(),
             Request::OpenGlass { .. }
             | Request::OpenGlassUnsigned { .. }
@@ -549,6 +584,7 @@ impl Agent {
             Ok(()) => {
                 self.reload_error = None;
                 self.log_boundary(None);
+                self.log_pods();
                 tracing::info!(generation = self.generation, "boundary reloaded");
                 Reply::Done {
                     detail: format!(
@@ -577,8 +613,9 @@ impl Agent {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let boundary =
+        let mut boundary =
             super::load_boundary(&self.parts.config).map_err(|faults| faults.to_string())?;
+        self.pods.tell(&self.parts.config.kubernetes, &mut boundary);
         let tables = super::tables(&boundary);
         let installed = tokio::task::block_in_place(|| self.parts.kernel.install(&tables));
         self.generation = installed.map_err(|error| error.to_string())?;

@@ -2,10 +2,11 @@
 //! statements. Each is a claim of the agent; the quote says when and on which
 //! machine it was made, not that it is true.
 
+use super::counting::Declared;
 use merestone_evidence::{
     Agent, Boundary, Canary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement,
-    GpuEnergy, GpuInventory, Kernel, LocationEvidence, Loss, Program, SessionId, SessionKind,
-    SessionStatement, Site, Tier, TpmInfo,
+    GpuEnergy, GpuInventory, Kernel, LocationEvidence, Loss, Program, RecordCounts, SessionId,
+    SessionKind, SessionStatement, Site, Tier, TpmInfo,
 };
 
 /// Everything in a session statement but what the sealer adds: ids, key, TPM,
@@ -75,6 +76,7 @@ pub(super) struct SessionFacts {
     pub(super) pcrs: Vec<u8>,
     pub(super) chain_pcr: u8,
     pub(super) tree: (u64, Digest),
+    pub(super) declared: Declared,
 }
 
 /// What the sealer adds to an epoch.
@@ -88,7 +90,9 @@ pub(super) struct EpochFacts {
     pub(super) size_before: u64,
     pub(super) tree: (u64, Digest),
     pub(super) location: Option<Digest>,
+    pub(super) records: RecordCounts,
     pub(super) cause: Cause,
+    pub(super) counter: Option<u64>,
 }
 
 impl SessionInputs {
@@ -115,6 +119,7 @@ impl SessionInputs {
             pcrs,
             chain_pcr,
             tree,
+            declared,
         } = facts;
         let (tree_size, tree_root) = tree;
         SessionStatement {
@@ -139,6 +144,8 @@ impl SessionInputs {
             tree_root,
             site,
             require,
+            counters: declared.counters,
+            geotag: declared.geotag,
         }
     }
 }
@@ -169,7 +176,9 @@ impl EpochInputs {
             size_before,
             tree,
             location,
+            records,
             cause,
+            counter,
         } = facts;
         let (size_after, root) = tree;
         EpochStatement {
@@ -196,6 +205,8 @@ impl EpochInputs {
             clock,
             canary,
             location,
+            counter,
+            records: Some(records),
         }
     }
 }

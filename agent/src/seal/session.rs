@@ -3,8 +3,10 @@
 use super::{
     Answerer, BootLogs, EpochInputs, Metrics, Recovered, SealError, SessionInputs, Status, boot,
     chain::{Place, Step, chain_value, ima_value, timed},
+    counting::Counting,
     default_node_id,
     inputs::{EpochFacts, SessionFacts},
+    key::{KeySlot, SessionKey},
 };
 use crate::{
     clock,
@@ -12,9 +14,9 @@ use crate::{
 };
 use ed25519_dalek::SigningKey;
 use merestone_evidence::{
-    Cause, Digest, EpochStatement, Quote, SessionId, TpmInfo, encode, sha256,
+    Cause, Digest, EpochStatement, Quote, RecordCounts, SessionId, TpmInfo, encode, sha256,
 };
-use merestone_tpm::{Clock, Quoted, Tpm, check_chain_pcr};
+use merestone_tpm::{Clock, NvAuth, Quoted, Tpm, check_chain_pcr};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
 
@@ -30,6 +32,8 @@ pub struct SealOptions {
     /// Where this boot's logs are; `None` takes the kernel's files, and none
     /// for a TPM that this host's boot is not measured into.
     pub boot_logs: Option<BootLogs>,
+    /// The password of the TPM's counters; `None` counts nothing and says nothing of it.
+    pub nv: Option<NvAuth>,
 }
 
 impl Default for SealOptions {
@@ -39,6 +43,7 @@ impl Default for SealOptions {
             pcrs: (0..=15).collect(),
             chain_pcr: 15,
             boot_logs: None,
+            nv: None,
         }
     }
 }
@@ -71,14 +76,10 @@ pub struct EpochSealed {
 const SLEPT_JITTER_MS: u64 = 100;
 
 /// An open session.
-struct Open {
+pub(super) struct Open {
     id: SessionId,
-    /// Signs receipts; lives and dies with the session, in memory only.
-    #[expect(
-        dead_code,
-        reason = "receipts are signed with it; they are not issued yet"
-    )]
-    key: SigningKey,
+    /// Records appended before it began, by this process.
+    records: RecordCounts,
     sequence: u64,
     /// Digest of the statement before.
     previous: Digest,
@@ -93,20 +94,22 @@ struct Open {
     /// The first epoch covers leaves from before the session.
     is_recovering: bool,
     pending: Option<(EpochStatement, Step)>,
+    pub(super) counting: Option<Counting>,
 }
 
 /// Owns the TPM and the session key. Its calls block on both TPM and disk.
 pub struct SealCore {
     pub(super) tpm: Box<dyn Tpm>,
     pub(super) ledger: Arc<Ledger>,
-    options: SealOptions,
+    pub(super) options: SealOptions,
     boot_logs: BootLogs,
     pub(super) metrics: Metrics,
     node: String,
     pub(super) opened: Opened,
-    open: Option<Open>,
+    pub(super) open: Option<Open>,
     answerer: Answerer,
     status: Status,
+    key: KeySlot,
 }
 
 impl std::fmt::Debug for SealCore {
@@ -161,6 +164,7 @@ impl SealCore {
             open: None,
             answerer: Answerer::default(),
             status,
+            key: KeySlot::default(),
         })
     }
 
@@ -174,6 +178,12 @@ impl SealCore {
     #[must_use]
     pub const fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Where the open session's key is.
+    #[must_use]
+    pub fn key(&self) -> KeySlot {
+        self.key.clone()
     }
 
     /// Finish what a crash left, then start a session.
@@ -199,6 +209,7 @@ impl SealCore {
 
     fn end_session(&mut self) {
         self.open = None;
+        self.key.set(None);
         self.answerer.close();
     }
 
@@ -221,6 +232,7 @@ impl SealCore {
     }
 
     fn try_start(&mut self, inputs: SessionInputs) -> Result<SessionSealed, SealError> {
+        self.key.set(None);
         let recovered = self.recover()?;
         self.end_session();
         let mut id = SessionId::default();
@@ -228,6 +240,7 @@ impl SealCore {
         random(&mut id.0)?;
         random(&mut secret)?;
         let key = SigningKey::from_bytes(&secret);
+        let (declared, counting) = self.declare()?;
         let sealed = self.ledger.sealed();
         let properties = self.tpm.properties();
         let started_ms = clock::now_ms();
@@ -247,6 +260,7 @@ impl SealCore {
             pcrs: self.options.pcrs.clone(),
             chain_pcr: self.options.chain_pcr,
             tree: (sealed.size, sealed.root),
+            declared,
         });
         let bytes = encode(&statement);
         let digest = sha256(&bytes);
@@ -260,9 +274,12 @@ impl SealCore {
         self.ledger
             .seal_session(&quote, boot_log.as_deref(), ima_log.as_deref())?;
         self.answerer.open(id, digest, &key);
+        self.count_start(&statement, &digest)?;
+        self.key
+            .set(Some(SessionKey::new(id, self.tpm.ak_name(), key)));
         self.open = Some(Open {
             id,
-            key,
+            records: self.ledger.records(),
             sequence: 0,
             previous: digest,
             opened_ms: started_ms,
@@ -272,6 +289,7 @@ impl SealCore {
             ima: ima_value(&quote),
             is_recovering: recovered.unsealed > 0,
             pending: None,
+            counting,
         });
         Ok(SessionSealed {
             session: id,
@@ -282,6 +300,7 @@ impl SealCore {
 
     fn try_close(&mut self, inputs: EpochInputs, cause: Cause) -> Result<EpochSealed, SealError> {
         self.clear_pending()?;
+        self.count_due()?;
         let open = self.open.as_ref().ok_or(SealError::NoSession)?;
         // Seen before the register is touched, so that the next session begins
         // where this one ended.
@@ -289,7 +308,20 @@ impl SealCore {
             return Err(SealError::Restarted);
         }
         self.write_ahead(inputs, cause)?;
-        self.step()
+        let sealed = self.step()?;
+        // Sealed is sealed: what was not counted now is counted before the next epoch.
+        let counted = self.count_due().and_then(|()| match cause {
+            Cause::Shutdown => self.count_end(&sealed.digest),
+            _ => Ok(()),
+        });
+        if let Err(error) = counted {
+            tracing::warn!(%error, "not counted");
+            self.metrics
+                .failures
+                .with_label_values(&[error.reason()])
+                .inc();
+        }
+        Ok(sealed)
     }
 
     /// Deal with an epoch that a slow or absent TPM left pending. One that is
@@ -311,7 +343,7 @@ impl SealCore {
     }
 
     fn write_ahead(&mut self, mut inputs: EpochInputs, cause: Cause) -> Result<(), SealError> {
-        let tree = self.ledger.sync()?;
+        let (size, root, records) = self.ledger.sync_counted()?;
         let open = self.open.as_mut().ok_or(SealError::NoSession)?;
         // Of a session that ended meanwhile it would say nothing.
         let location = inputs.location.take();
@@ -331,13 +363,18 @@ impl SealCore {
             // A clock that was set back does not make a stretch end before it began.
             closed_ms: clock::now_ms().max(open.opened_ms),
             size_before: self.ledger.sealed().size,
-            tree,
             location,
+            tree: (size, root),
+            records: RecordCounts {
+                observed: records.observed.saturating_sub(open.records.observed),
+                bound: records.bound.saturating_sub(open.records.bound),
+            },
             cause: if open.is_recovering {
                 Cause::Recovered
             } else {
                 cause
             },
+            counter: open.counting.as_ref().map(Counting::next),
         });
         let bytes = encode(&statement);
         let step = Step {
@@ -363,6 +400,9 @@ impl SealCore {
             root: statement.root,
             digest: step.digest,
         };
+        if let (Some(counting), Some(value)) = (open.counting.as_mut(), statement.counter) {
+            counting.sealed(step.digest, value);
+        }
         open.sequence += 1;
         open.previous = sealed.digest;
         open.opened_ms = statement.closed_ms;
@@ -395,7 +435,7 @@ impl SealCore {
     }
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), SealError> {
+pub(super) fn random(bytes: &mut [u8]) -> Result<(), SealError> {
     // At most 32 bytes: the kernel gives them whole (random(7), up to 256).
     getrandom(bytes, GetRandomFlags::empty())
         .map(drop)

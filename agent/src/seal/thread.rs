@@ -1,7 +1,8 @@
 //! The sealer on its own thread, for an agent that must not wait.
 
 use super::{
-    Answerer, EpochInputs, EpochSealed, SealCore, SealError, SessionInputs, SessionSealed, Status,
+    Answerer, EpochInputs, EpochSealed, KeySlot, SealCore, SealError, SessionInputs, SessionKey,
+    SessionSealed, Status,
 };
 use merestone_evidence::Cause;
 use std::{
@@ -32,6 +33,7 @@ pub struct Sealer {
     jobs: Sender<Job>,
     status: Arc<Mutex<Status>>,
     answerer: Answerer,
+    key: KeySlot,
 }
 
 impl Sealer {
@@ -39,6 +41,7 @@ impl Sealer {
     pub fn spawn(core: SealCore) -> Result<Self, SealError> {
         let status = Arc::new(Mutex::new(core.status().clone()));
         let answerer = core.answerer();
+        let key = core.key();
         let (jobs, inbox) = channel();
         let shown = Arc::clone(&status);
         thread::Builder::new()
@@ -49,6 +52,7 @@ impl Sealer {
             jobs,
             status,
             answerer,
+            key,
         })
     }
 
@@ -65,6 +69,12 @@ impl Sealer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The key of the session that is open now; never waits for the TPM.
+    #[must_use]
+    pub fn key(&self) -> Option<Arc<SessionKey>> {
+        self.key.key()
     }
 
     /// See [`SealCore::start_session`].

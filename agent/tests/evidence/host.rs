@@ -189,5 +189,5 @@ pub(crate) fn export_all(state_dir: &Path) -> Vec<u8> {
         .find_map(|session| reader.epochs(session.number).unwrap().pop())
         .unwrap();
     let last: EpochStatement = decode(&last.statement).unwrap();
-    export::bundle(state_dir, first.started_ms, last.closed_ms).unwrap()
+    export::bundle(state_dir, first.started_ms, last.closed_ms, false).unwrap()
 }

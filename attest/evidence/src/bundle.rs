@@ -1,7 +1,7 @@
 //! Everything a verifier needs, in one file. Nothing in it is trusted for being in it.
 
 use crate::canonical::{Limits, Record};
-use crate::{Blob, BundleKind, Digest};
+use crate::{Blob, BundleKind, Digest, NvCertified};
 use minicbor::{Decode, Encode};
 
 /// One register's value.
@@ -41,6 +41,9 @@ pub struct SealedEpoch {
     /// The quote.
     #[n(1)]
     pub quote: Quote,
+    /// The counter of epochs, certified for the statement.
+    #[n(2)]
+    pub nv: Option<Vec<NvCertified>>,
 }
 
 /// A session statement, the quote over it, the logs of that boot, and its epochs.
@@ -62,6 +65,12 @@ pub struct SealedSession {
     /// Every epoch of the session up to the last one shown, in order.
     #[n(4)]
     pub epochs: Vec<SealedEpoch>,
+    /// NV indices, certified for the session statement.
+    #[n(5)]
+    pub nv_start: Option<Vec<NvCertified>>,
+    /// The counter of sessions, certified for [`crate::session_end`] of the last statement.
+    #[n(6)]
+    pub nv_end: Option<Vec<NvCertified>>,
     /// What its GPUs said of themselves, where they do.
     #[n(7)]
     pub gpu_reports: Option<Vec<GpuReport>>,
@@ -172,6 +181,9 @@ pub struct Bundle {
     /// of a [`crate::LocationEvidence`].
     #[n(11)]
     pub location: Option<Vec<Blob>>,
+    /// Receipts of records shown: `COSE_Sign1` over a [`crate::Receipt`], by the session's key.
+    #[n(13)]
+    pub receipts: Option<Vec<Blob>>,
 }
 
 impl Record for Bundle {

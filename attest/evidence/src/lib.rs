@@ -17,7 +17,9 @@ mod epoch;
 mod inference;
 mod kind;
 mod location;
+mod nv;
 mod proof;
+mod receipt;
 mod session;
 mod shape;
 mod stored;
@@ -33,21 +35,30 @@ pub use enrolment::{
     EkIdentity, EnrolAnswer, EnrolChallenge, EnrolPending, EnrolRequest, Enrolment, NvIndex,
     Replaced, Revocation, Revocations, Serial,
 };
-pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, Process};
+pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, PodMove, Process};
 pub use epoch::{
     Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
+    RecordCounts,
 };
 pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{
     BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
-    EnrolmentKind, EntryKind, EpochKind, LandmarkKind, LocationKind, RevocationsKind, SessionKind,
+    EnrolmentKind, EntryKind, EpochKind, GeotagKind, LandmarkKind, LocationKind, RevocationsKind,
+    SessionKind,
 };
 pub use location::{
     CloudDocument, LandmarkStatement, LocationEvidence, answer_message, cloud_audience, cloud_nonce,
 };
 pub use minicbor::bytes::ByteVec as Blob;
+pub use nv::{
+    Geotag, GeotagOffer, GeotagVouched, NvCertified, NvCounter, NvCounters, NvHeld, geotag_offer,
+    session_end,
+};
 pub use proof::{
     ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,
+};
+pub use receipt::{
+    NONCE_BYTES, PROFILE, RECEIPT_BYTES, Receipt, answer_digest, receipt_id, request_digest, ueid,
 };
 pub use session::{
     Agent, Boundary, GpuDevice, GpuInventory, Kernel, Mode, Program, SessionStatement, Site, Tier,

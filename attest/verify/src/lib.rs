@@ -13,12 +13,14 @@ mod account;
 pub mod boot;
 mod chain;
 mod clock;
+mod counters;
 mod coverage;
 pub mod ear;
 pub mod ek;
 pub mod enrolment;
 pub mod escape;
 mod frame;
+mod geotag;
 pub mod gpu;
 pub mod html;
 mod incidents;
@@ -30,6 +32,7 @@ mod network;
 mod pipeline;
 mod policy;
 mod quote;
+mod receipts;
 mod refusal;
 mod report;
 pub mod tpm;
@@ -44,6 +47,7 @@ pub use account::{
 pub use boot::BootChecked;
 pub use coverage::{ClockJump, Coverage, Dark, Gap, Reboot, Share};
 pub use frame::{Purpose, Unverified};
+pub use geotag::GeotagError;
 pub use incidents::{
     Attempt, BreakGlass, CanaryReport, Deputies, Deputy, GrantUsed, Grants, Opening, Tamper,
     Unkept, Who,
@@ -52,8 +56,9 @@ pub use key::KeyTrusted;
 pub use leaves::{OneByOne, Workers};
 pub use location::Location;
 pub use log::LogChecked;
-pub use pipeline::{verify, verify_stored};
+pub use pipeline::{verify, verify_contents, verify_stored};
 pub use quote::QuoteChecked;
+pub use receipts::{Contents, ReceiptError, ReceiptShown, Receipts};
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, ReceiptEntry};
 pub use trust::{DeputyRule, GpuTrust, Permit, Require, Trust, TrustError};

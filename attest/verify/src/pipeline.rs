@@ -5,6 +5,7 @@ use crate::boot::BootChecked;
 use crate::coverage::Coverage;
 use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
+use crate::geotag;
 use crate::gpu::{self, GpuAttested};
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
@@ -13,6 +14,7 @@ use crate::location::{Judged, Location};
 use crate::log::LogChecked;
 use crate::policy::{self, Matter};
 use crate::quote::QuoteChecked;
+use crate::receipts::{Contents, Receipts};
 use crate::refusal::Refusal;
 use crate::report::{Egress, ReceiptEntry};
 use crate::trust::Trust;
@@ -21,7 +23,19 @@ use merestone_evidence::Source;
 
 /// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
 pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
-    verify_stored(Source::Memory(bytes), trust, purpose, now_ms, &OneByOne)
+    verify_contents(bytes, trust, purpose, &Contents::default(), now_ms)
+}
+
+/// The same, with a request or an answer in hand that the receipt in the file is held against.
+pub fn verify_contents(
+    bytes: &[u8],
+    trust: &Trust,
+    purpose: Purpose,
+    contents: &Contents,
+    now_ms: u64,
+) -> Verdict {
+    let source = Source::Memory(bytes);
+    verify_stored(source, trust, purpose, contents, now_ms, &OneByOne)
 }
 
 /// The same of a file that need not be in memory. The leaves are read twice, about a megabyte at
@@ -30,12 +44,14 @@ pub fn verify_stored(
     source: Source<'_>,
     trust: &Trust,
     purpose: Purpose,
+    contents: &Contents,
     now_ms: u64,
     workers: &dyn Workers,
 ) -> Verdict {
     let mut tally = Tally::new();
     let unverified = Unverified::open(source, purpose, workers);
-    let Some((log, vouched)) = stages(unverified, source.size(), trust, &mut tally) else {
+    let size = source.size();
+    let Some((log, vouched)) = stages(unverified, size, trust, contents, &mut tally) else {
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
@@ -47,10 +63,11 @@ pub fn verify_stored(
         log.seen.first_readings(),
         &trust.require,
     );
+    let geotag = geotag::judge(&log.sessions, &vouched);
     let shown = Shown {
         account: Account::of(&log, &coverage),
         coverage,
-        location: Judged::of(&log, trust).check(&log.sessions, &trust.require, &mut tally),
+        location: Judged::of(&log, trust, geotag).check(&log.sessions, &trust.require, &mut tally),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
         gpus_attested,
@@ -59,6 +76,7 @@ pub fn verify_stored(
             .iter()
             .map(|(at, entry)| ReceiptEntry::of(*at, entry))
             .collect(),
+        receipts: log.receipts.clone(),
     };
     let matter = Matter {
         log: &log,
@@ -77,6 +95,7 @@ fn stages(
     unverified: Result<Unverified<'_>, Refusal>,
     bytes: u64,
     trust: &Trust,
+    contents: &Contents,
     tally: &mut Tally,
 ) -> Option<(LogChecked, Vec<Vouched>)> {
     let unverified = match unverified {
@@ -87,11 +106,11 @@ fn stages(
         }
     };
     tally.pass(CheckId::Frame, format!("{bytes} bytes, one canonical item"));
-    let mut key = KeyTrusted::check(unverified, trust, tally)?;
-    let vouched = core::mem::take(&mut key.vouched);
+    let key = KeyTrusted::check(unverified, trust, tally)?;
+    let vouched = key.vouched.clone();
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
-    let log = LogChecked::check(boot, trust, tally)?;
+    let log = LogChecked::check(boot, trust, contents, tally)?;
     Some((log, vouched))
 }
 
@@ -103,6 +122,7 @@ struct Shown {
     account: Account,
     gpus_attested: Vec<GpuAttested>,
     entries: Vec<ReceiptEntry>,
+    receipts: Receipts,
 }
 
 fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
@@ -122,6 +142,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         deputies: None,
         canary: None,
         gpus_attested: Vec::new(),
+        receipts: None,
         entries: Vec::new(),
     };
     if let Some(shown) = shown {
@@ -135,6 +156,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         verdict.deputies = Some(shown.incidents.deputies);
         verdict.canary = Some(shown.incidents.canary);
         verdict.gpus_attested = shown.gpus_attested;
+        verdict.receipts = Some(shown.receipts);
         verdict.entries = shown.entries;
     }
     verdict

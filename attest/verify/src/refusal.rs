@@ -3,13 +3,16 @@
 use crate::boot::{EventLogError, ImaError};
 use crate::chain::ChainError;
 use crate::clock::ClockError;
+use crate::counters::{NvError, TailError};
 use crate::enrolment::EnrolmentError;
+use crate::geotag::GeotagError;
 use crate::gpu::GpuError;
 use crate::incidents::IncidentError;
 use crate::location::LocationError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
 use crate::quote::QuoteError;
+use crate::receipts::ReceiptError;
 use crate::tpm::{AttestError, PublicError, SignatureError};
 use merestone_evidence::DecodeError;
 
@@ -99,6 +102,25 @@ pub enum Refusal {
         /// Why.
         source: QuoteError,
     },
+    /// What the TPM signed of its memory is not what it should be.
+    #[error("{at}: {source}")]
+    Nv {
+        /// Which statement.
+        at: String,
+        /// Why.
+        source: NvError,
+    },
+    /// Counters do not fit what is shown.
+    #[error("{at}: {source}")]
+    Tail {
+        /// Which statement.
+        at: String,
+        /// Why.
+        source: TailError,
+    },
+    /// The geotag is not the one that the authority vouches for.
+    #[error(transparent)]
+    Geotag(#[from] GeotagError),
     /// A statement is not well formed.
     #[error("{at}: {source}")]
     Statement {
@@ -156,6 +178,9 @@ pub enum Refusal {
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
+    /// A receipt, or a record, is not what it claims.
+    #[error("{0}")]
+    Receipt(#[from] ReceiptError),
     /// Sound, and not what the policy asks for.
     #[error("{0}")]
     Policy(#[from] PolicyError),
@@ -170,13 +195,15 @@ impl Refusal {
     pub const fn grade(&self) -> Grade {
         match self {
             Self::Key(_) => Grade::Indeterminate,
-            Self::KeyHierarchy { .. } | Self::Incident(_) => Grade::Failed,
+            Self::KeyHierarchy { .. } | Self::Geotag(_) | Self::Incident(_) => Grade::Failed,
             Self::Clock { source, .. } => source.grade(),
             Self::Chain { source, .. } => source.grade(),
+            Self::Tail { source, .. } => source.grade(),
             Self::Enrolment(source) => source.grade(),
             Self::Location(source) => source.grade(),
             Self::Gpu { source, .. } => source.grade(),
             Self::Log(source) => source.grade(),
+            Self::Receipt(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)
             | Self::Purpose { .. }
@@ -186,6 +213,7 @@ impl Refusal {
             | Self::Signature { .. }
             | Self::Attest { .. }
             | Self::Quote { .. }
+            | Self::Nv { .. }
             | Self::Statement { .. }
             | Self::EventLog { .. }
             | Self::Ima { .. } => Grade::Untrusted,

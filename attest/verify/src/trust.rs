@@ -119,6 +119,10 @@ pub struct Require {
     pub deputies: DeputyRule,
     /// Every epoch must tell of a canary at work.
     pub canary: bool,
+    /// Every session must count its epochs in the TPM.
+    pub counters: bool,
+    /// Most epochs that may be missing after losses of power.
+    pub max_crash_epochs: u64,
     /// Accepted values by register.
     pub pcrs: BTreeMap<u8, BTreeSet<Digest>>,
 }
@@ -273,6 +277,8 @@ struct RequireTable {
     deputies: Option<Spanned<String>>,
     deputy: Option<Spanned<OneOrMany>>,
     canary: bool,
+    counters: bool,
+    max_crash_epochs: Option<u64>,
     pcr: BTreeMap<Spanned<String>, Spanned<OneOrMany>>,
 }
 
@@ -367,6 +373,8 @@ impl RequireTable {
             max_grant_bytes: self.max_grant_bytes,
             deputies: deputies(self.deputies, self.deputy)?,
             canary: self.canary,
+            counters: self.counters,
+            max_crash_epochs: self.max_crash_epochs.unwrap_or(u64::MAX),
             pcrs,
         })
     }

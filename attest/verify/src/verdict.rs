@@ -9,6 +9,7 @@ use crate::coverage::Coverage;
 use crate::gpu::GpuAttested;
 use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
 use crate::location::Location;
+use crate::receipts::Receipts;
 use crate::refusal::{Grade, Refusal};
 use crate::report::{Egress, ReceiptEntry};
 use serde::Serialize;
@@ -108,6 +109,8 @@ checks! {
     Statements = "statements", Agent;
     /// The chain register cannot be reset.
     ChainRegister = "chain.register", Tpm;
+    /// Counters and geotag are certified by the TPM, and nobody else can write them.
+    NvCertified = "nv.certified", Tpm;
     /// The boot event log replays to the quoted registers.
     BootLog = "boot.log", Boot;
     /// The IMA list replays to the quoted register.
@@ -304,6 +307,8 @@ pub struct Verdict {
     pub canary: Option<CanaryReport>,
     /// GPUs that attested themselves.
     pub gpus_attested: Vec<GpuAttested>,
+    /// What the receipts in the file come to.
+    pub receipts: Option<Receipts>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }

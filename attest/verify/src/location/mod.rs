@@ -1,7 +1,8 @@
 //! Where it ran: each level of evidence is looked at by itself, and the highest that is proven is
 //! told with what it rests on.
 //!
-//! L0 is the operator's word, L2 a cloud's signature over its instance (`cloud`), L3 round trips to
+//! L0 is the operator's word, L1 a geotag in the TPM ([`crate::GeotagError`] says what is wrong with
+//! one), L2 a cloud's signature over its instance (`cloud`), L3 round trips to
 //! landmarks (`landmarks`). A level that is shown and contradicts the policy fails
 //! whether or not it was asked for: what was computed is also consulted (N66). A level is never
 //! proven by the one above or below it, and none is called proven for being stated.
@@ -32,6 +33,7 @@ pub use trust::{Landmark, PlaceTrust};
 pub(crate) use cloud::Table as CloudTable;
 pub(crate) use trust::{LandmarkTable, Table, check as trusted};
 
+use crate::geotag::{GeotagError, Tagged};
 use crate::log::LogChecked;
 use crate::policy::PolicyError;
 use crate::quote::Session;
@@ -136,11 +138,16 @@ pub(crate) struct Times {
 pub(crate) struct Judged {
     pub(crate) told: Location,
     findings: Vec<Finding>,
-    faults: Vec<LocationError>,
+    tagged: Option<Tagged>,
+    faults: Vec<Refusal>,
 }
 
 impl Judged {
-    pub(crate) fn of(log: &LogChecked, trust: &Trust) -> Self {
+    pub(crate) fn of(
+        log: &LogChecked,
+        trust: &Trust,
+        geotag: Result<Option<Tagged>, GeotagError>,
+    ) -> Self {
         let mut faults = Vec::new();
         let (rounds, not_shown) = rounds(log, &mut faults);
         let times = Times {
@@ -151,8 +158,13 @@ impl Judged {
         let leeway_ms = trust.require.max_clock_step_s.saturating_mul(1000);
         let (cloud, clouds) = cloud::judge(&rounds, &log.sessions, &trust.place, leeway_ms);
         let landmarks = landmarks::judge(&rounds, &times, &trust.place, leeway_ms);
-        let findings = vec![cloud, landmarks.finding];
-        let mut told = stated(&log.sessions);
+        let mut faults: Vec<Refusal> = faults.into_iter().map(Refusal::from).collect();
+        let tagged = geotag.unwrap_or_else(|error| {
+            faults.push(error.into());
+            None
+        });
+        let findings = vec![vouched(tagged.as_ref()), cloud, landmarks.finding];
+        let mut told = stated(&log.sessions, tagged.as_ref());
         for finding in &findings {
             if finding.state == State::Proven && faults.is_empty() && finding.faults.is_empty() {
                 told.level = word(finding.level);
@@ -178,6 +190,7 @@ impl Judged {
         Self {
             told,
             findings,
+            tagged,
             faults,
         }
     }
@@ -192,20 +205,22 @@ impl Judged {
         let Self {
             told,
             mut findings,
+            tagged,
             faults,
         } = self;
         let id = CheckId::Location;
         let shown = findings
             .iter_mut()
-            .flat_map(|finding| finding.faults.drain(..));
+            .flat_map(|finding| finding.faults.drain(..))
+            .map(Refusal::from);
         let faults: Vec<_> = faults.into_iter().chain(shown).collect();
         if !faults.is_empty() {
             for fault in faults {
-                tally.fail(id, &fault.into());
+                tally.fail(id, &fault);
             }
             return told;
         }
-        let asked = match accepted(&told, sessions, require) {
+        let asked = match accepted(&told, sessions, tagged.as_ref(), require) {
             Ok(asked) => asked,
             Err(error) => {
                 tally.fail(id, &error.into());
@@ -221,6 +236,8 @@ impl Judged {
         let want = require.location_level;
         if reached < want {
             tally.fail(id, &missing(&mut findings, want, told.level));
+        } else if let Some(tagged) = tagged.filter(|_| reached == 1) {
+            tally.pass(id, tagged.told());
         } else if reached > 0 {
             let proven = findings.iter().find(|finding| finding.level == reached);
             let detail = proven
@@ -271,7 +288,12 @@ fn missing(findings: &mut [Finding], want: u8, got: &'static str) -> Refusal {
 }
 
 /// Whether the policy names places and every session states one of them.
-fn accepted(told: &Location, sessions: &[Session], require: &Require) -> Result<bool, PolicyError> {
+fn accepted(
+    told: &Location,
+    sessions: &[Session],
+    tagged: Option<&Tagged>,
+    require: &Require,
+) -> Result<bool, PolicyError> {
     // Exact comparison: "EU" is neither "eu" nor the beginning of "EU-OUT" (N49).
     let places = [
         ("country", &require.country, &told.countries),
@@ -295,7 +317,11 @@ fn accepted(told: &Location, sessions: &[Session], require: &Require) -> Result<
             place.is_none()
         });
         let got = silent.count() as u64;
-        if got > 0 {
+        let is_tagged = tagged.is_some_and(|tagged| match what {
+            "country" => tagged.tag.site.country.is_some(),
+            _ => tagged.tag.site.region.is_some(),
+        });
+        if got > 0 && !is_tagged {
             return Err(PolicyError::Unstated { got, what });
         }
     }
@@ -372,13 +398,31 @@ fn rounds<'l>(log: &'l LogChecked, faults: &mut Vec<LocationError>) -> (Vec<Roun
     (rounds, not_shown)
 }
 
-fn stated(sessions: &[Session]) -> Location {
+/// L1, as the authority vouches for it.
+fn vouched(tagged: Option<&Tagged>) -> Finding {
+    let none = || "no authority vouches for a geotag".to_owned();
+    Finding {
+        level: 1,
+        state: if tagged.is_some() {
+            State::Proven
+        } else {
+            State::Absent
+        },
+        detail: tagged.map_or_else(none, Tagged::told),
+        assumption: Tagged::ASSUMPTION,
+        faults: Vec::new(),
+        short: None,
+    }
+}
+
+fn stated(sessions: &[Session], tagged: Option<&Tagged>) -> Location {
     let sites = || {
         sessions
             .iter()
             .filter_map(|session| session.statement.site.as_ref())
     };
     let unstated_sessions = (sessions.len() - sites().count()) as u64;
+    let sites = || sites().chain(tagged.map(|tagged| &tagged.tag.site));
     Location {
         level: word(0),
         assumption: STATED,
@@ -413,7 +457,7 @@ const fn word(level: u8) -> &'static str {
 const fn source(level: u8) -> &'static str {
     match level {
         0 => "operator",
-        1 => "auditor and tpm",
+        1 => "authority and tpm",
         2 => "cloud",
         _ => "landmarks",
     }

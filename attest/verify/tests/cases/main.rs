@@ -8,6 +8,7 @@
 )]
 
 mod boot;
+mod counters;
 mod coverage;
 mod good;
 mod gpu;
@@ -20,4 +21,5 @@ mod log;
 mod policy;
 mod quote;
 mod real;
+mod receipts;
 mod support;

@@ -5,6 +5,7 @@
 mod boot;
 mod keep;
 pub(crate) mod key;
+pub(crate) mod nv;
 
 pub(crate) use boot::{EventLogMaker, ImaMaker};
 pub(crate) use key::{ATTRIBUTES, Key};
@@ -212,6 +213,7 @@ impl Maker {
             epochs.push(SealedEpoch {
                 statement: bytes,
                 quote,
+                nv: None,
             });
         }
         let (boot_log, ima_log) = (self.boot_log.clone(), self.ima_log.clone());
@@ -222,6 +224,8 @@ impl Maker {
             ima_log,
             epochs,
             gpu_reports: None,
+            nv_start: None,
+            nv_end: None,
         }
     }
 
@@ -301,6 +305,7 @@ impl Maker {
             proofs: Vec::new(),
             enrolments: None,
             location: None,
+            receipts: None,
         }
     }
 
@@ -365,6 +370,7 @@ pub(crate) fn flow(time_ms: u64, number: u64) -> Entry {
             rule: 0,
             count: number + 1,
             family: None,
+            name: None,
         },
     }
 }
@@ -436,6 +442,8 @@ fn session_statement(start: u64, id: u8, previous: Option<Digest>, log: &Log) ->
             facility: None,
         }),
         require: Vec::new(),
+        counters: None,
+        geotag: None,
     }
 }
 
@@ -483,6 +491,8 @@ fn epoch_statement(
         },
         canary: None,
         location: None,
+        counter: None,
+        records: None,
     }
 }
 
