@@ -179,20 +179,20 @@ async fn over_tls_the_token_is_shown_to_whom_the_authority_names_and_to_nobody_e
         if name != "absent" {
             std::fs::write(authority.file(name), contents).unwrap();
         }
-        let other = Kubelet {
+        let asked = Kubelet {
             ca_file: Some(authority.file(name)),
             ..kubelet.clone()
         };
         assert!(
-            matches!(fetch(&other).await, Err(KubeletError::File { .. })),
+            matches!(fetch(&asked).await, Err(KubeletError::File { .. })),
             "{name}"
         );
-        let other = Kubelet {
+        let asked = Kubelet {
             token_file: Some(authority.file(if name == "text" { "ca.pem" } else { name })),
             ..kubelet.clone()
         };
         assert!(
-            matches!(fetch(&other).await, Err(KubeletError::File { .. })),
+            matches!(fetch(&asked).await, Err(KubeletError::File { .. })),
             "{name}"
         );
     }

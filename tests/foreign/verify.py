@@ -18,6 +18,7 @@ import sys
 
 import cbor2
 import incidents
+import nv
 import pycddl
 import receipts
 from cryptography.exceptions import InvalidSignature
@@ -467,10 +468,13 @@ def verify_file(data, command, trust, now, tally):
     said = [s["said"] for s in sessions] + [e["said"] for s in sessions for e in s["epochs"]]
     if any(quote["signer"] != primary for quote in said):
         tally.note(FAILED, "ak.hierarchy", "not an endorsement primary")
+    nv.certified(bundle, sessions, verify, tally)
     check_boot(sessions, require, tally)
     check_clock(sessions, require, tally)
     check_chain(sessions, period, require, tally)
     span = check_log(bundle, period, sessions, 1000 * require["max_clock_step_s"], tally)
+    if period:
+        nv.tail(bundle, sessions, require, tally)
     receipts.check(bundle, sessions, span, 1000 * require["max_clock_step_s"], decode, tally)
     check_policy(bundle, period, sessions, span, require, now, tally)
 

@@ -7,8 +7,8 @@ use crate::{
     ledger::{LedgerError, NvAt, Reader, StoredLogs, StoredSession},
 };
 use merestone_evidence::{
-    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, Record as _,
-    SealedEpoch, SealedSession, SessionStatement, Span, decode, encode,
+    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, SealedEpoch,
+    SealedSession, SessionStatement, Span, decode, encode,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -129,7 +129,8 @@ pub fn bundle(
 /// The file's bytes, if a verifier will read so many.
 pub(super) fn fit(bundle: &Bundle) -> Result<Vec<u8>, ExportError> {
     let bytes = encode(bundle);
-    let limit = Bundle::LIMITS.bytes;
+    // What a verifier reads; the skeleton without the leaves has its own, smaller limit there.
+    let limit = usize::try_from(merestone_evidence::MOST_BUNDLE_BYTES).unwrap_or(usize::MAX);
     if bytes.len() > limit {
         return Err(ExportError::TooBig {
             got: bytes.len(),

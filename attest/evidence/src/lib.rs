@@ -65,5 +65,5 @@ pub use session::{
     TpmInfo,
 };
 pub use shape::ShapeError;
-pub use stored::{Leaves, Run, RunBytes, Source, Stored, open_bundle};
+pub use stored::{Leaves, MOST_BUNDLE_BYTES, Run, RunBytes, Source, Stored, open_bundle};
 pub use tree::{Frontier, FrontierError, empty_root, leaf_hash, node_hash, root_of};

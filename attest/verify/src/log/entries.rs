@@ -41,7 +41,9 @@ impl Entries {
         let work = |run: &Run, bytes: &RunBytes<'_>| decoded(log.leaves, run, bytes);
         leaves::each(log.leaves, log.workers, work, |leaves| {
             for (hash, entry) in leaves.ok_or(LogError::Changed)? {
-                hash.into_iter().for_each(|hash| again.append(hash));
+                if let Some(hash) = hash {
+                    again.append(hash);
+                }
                 let entry = entry.map_err(|source| LogError::Entry { index, source })?;
                 while epochs.next_if(|epoch| epoch.size_after <= index).is_some() {}
                 let closed = epochs.peek().map(|epoch| epoch.closed_ms);

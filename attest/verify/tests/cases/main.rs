@@ -10,6 +10,7 @@
 mod boot;
 mod counters;
 mod coverage;
+mod every_byte;
 mod good;
 mod gpu;
 mod hostile;
@@ -22,4 +23,5 @@ mod policy;
 mod quote;
 mod real;
 mod receipts;
+mod stored;
 mod support;
