@@ -269,6 +269,7 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         epochs,
         is_cut,
     } = session;
+    let gpu_reports = reader.gpu_reports(stored.number)?;
     let nv_start = reader.nv(stored.number, NvAt::Start)?;
     // The end is that of epochs which are not shown.
     let nv_end = reader
@@ -287,7 +288,7 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         boot_log,
         ima_log,
         epochs: epochs.into_iter().map(|(_, sealed)| sealed).collect(),
-        gpu_reports: None,
+        gpu_reports,
         nv_start,
         nv_end,
     })

@@ -41,8 +41,8 @@ pub use session::{NvAt, StoredLogs, StoredSession};
 use checkpoint::Checkpoint;
 use leaves::Leaves;
 use merestone_evidence::{
-    Body, Digest, Entry, EpochStatement, Grade, NvCertified, Quote, Record as _, RecordCounts,
-    SealedEpoch, SessionStatement, decode, encode, sha256,
+    Body, Digest, Entry, EpochStatement, GpuReport, Grade, NvCertified, Quote, Record as _,
+    RecordCounts, SealedEpoch, SessionStatement, decode, encode, sha256,
 };
 use receipts::Receipts;
 use rustix::fs::{FlockOperation, flock};
@@ -398,6 +398,26 @@ impl Ledger {
             tracing::warn!(%error, "checkpoint not written");
         }
         Ok(())
+    }
+
+    /// Keep what GPUs said of themselves for the session of that statement, if it is still the
+    /// current one.
+    pub fn keep_gpu_reports(
+        &self,
+        statement: &Digest,
+        reports: &[GpuReport],
+    ) -> Result<(), LedgerError> {
+        let mut seals = held(&self.seals);
+        let dir = &seals.current()?.dir;
+        let is_current = dir
+            .read()?
+            .is_some_and(|stored| sha256(&stored.statement) == *statement);
+        if !is_current {
+            return Err(LedgerError::Order {
+                doing: "keep reports of gpus for a session that ended",
+            });
+        }
+        dir.keep_gpu_reports(reports)
     }
 
     /// Keep what the TPM certified of its memory for the current session.

@@ -11,7 +11,7 @@ use super::{
     receipts::{Kept, Shelf},
     session::{self, SessionDir},
 };
-use merestone_evidence::{Digest, NvCertified, SealedEpoch, root_of};
+use merestone_evidence::{Digest, GpuReport, NvCertified, SealedEpoch, root_of};
 use std::{
     fs::File,
     ops::Range,
@@ -76,6 +76,11 @@ impl Reader {
     /// What the TPM certified of its memory at the start or the end of a session.
     pub fn nv(&self, session: u64, at: NvAt) -> Result<Option<Vec<NvCertified>>, LedgerError> {
         SessionDir::new(&self.log, session).read_nv(at)
+    }
+
+    /// What the GPUs of a session said of themselves.
+    pub fn gpu_reports(&self, session: u64) -> Result<Option<Vec<GpuReport>>, LedgerError> {
+        SessionDir::new(&self.log, session).read_gpu_reports()
     }
 
     /// The logs of a session's boot.

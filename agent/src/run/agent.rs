@@ -4,6 +4,7 @@
 //! It owns everything that changes. Nothing in it decides about a packet, and
 //! none of its waits is a wait for the GPU driver or the TPM.
 
+use super::attest;
 use super::attribute::Attributor;
 use super::canary;
 use super::entries::{self, Moment};
@@ -82,6 +83,7 @@ pub(super) struct Agent {
     pub(super) turns: Turns,
     pub(super) pods: Pods,
     pub(super) issuing: Issuing,
+    pub(super) asked: attest::Asked,
     fold: Fold,
     lost: BTreeMap<String, u64>,
     gpu_state: String,
@@ -115,6 +117,7 @@ impl Agent {
             turns,
             pods,
             issuing: Issuing::default(),
+            asked: attest::Asked::default(),
             generation,
             reload_error: None,
             started_ms: clock::now_ms(),
@@ -379,6 +382,7 @@ impl Agent {
         // Fed by this loop alone: a wedged driver must not look like a dead agent.
         sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
         self.attributor.forget(now_ns);
+        attest::follow(self);
         match self.parts.kernel.reap(Instant::now()) {
             Ok(released) => {
                 for group in released {

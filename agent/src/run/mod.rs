@@ -6,6 +6,7 @@
 //! away: guarded groups stay held.
 
 mod agent;
+mod attest;
 mod attribute;
 mod canary;
 mod entries;

@@ -81,6 +81,8 @@ pub(super) struct Open {
     /// Records appended before it began, by this process.
     records: RecordCounts,
     sequence: u64,
+    /// Digest of the session's statement.
+    statement: Digest,
     /// Digest of the statement before.
     previous: Digest,
     opened_ms: u64,
@@ -143,6 +145,7 @@ impl SealCore {
         let boot_logs = options.boot_logs.clone();
         let boot_logs = boot_logs.unwrap_or_else(|| BootLogs::of(tpm.properties().is_local));
         let status = Status {
+            statement: None,
             node: node.clone(),
             ak_name: hex::encode(tpm.ak_name()),
             tpm: tpm.properties().clone(),
@@ -222,6 +225,7 @@ impl SealCore {
         }
         self.status.error = error.map(ToString::to_string);
         self.status.session = self.open.as_ref().map(|open| open.id);
+        self.status.statement = self.open.as_ref().map(|open| open.statement);
         self.status.epochs = self.open.as_ref().map_or(0, |open| open.sequence);
         self.status.is_pending = self
             .open
@@ -281,6 +285,7 @@ impl SealCore {
             id,
             records: self.ledger.records(),
             sequence: 0,
+            statement: digest,
             previous: digest,
             opened_ms: started_ms,
             chain: chain_value(&quote.pcrs, self.options.chain_pcr)?,

@@ -59,7 +59,14 @@ impl Workers for Backwards {
 
 fn judged(good: &Good, file: &File) -> merestone_verify::Verdict {
     let source = Source::Stored(file);
-    verify_stored(source, &good.trust, good.purpose, NOW, &Backwards)
+    verify_stored(
+        source,
+        &good.trust,
+        good.purpose,
+        &merestone_verify::Contents::default(),
+        NOW,
+        &Backwards,
+    )
 }
 
 #[test]
