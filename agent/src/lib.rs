@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod geo;
 pub mod gpu;
 pub mod grant;
+pub mod landmark;
 pub mod ledger;
 pub mod pods;
 pub mod policy;

@@ -339,13 +339,31 @@ def longest_gap(start, end, epochs, unkept):
     return max(most, run + end - at)
 
 
+def hidden(sessions):
+    """Most time between two sessions that the TPM's clock has and the wall clock has not, beyond 2 s and 15 %."""
+    most = 0
+    for before, after in zip(sessions, sessions[1:]):
+        # What a crash left is quoted by the next start, long after it was closed.
+        epochs = [e for at, e in enumerate(before["epochs"], 1) if at < len(before["epochs"]) or e["statement"][19] == 3]
+        last = epochs[-1] if epochs else None
+        was, own = (last or before)["said"], after["said"]
+        if own["clock"] < was["clock"] or own["resets"] != was["resets"] and not own["safe"]:
+            continue
+        tpm = own["clock"] - was["clock"]
+        wall = after["statement"][4] - (last["statement"][6] if last else before["statement"][4])
+        if tpm - wall > 2000 + max(tpm, wall) * 15 // 100:
+            most = max(most, tpm - wall)
+    return most
+
+
 def check_time(bundle, period, sessions, epochs, unkept, require, now, tally):
     start, end = bundle[2], bundle[3]
     if period:
         short = require["from"] is not None and start > require["from"]
         if short or require["to"] is not None and end < require["to"] or end < start:
             tally.note(FAILED, "policy.period", "too short")
-        longest = max([longest_gap(start, max(start, end), epochs, unkept)] + [own[6] - own[5] for own in epochs])
+        longest = max([longest_gap(start, max(start, end), epochs, unkept)] + [own[6] - own[5] for own in epochs]
+                      + [hidden(sessions)])
         nothing = longest_gap(start, max(start, end), epochs, unkept) == max(0, end - start)
         if nothing or longest > 1000 * require["max_gap_s"]:
             tally.note(FAILED, "policy.coverage", "a gap or an epoch is too long")

@@ -15,6 +15,7 @@ mod gateway;
 mod geotag;
 mod grant;
 mod guarded;
+mod landmark;
 mod man;
 mod output;
 mod policy;
@@ -135,6 +136,9 @@ enum Command {
     /// Prepare what a verifier needs to know of this host
     #[command(subcommand, arg_required_else_help = true)]
     Enroll(enroll::Command),
+    /// Measure how far away hosts are, for others to believe
+    #[command(subcommand, arg_required_else_help = true)]
+    Landmark(landmark::Command),
     /// Apply, list and revoke signed grants
     #[command(subcommand, arg_required_else_help = true)]
     Grant(grant::Command),
@@ -197,6 +201,7 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Report(args) => report::execute(&globals, &args),
         Command::Receipt(args) => receipt::execute(&globals, &args),
         Command::Enroll(command) => enroll::execute(&globals, command),
+        Command::Landmark(command) => landmark::execute(command),
         Command::Grant(command) => grant::execute(&globals, command),
         Command::Sign(command) => sign::execute(command),
         Command::BreakGlass(command) => break_glass::execute(&globals, command),

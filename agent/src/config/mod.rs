@@ -22,17 +22,21 @@ pub use kubernetes::Kubernetes;
 pub use layers::Override;
 
 use crate::geo;
+use crate::landmark::{Metadata, Provider, Target};
 use crate::policy::Mode;
 use document::Text;
 use layers::{Layers, Raw};
 use read::Reader;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/merestone/merestone.toml";
+
+/// Where the metadata service of every cloud is.
+const METADATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 
 /// Larger files are refused before they are parsed.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -87,6 +91,8 @@ pub struct Config {
     pub policy: Policy,
     /// Where the operator says this host is.
     pub site: Site,
+    /// Who measures where this host is.
+    pub location: Location,
     /// Where events go.
     pub events: Events,
     /// Who may let an operator in.
@@ -253,6 +259,17 @@ pub struct Site {
     pub facility: Option<String>,
 }
 
+/// `[location]`: who measures where this host is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Location {
+    /// Landmarks to ask; none asks nobody.
+    pub landmarks: Vec<Target>,
+    /// The cloud to ask for its signed document; `None` asks none.
+    pub cloud: Option<Metadata>,
+    /// How often to ask.
+    pub interval: Duration,
+}
+
 /// `[events]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Events {
@@ -349,6 +366,7 @@ impl Config {
                 country: reader.parsed("site.country", None, read::country),
                 facility: reader.text("site.facility").map(|(text, _)| text),
             },
+            location: location(reader),
             events: events(reader),
             break_glass: BreakGlass {
                 signers: reader
@@ -374,6 +392,27 @@ fn records(reader: &mut Reader, api: &Path) -> Records {
             .list("records.leave_out", read::request_path)
             .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
         socket: records_socket(reader, api),
+    }
+}
+
+fn location(reader: &mut Reader) -> Location {
+    let provider = reader.parsed("location.cloud", None, |word| {
+        Provider::from_word(word).map(Some)
+    });
+    let address = reader.parsed("location.cloud_address", METADATA, |text| {
+        text.parse()
+            .map_err(|_not_one| "write address:port, as in \"169.254.169.254:80\"".to_owned())
+    });
+    Location {
+        cloud: provider.map(|provider| Metadata { provider, address }),
+        landmarks: reader
+            .list("location.landmarks", Target::parse)
+            .unwrap_or_default(),
+        interval: reader.duration(
+            "location.interval",
+            Duration::from_secs(900),
+            Duration::from_secs(10)..=Duration::from_secs(86400),
+        ),
     }
 }
 

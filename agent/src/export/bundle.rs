@@ -10,6 +10,7 @@ use merestone_evidence::{
     Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, SealedEpoch,
     SealedSession, SessionStatement, Span, decode, encode,
 };
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Why no bundle could be made.
@@ -103,6 +104,7 @@ pub fn bundle(
         messages.collect()
     });
     let consistency = consistency(&tree, &chosen, inside.unwrap_or_default());
+    let location = location(&reader, &chosen)?;
     let sessions = chosen
         .into_iter()
         .map(|session| sealed(&reader, session))
@@ -119,6 +121,7 @@ pub fn bundle(
         consistency,
         proofs: Vec::new(),
         enrolments,
+        location,
         receipts,
     })
 }
@@ -242,6 +245,21 @@ fn consistency(tree: &Tree, chosen: &[Chosen], (start, end): (u64, u64)) -> Vec<
             path: tree.consistency(epoch.size_before, epoch.size_after),
         })
         .collect()
+}
+
+/// What the epochs shown have sealed of the place, each once; none where there is none.
+fn location(reader: &Reader, chosen: &[Chosen]) -> Result<Option<Vec<Blob>>, ExportError> {
+    let mut all = BTreeMap::new();
+    for session in chosen {
+        let digests = session.epochs.iter();
+        for digest in digests.filter_map(|(epoch, _)| epoch.location) {
+            // A file that is gone leaves a digest that the verifier misses.
+            if let Some(bytes) = reader.location(session.stored.number, &digest)? {
+                all.insert(digest, Blob::from(bytes));
+            }
+        }
+    }
+    Ok((!all.is_empty()).then(|| all.into_values().collect()))
 }
 
 fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError> {

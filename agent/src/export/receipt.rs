@@ -148,6 +148,8 @@ fn pack(
             path: tree.inclusion(kept.index, epoch.size_after),
         }],
         enrolments,
+        // A period shows the place; one record does not.
+        location: None,
         receipts: Some(vec![Blob::from(kept.message)]),
     })
 }

@@ -347,6 +347,15 @@ impl Ledger {
         file::replace(&current.dir.path.join("ima_log"), list)
     }
 
+    /// Keep location evidence whose digest the next epoch statement has.
+    pub fn keep_location(&self, digest: &Digest, bytes: &[u8]) -> Result<(), LedgerError> {
+        let seals = held(&self.seals);
+        let current = seals.current.as_ref().ok_or(LedgerError::Order {
+            doing: "keep location evidence",
+        })?;
+        current.dir.keep_location(digest, bytes)
+    }
+
     /// Put an epoch statement on the disk, before the TPM hears of it.
     pub fn write_ahead(&self, statement: &[u8]) -> Result<(), LedgerError> {
         held(&self.seals).current()?.journal.write_ahead(statement)

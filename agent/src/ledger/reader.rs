@@ -88,6 +88,11 @@ impl Reader {
         SessionDir::new(&self.log, session).read_logs()
     }
 
+    /// Location evidence that an epoch of a session sealed, where it is still there.
+    pub fn location(&self, session: u64, digest: &Digest) -> Result<Option<Vec<u8>>, LedgerError> {
+        SessionDir::new(&self.log, session).read_location(digest)
+    }
+
     /// Leaves `from..to`.
     pub fn leaves(&self, from: u64, to: u64) -> Result<Vec<Vec<u8>>, LedgerError> {
         let mut found = Vec::new();

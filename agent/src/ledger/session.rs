@@ -5,6 +5,7 @@
 //!                   ak          TPMT_PUBLIC of the key that quotes
 //!                   boot_log    the firmware's event log, where there is one
 //!                   ima_log     the kernel's measurement list, grows in place
+//!                   location    a directory: location evidence, each under its digest
 //!                   quote       written last: without it the session was never sealed
 //!                   epochs      frames: statement, then its quote or why it has none; after
 //!                               a quote, where epochs are counted, the certified counter
@@ -22,8 +23,8 @@ use super::{
     frame::{Frames, Next, frame},
 };
 use merestone_evidence::{
-    EpochStatement, GpuReport, NvCertified, Quote, Record as _, SealedEpoch, SessionStatement,
-    leaf_hash,
+    Digest, EpochStatement, GpuReport, LocationEvidence, NvCertified, Quote, Record as _,
+    SealedEpoch, SessionStatement, leaf_hash,
 };
 use std::{
     fs::{self, DirBuilder, File},
@@ -152,6 +153,20 @@ impl SessionDir {
             boot: self.read_log("boot_log")?,
             ima: self.read_log("ima_log")?,
         })
+    }
+
+    /// Keep location evidence under its digest.
+    pub(crate) fn keep_location(&self, digest: &Digest, bytes: &[u8]) -> Result<(), LedgerError> {
+        let directory = self.path.join("location");
+        make_directory(&directory)?;
+        file::replace(&directory.join(digest.to_string()), bytes)?;
+        file::sync_parent(&directory)
+    }
+
+    /// Location evidence by its digest; `None` where it is not there.
+    pub(crate) fn read_location(&self, digest: &Digest) -> Result<Option<Vec<u8>>, LedgerError> {
+        let path = self.path.join("location").join(digest.to_string());
+        file::read_if_there(&path, LocationEvidence::LIMITS.bytes as u64)
     }
 
     fn read_log(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {

@@ -64,6 +64,7 @@ fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
             error_us: None,
         },
         canary: None,
+        location: None,
         counter: None,
         records: None,
     })

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::flow::{FlowEvent, Fold, Names, ProcessInfo, Store};
 use crate::gpu;
 use crate::grant::{GrantError, Grants};
+use crate::landmark;
 use crate::ledger::Ledger;
 use crate::policy::{self, Compiled};
 use crate::seal::{self, EpochSealed, SealError, Sealer};
@@ -60,6 +61,8 @@ pub(super) struct Parts {
     pub(super) gpu: gpu::Monitor,
     pub(super) store: Store,
     pub(super) watch: Watch,
+    /// What is said of the place; none where nobody is asked.
+    pub(super) location: Option<landmark::Place>,
 }
 
 /// The agent while it runs.

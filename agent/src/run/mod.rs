@@ -27,6 +27,7 @@ use crate::canary::{self as canary_process, Cage};
 use crate::config::{Config, Faults, OnAgentLoss, Origin};
 use crate::flow::Store;
 use crate::gpu;
+use crate::landmark;
 use crate::ledger::{Ledger, LedgerError};
 use crate::policy::{self, Compiled};
 use crate::privilege;
@@ -153,6 +154,7 @@ async fn begin(
     let store = Store::default();
     let told = calls.clone();
     tokio::spawn(serve::control(control, calls, store.clone()));
+    let location = locate(&config, &sealer)?;
     if let Some(path) = &config.records.socket {
         let records = serve::records(serve::bind_for_all(path)?, told, Arc::clone(&ledger));
         tokio::spawn(async move {
@@ -162,6 +164,7 @@ async fn begin(
         });
     }
     let parts = Parts {
+        location,
         config,
         boundary,
         kernel,
@@ -186,6 +189,22 @@ async fn begin(
         }
     };
     agent.serve(events, asked, &mut hangup, stop).await
+}
+
+/// Asks the landmarks and the cloud that are configured; where none is, nobody is asked.
+fn locate(config: &Config, sealer: &Sealer) -> Result<Option<landmark::Place>> {
+    let location = &config.location;
+    if location.landmarks.is_empty() && location.cloud.is_none() {
+        return Ok(None);
+    }
+    let answerer = sealer.answerer();
+    let place = landmark::Asker::spawn(
+        &location.landmarks,
+        location.cloud,
+        location.interval,
+        answerer,
+    )?;
+    Ok(Some(place))
 }
 
 /// The log and the TPM that seals it.

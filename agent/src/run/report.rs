@@ -13,6 +13,7 @@ use crate::bpf::KernelError;
 use crate::canary::Canary;
 use crate::clock;
 use crate::gpu::{self, GpuSnapshot};
+use crate::landmark;
 use crate::policy::Compiled;
 use crate::seal::{EpochInputs, SessionInputs};
 use crate::serve::{self, Readings};
@@ -228,6 +229,11 @@ pub(super) fn epoch_inputs(agent: &Agent) -> EpochInputs {
         groups: agent.exact.groups(),
         clock: clock::quality(),
         canary: agent.canary.as_ref().map(Canary::counts),
+        location: agent
+            .parts
+            .location
+            .as_ref()
+            .and_then(landmark::Place::take),
     }
 }
 

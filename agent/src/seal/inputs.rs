@@ -5,8 +5,8 @@
 use super::counting::Declared;
 use merestone_evidence::{
     Agent, Boundary, Canary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement,
-    GpuEnergy, GpuInventory, Kernel, Loss, Program, RecordCounts, SessionId, SessionKind,
-    SessionStatement, Site, Tier, TpmInfo,
+    GpuEnergy, GpuInventory, Kernel, LocationEvidence, Loss, Program, RecordCounts, SessionId,
+    SessionKind, SessionStatement, Site, Tier, TpmInfo,
 };
 
 /// Everything in a session statement but what the sealer adds: ids, key, TPM,
@@ -61,6 +61,8 @@ pub struct EpochInputs {
     pub clock: ClockQuality,
     /// The canary, where it is switched on.
     pub canary: Option<Canary>,
+    /// What landmarks and clouds said of the place meanwhile.
+    pub location: Option<LocationEvidence>,
 }
 
 /// What the sealer adds to a session.
@@ -87,6 +89,7 @@ pub(super) struct EpochFacts {
     pub(super) closed_ms: u64,
     pub(super) size_before: u64,
     pub(super) tree: (u64, Digest),
+    pub(super) location: Option<Digest>,
     pub(super) records: RecordCounts,
     pub(super) cause: Cause,
     pub(super) counter: Option<u64>,
@@ -161,6 +164,7 @@ impl EpochInputs {
             groups,
             clock,
             canary,
+            location: _,
         } = self;
         let EpochFacts {
             node,
@@ -171,6 +175,7 @@ impl EpochInputs {
             closed_ms,
             size_before,
             tree,
+            location,
             records,
             cause,
             counter,
@@ -199,6 +204,7 @@ impl EpochInputs {
             cause,
             clock,
             canary,
+            location,
             counter,
             records: Some(records),
         }

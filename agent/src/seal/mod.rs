@@ -18,6 +18,7 @@
 //! It refuses to sign anything with the TPM that is not on the disk, and to go
 //! on with a register that somebody else extends.
 
+mod answer;
 mod boot;
 mod chain;
 mod counting;
@@ -31,6 +32,7 @@ mod session;
 mod status;
 mod thread;
 
+pub use answer::Answerer;
 pub use boot::BootLogs;
 pub use error::SealError;
 pub use inputs::{EpochInputs, SessionInputs};

@@ -1,7 +1,7 @@
 //! The sealer itself, without its thread.
 
 use super::{
-    BootLogs, EpochInputs, Metrics, Recovered, SealError, SessionInputs, Status, boot,
+    Answerer, BootLogs, EpochInputs, Metrics, Recovered, SealError, SessionInputs, Status, boot,
     chain::{Place, Step, chain_value, ima_value, timed},
     counting::Counting,
     default_node_id,
@@ -109,6 +109,7 @@ pub struct SealCore {
     node: String,
     pub(super) opened: Opened,
     pub(super) open: Option<Open>,
+    answerer: Answerer,
     status: Status,
     key: KeySlot,
 }
@@ -164,9 +165,16 @@ impl SealCore {
             node,
             opened,
             open: None,
+            answerer: Answerer::default(),
             status,
             key: KeySlot::default(),
         })
+    }
+
+    /// Signs answers to landmarks with the open session's key.
+    #[must_use]
+    pub fn answerer(&self) -> Answerer {
+        self.answerer.clone()
     }
 
     /// The state after the last step.
@@ -196,11 +204,16 @@ impl SealCore {
     ) -> Result<EpochSealed, SealError> {
         let result = self.try_close(inputs, cause);
         if result.as_ref().is_err_and(SealError::ends_session) {
-            self.open = None;
-            self.key.set(None);
+            self.end_session();
         }
         self.note(result.as_ref().err());
         result
+    }
+
+    fn end_session(&mut self) {
+        self.open = None;
+        self.key.set(None);
+        self.answerer.close();
     }
 
     fn note(&mut self, error: Option<&SealError>) {
@@ -225,7 +238,7 @@ impl SealCore {
     fn try_start(&mut self, inputs: SessionInputs) -> Result<SessionSealed, SealError> {
         self.key.set(None);
         let recovered = self.recover()?;
-        self.open = None;
+        self.end_session();
         let mut id = SessionId::default();
         let mut secret = [0; 32];
         random(&mut id.0)?;
@@ -264,6 +277,7 @@ impl SealCore {
         let (boot_log, ima_log) = (boot::read(&logs.boot), boot::read(&logs.ima));
         self.ledger
             .seal_session(&quote, boot_log.as_deref(), ima_log.as_deref())?;
+        self.answerer.open(id, digest, &key);
         self.count_start(&statement, &digest)?;
         self.key
             .set(Some(SessionKey::new(id, self.tpm.ak_name(), key)));
@@ -333,9 +347,18 @@ impl SealCore {
         self.step().map(drop)
     }
 
-    fn write_ahead(&mut self, inputs: EpochInputs, cause: Cause) -> Result<(), SealError> {
+    fn write_ahead(&mut self, mut inputs: EpochInputs, cause: Cause) -> Result<(), SealError> {
         let (size, root, records) = self.ledger.sync_counted()?;
         let open = self.open.as_mut().ok_or(SealError::NoSession)?;
+        // Of a session that ended meanwhile it would say nothing.
+        let location = inputs.location.take();
+        let location = location.filter(|evidence| evidence.session == open.id);
+        let location = location.map(|evidence| {
+            let bytes = encode(&evidence);
+            let digest = sha256(&bytes);
+            self.ledger.keep_location(&digest, &bytes).map(|()| digest)
+        });
+        let location = location.transpose()?;
         let statement = inputs.statement(EpochFacts {
             node: self.node.clone(),
             session: open.id,
@@ -345,6 +368,7 @@ impl SealCore {
             // A clock that was set back does not make a stretch end before it began.
             closed_ms: clock::now_ms().max(open.opened_ms),
             size_before: self.ledger.sealed().size,
+            location,
             tree: (size, root),
             records: RecordCounts {
                 observed: records.observed.saturating_sub(open.records.observed),

@@ -1,7 +1,7 @@
 //! The sealer on its own thread, for an agent that must not wait.
 
 use super::{
-    EpochInputs, EpochSealed, KeySlot, SealCore, SealError, SessionInputs, SessionKey,
+    Answerer, EpochInputs, EpochSealed, KeySlot, SealCore, SealError, SessionInputs, SessionKey,
     SessionSealed, Status,
 };
 use merestone_evidence::Cause;
@@ -32,6 +32,7 @@ enum Job {
 pub struct Sealer {
     jobs: Sender<Job>,
     status: Arc<Mutex<Status>>,
+    answerer: Answerer,
     key: KeySlot,
 }
 
@@ -39,6 +40,7 @@ impl Sealer {
     /// Start the thread.
     pub fn spawn(core: SealCore) -> Result<Self, SealError> {
         let status = Arc::new(Mutex::new(core.status().clone()));
+        let answerer = core.answerer();
         let key = core.key();
         let (jobs, inbox) = channel();
         let shown = Arc::clone(&status);
@@ -46,7 +48,18 @@ impl Sealer {
             .name("seal".into())
             .spawn(move || work(core, &inbox, &shown))
             .map_err(|_source| SealError::Gone)?;
-        Ok(Self { jobs, status, key })
+        Ok(Self {
+            jobs,
+            status,
+            answerer,
+            key,
+        })
+    }
+
+    /// Signs answers to landmarks; never waits for the TPM.
+    #[must_use]
+    pub fn answerer(&self) -> Answerer {
+        self.answerer.clone()
     }
 
     /// The state after the last step; never waits for the TPM.

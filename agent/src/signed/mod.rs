@@ -45,6 +45,8 @@ pub enum Kind {
     Grant,
     /// A break-glass token.
     BreakGlass,
+    /// What a landmark measured.
+    Landmark,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             Self::Boundary => "application/vnd.merestone.boundary+toml",
             Self::Grant => "application/vnd.merestone.grant+toml",
             Self::BreakGlass => "application/vnd.merestone.break-glass+toml",
+            Self::Landmark => "application/vnd.merestone.landmark+cbor",
         }
     }
 
@@ -145,6 +148,11 @@ pub fn sign(kind: Kind, key: &SigningKey, payload: &[u8]) -> Result<Vec<u8>, Sig
         });
     }
     Ok(message)
+}
+
+/// What a message carries, without a check of anything: for looking at one's own.
+pub fn payload(message: &[u8]) -> Result<Vec<u8>, SignedError> {
+    parse(message)?.payload.ok_or(SignedError::Detached)
 }
 
 /// Where the detached signature of a file lies.

@@ -68,6 +68,7 @@ pub(crate) fn epoch_inputs(denied: u64) -> EpochInputs {
         groups: 1,
         clock: clock::quality(),
         canary: None,
+        location: None,
     }
 }
 
@@ -150,6 +151,11 @@ impl Host {
     }
 
     pub(crate) fn trust(&self) -> Trust {
+        Trust::parse(&self.trust_text(""), "trust.toml").unwrap()
+    }
+
+    /// The trust policy for this host, with more keys of `[require]`.
+    pub(crate) fn trust_text(&self, require: &str) -> String {
         let status = self.core.status();
         let text = export::trust_file(&export::TrustInputs {
             node: status.node.clone(),
@@ -159,8 +165,13 @@ impl Host {
             test_gpu_library: false,
             require: vec![],
         });
-        Trust::parse(&text, "trust.toml").unwrap()
+        text.replace("[require]\n", &format!("[require]\n{require}"))
     }
+}
+
+/// Judged by a trust policy as it is written.
+pub(crate) fn judge_with(bytes: &[u8], trust: &str) -> Verdict {
+    judge(bytes, &Trust::parse(trust, "trust.toml").unwrap())
 }
 
 pub(crate) fn judge(bytes: &[u8], trust: &Trust) -> Verdict {

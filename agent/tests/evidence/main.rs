@@ -5,6 +5,7 @@
 mod counters;
 mod crash;
 mod host;
+mod landmarks;
 mod sound;
 #[path = "../../../attest/tpm/tests/support/mod.rs"]
 mod support;

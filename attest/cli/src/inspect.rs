@@ -2,8 +2,8 @@
 
 use crate::escape::escaped;
 use merestone_evidence::{
-    Blob, Bundle, Enrolment, Entry, EpochStatement, Quote, Receipt, SessionStatement, decode,
-    sha256,
+    Blob, Bundle, Enrolment, Entry, EpochStatement, LocationEvidence, Quote, Receipt,
+    SessionStatement, decode, sha256,
 };
 use merestone_verify::tpm::{Attest, Public};
 
@@ -50,6 +50,7 @@ impl Page {
             consistency,
             proofs,
             enrolments,
+            location,
             receipts,
         } = bundle;
         self.line(
@@ -97,6 +98,13 @@ impl Page {
             }
         }
         self.enrolments(enrolments.as_deref().unwrap_or_default());
+        for bytes in location.as_deref().unwrap_or_default() {
+            self.line(0, format!("location evidence {}", sha256(bytes)));
+            match decode::<LocationEvidence>(bytes) {
+                Ok(evidence) => self.line(1, format!("{evidence:?}")),
+                Err(error) => self.line(1, format!("not readable: {error}")),
+            }
+        }
         for proof in consistency {
             self.line(
                 0,

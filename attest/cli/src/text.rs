@@ -100,6 +100,38 @@ fn covered(out: &mut String, coverage: &Coverage) {
         );
     }
     more(out, gaps.len());
+    for reboot in coverage.reboots.iter().take(MOST_LINES) {
+        let how = if reboot.orderly { "" } else { ", not in order" };
+        line(
+            out,
+            format_args!(
+                "  host started anew between {} and {}{how}",
+                reboot.after, reboot.before
+            ),
+        );
+    }
+    for jump in coverage.clock_jumps.iter().take(MOST_LINES) {
+        line(
+            out,
+            format_args!(
+                "  clock jump from {}: {} ms by the host's, {} ms by the tpm's",
+                jump.at, jump.wall_ms, jump.tpm_ms
+            ),
+        );
+    }
+    let dark = coverage
+        .dark
+        .iter()
+        .filter_map(|dark| Some((dark.unexplained_joules?, dark)));
+    for (joules, dark) in dark.filter(|(joules, _)| *joules > 0).take(MOST_LINES) {
+        line(
+            out,
+            format_args!(
+                "  {} used {joules} J beyond idle from {} to {}",
+                dark.uuid, dark.from, dark.to
+            ),
+        );
+    }
 }
 
 fn located(out: &mut String, location: &Location) {
@@ -111,13 +143,47 @@ fn located(out: &mut String, location: &Location) {
         regions,
         facilities,
         unstated_sessions,
+        levels,
+        area,
+        rounds,
+        rounds_left_out: _,
+        clouds: _,
+        evidence_not_shown: _,
     } = location;
     line(out, format_args!(""));
     line(out, format_args!("LOCATION"));
+    let verb = if *level == "L0" { "stated" } else { "shown" };
     line(
         out,
-        format_args!("  {level}, stated by the {source}; {assumption}"),
+        format_args!("  {level}, {verb} by the {source}; {assumption}"),
     );
+    for one in levels
+        .iter()
+        .filter(|one| one.level != "L0" && one.state != "absent")
+    {
+        line(
+            out,
+            format_args!("  {}: {}: {}", one.level, one.state, one.detail),
+        );
+    }
+    // The last round says where it is now; the page and the JSON have all.
+    if let Some(round) = rounds.last() {
+        let area = area.as_deref().unwrap_or("no area");
+        let place = round.place.unwrap_or("nothing to be said");
+        line(
+            out,
+            format_args!("  measured until {}: {place} ({area})", round.sealed),
+        );
+        for one in &round.measured {
+            line(
+                out,
+                format_args!(
+                    "    {:?}: {} us, within {} km",
+                    one.landmark, one.rtt_us, one.within_km
+                ),
+            );
+        }
+    }
     for (what, places) in [
         ("country", countries),
         ("region", regions),

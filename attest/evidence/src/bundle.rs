@@ -177,6 +177,10 @@ pub struct Bundle {
     /// Enrolment certificates of this node and key: `COSE_Sign1` over an [`crate::Enrolment`].
     #[n(10)]
     pub enrolments: Option<Vec<Blob>>,
+    /// Measurements of the place, each sealed by the epoch that has its digest: canonical bytes
+    /// of a [`crate::LocationEvidence`].
+    #[n(11)]
+    pub location: Option<Vec<Blob>>,
     /// Receipts of records shown: `COSE_Sign1` over a [`crate::Receipt`], by the session's key.
     #[n(13)]
     pub receipts: Option<Vec<Blob>>,

@@ -210,6 +210,9 @@ pub struct EpochStatement {
     /// The canary; absent where it is switched off.
     #[n(21)]
     pub canary: Option<Canary>,
+    /// Digest of the [`crate::LocationEvidence`] that came in meanwhile.
+    #[n(22)]
+    pub location: Option<Digest>,
     /// What the counter of epochs comes to with this one, where the session counts.
     #[n(23)]
     pub counter: Option<u64>,

@@ -64,6 +64,10 @@ kinds! {
     EnrolPendingKind = "merestone/enrol-pending/v1";
     /// An [`crate::Enrolment`].
     EnrolmentKind = "merestone/enrolment/v1";
+    /// A [`crate::LocationEvidence`].
+    LocationKind = "merestone/location/v1";
+    /// A [`crate::LandmarkStatement`].
+    LandmarkKind = "merestone/landmark/v1";
     /// [`crate::Revocations`].
     RevocationsKind = "merestone/revocations/v1";
 }

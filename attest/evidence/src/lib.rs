@@ -16,6 +16,7 @@ mod entry;
 mod epoch;
 mod inference;
 mod kind;
+mod location;
 mod nv;
 mod proof;
 mod receipt;
@@ -42,7 +43,11 @@ pub use epoch::{
 pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{
     BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
-    EnrolmentKind, EntryKind, EpochKind, GeotagKind, RevocationsKind, SessionKind,
+    EnrolmentKind, EntryKind, EpochKind, GeotagKind, LandmarkKind, LocationKind, RevocationsKind,
+    SessionKind,
+};
+pub use location::{
+    CloudDocument, LandmarkStatement, LocationEvidence, answer_message, cloud_audience, cloud_nonce,
 };
 pub use minicbor::bytes::ByteVec as Blob;
 pub use nv::{

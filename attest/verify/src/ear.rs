@@ -193,6 +193,7 @@ const RULES: [Rule; 10] = [
             "log.witness",
             "policy.period",
             "policy.coverage",
+            "policy.dark",
             "policy.age",
         ],
         holds: 2,

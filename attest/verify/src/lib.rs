@@ -26,6 +26,7 @@ pub mod html;
 mod incidents;
 mod key;
 mod leaves;
+pub mod location;
 mod log;
 mod network;
 mod pipeline;
@@ -44,7 +45,7 @@ pub use account::{
     SessionAccount, TierAccount,
 };
 pub use boot::BootChecked;
-pub use coverage::{Coverage, Gap};
+pub use coverage::{ClockJump, Coverage, Dark, Gap, Reboot, Share};
 pub use frame::{Purpose, Unverified};
 pub use geotag::GeotagError;
 pub use incidents::{
@@ -53,12 +54,13 @@ pub use incidents::{
 };
 pub use key::KeyTrusted;
 pub use leaves::{OneByOne, Workers};
+pub use location::Location;
 pub use log::LogChecked;
 pub use pipeline::{verify, verify_contents, verify_stored};
 pub use quote::QuoteChecked;
 pub use receipts::{Contents, ReceiptError, ReceiptShown, Receipts};
 pub use refusal::{Grade, Refusal};
-pub use report::{Egress, Location, ReceiptEntry};
+pub use report::{Egress, ReceiptEntry};
 pub use trust::{DeputyRule, GpuTrust, Permit, Require, Trust, TrustError};
 pub use verdict::{CHECKS, Check, CheckId, CheckResult, NotChecked, Outcome, Source, Verdict};
 pub use wire::WireError;

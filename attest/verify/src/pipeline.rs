@@ -10,12 +10,13 @@ use crate::gpu::{self, GpuAttested};
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
 use crate::leaves::{OneByOne, Workers};
+use crate::location::{Judged, Location};
 use crate::log::LogChecked;
 use crate::policy::{self, Matter};
 use crate::quote::QuoteChecked;
 use crate::receipts::{Contents, Receipts};
 use crate::refusal::Refusal;
-use crate::report::{Egress, Location, ReceiptEntry};
+use crate::report::{Egress, ReceiptEntry};
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally, Verdict};
 use merestone_evidence::Source;
@@ -55,12 +56,18 @@ pub fn verify_stored(
     };
     let incidents = Incidents::of(&log, &trust.require);
     let gpus_attested = gpu::check(&log, trust.gpu.as_ref(), &mut tally);
-    let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
+    let coverage = Coverage::of(
+        &log.bundle,
+        &log.sessions,
+        &incidents.unproven(),
+        log.seen.first_readings(),
+        &trust.require,
+    );
     let geotag = geotag::judge(&log.sessions, &vouched);
     let shown = Shown {
         account: Account::of(&log, &coverage),
         coverage,
-        location: Location::of(&log.sessions, geotag.as_ref().ok().and_then(Option::as_ref)),
+        location: Judged::of(&log, trust, geotag).check(&log.sessions, &trust.require, &mut tally),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
         gpus_attested,
@@ -75,8 +82,6 @@ pub fn verify_stored(
         log: &log,
         coverage: &shown.coverage,
         egress: &shown.egress,
-        location: &shown.location,
-        geotag: &geotag,
         incidents: &shown.incidents,
         now_ms,
     };

@@ -8,6 +8,7 @@ use crate::enrolment::EnrolmentError;
 use crate::geotag::GeotagError;
 use crate::gpu::GpuError;
 use crate::incidents::IncidentError;
+use crate::location::LocationError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
 use crate::quote::QuoteError;
@@ -163,6 +164,9 @@ pub enum Refusal {
     /// No authority that is pinned vouches for it.
     #[error(transparent)]
     Enrolment(#[from] EnrolmentError),
+    /// Evidence of the place is wrong, or not enough.
+    #[error(transparent)]
+    Location(#[from] LocationError),
     /// What a GPU said of itself does not hold.
     #[error("{at}: {source}")]
     Gpu {
@@ -196,6 +200,7 @@ impl Refusal {
             Self::Chain { source, .. } => source.grade(),
             Self::Tail { source, .. } => source.grade(),
             Self::Enrolment(source) => source.grade(),
+            Self::Location(source) => source.grade(),
             Self::Gpu { source, .. } => source.grade(),
             Self::Log(source) => source.grade(),
             Self::Receipt(source) => source.grade(),

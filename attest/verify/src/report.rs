@@ -1,60 +1,11 @@
-//! What the evidence says beyond yes and no: where it ran, what tried to leave.
+//! What the evidence says beyond yes and no: what tried to leave.
 
 use crate::account::kind;
 use crate::coverage::rfc3339;
-use crate::geotag::Tagged;
 use crate::quote::{Epoch, Session};
 use merestone_evidence::{Body, Entry, FlowVerdict};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Where it ran, how well that is known, and what that knowledge rests on.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Location {
-    /// Level of the evidence.
-    pub level: &'static str,
-    /// What it rests on.
-    pub assumption: &'static str,
-    /// Who says so.
-    pub source: &'static str,
-    /// Countries stated, as they are written.
-    pub countries: BTreeSet<String>,
-    /// Regions stated.
-    pub regions: BTreeSet<String>,
-    /// Facilities stated.
-    pub facilities: BTreeSet<String>,
-    /// Sessions that state nothing.
-    pub unstated_sessions: u64,
-}
-
-impl Location {
-    pub(crate) fn of(sessions: &[Session], tagged: Option<&Tagged>) -> Self {
-        let sites = || {
-            sessions
-                .iter()
-                .filter_map(|session| session.statement.site.as_ref())
-        };
-        let unstated = (sessions.len() - sites().count()) as u64;
-        let (level, assumption, source) = match tagged {
-            None => (
-                "L0",
-                "the operator tells the truth: nothing measured the place",
-                "operator",
-            ),
-            Some(_) => ("L1", Tagged::ASSUMPTION, "authority and tpm"),
-        };
-        let sites = || sites().chain(tagged.map(|tagged| &tagged.tag.site));
-        Self {
-            level,
-            assumption,
-            source,
-            countries: sites().filter_map(|site| site.country.clone()).collect(),
-            regions: sites().filter_map(|site| site.region.clone()).collect(),
-            facilities: sites().filter_map(|site| site.facility.clone()).collect(),
-            unstated_sessions: unstated,
-        }
-    }
-}
 
 /// Exact decisions over the sessions shown, each counted from its session's start.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

@@ -5,6 +5,7 @@
 
 use crate::ek::Anchors;
 use crate::enrolment::{Authority, Table, all_certificates};
+use crate::location::{self, PlaceTrust};
 use crate::network::Network;
 use core::ops::Range;
 use merestone_evidence::Digest;
@@ -40,6 +41,8 @@ pub struct Trust {
     pub nodes: BTreeMap<String, Vec<u8>>,
     /// Enrolment authorities, where any is believed.
     pub authority: Option<Authority>,
+    /// Whose word on the place counts.
+    pub place: PlaceTrust,
     /// Whose GPUs may attest themselves; `None` believes none.
     pub gpu: Option<GpuTrust>,
     /// What evidence must show.
@@ -86,6 +89,10 @@ pub struct Require {
     pub uncovered: bool,
     /// Longest unattested stretch within the period.
     pub max_gap_s: u64,
+    /// Most joules that one GPU may have used between two sessions beyond being idle.
+    pub max_dark_joules: Option<u64>,
+    /// Power of an idle GPU, in milliwatts; `None` takes the least that the file shows.
+    pub idle_milliwatts: Option<u64>,
     /// Most events and entries that may have been lost.
     pub max_lost: u64,
     /// Most that the wall clock may move against the TPM's.
@@ -193,6 +200,11 @@ struct File {
     #[serde(default)]
     node: Vec<Node>,
     authority: Option<Table>,
+    location: Option<location::Table>,
+    #[serde(default)]
+    landmark: Vec<location::LandmarkTable>,
+    #[serde(default)]
+    cloud: Vec<location::CloudTable>,
     gpu: Option<GpuTable>,
     #[serde(default)]
     require: RequireTable,
@@ -249,6 +261,8 @@ struct RequireTable {
     audit: bool,
     uncovered: Option<bool>,
     max_gap_s: Option<u64>,
+    max_dark_joules: Option<u64>,
+    idle_watts: Option<Spanned<f64>>,
     max_lost: u64,
     max_clock_step_s: Option<u64>,
     max_age_s: Option<u64>,
@@ -308,6 +322,7 @@ impl File {
         Ok(Trust {
             nodes,
             authority: self.authority.map(|table| table.check(files)).transpose()?,
+            place: location::trusted(self.location, self.landmark, self.cloud, files)?,
             gpu: self.gpu.map(|table| table.check(files)).transpose()?,
             require: self.require.check()?,
         })
@@ -343,6 +358,8 @@ impl RequireTable {
             audit: self.audit,
             uncovered: self.uncovered.unwrap_or(true),
             max_gap_s: self.max_gap_s.unwrap_or(DEFAULT_MAX_GAP_S),
+            max_dark_joules: self.max_dark_joules,
+            idle_milliwatts: self.idle_watts.map(milliwatts).transpose()?,
             max_lost: self.max_lost,
             max_clock_step_s: self.max_clock_step_s.unwrap_or(DEFAULT_MAX_CLOCK_STEP_S),
             max_age_s: self.max_age_s,
@@ -361,6 +378,19 @@ impl RequireTable {
             pcrs,
         })
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to lie from 0 to 10^8 before"
+)]
+fn milliwatts(watts: Spanned<f64>) -> Result<u64, Fault> {
+    if (0.0..=100_000.0).contains(watts.get_ref()) {
+        return Ok((watts.get_ref() * 1000.0) as u64);
+    }
+    let detail = "want the watts of one idle gpu, from 0 to 100000".to_owned();
+    Err((watts.span(), detail))
 }
 
 fn texts(values: Spanned<OneOrMany>) -> BTreeSet<String> {

@@ -8,9 +8,10 @@ use crate::account::Account;
 use crate::coverage::Coverage;
 use crate::gpu::GpuAttested;
 use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
+use crate::location::Location;
 use crate::receipts::Receipts;
 use crate::refusal::{Grade, Refusal};
-use crate::report::{Egress, Location, ReceiptEntry};
+use crate::report::{Egress, ReceiptEntry};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -162,6 +163,8 @@ checks! {
     PolicyPeriod = "policy.period", Trust;
     /// The period is attested without long gaps.
     PolicyCoverage = "policy.coverage", Trust;
+    /// No GPU worked between sessions, beyond being idle.
+    PolicyDark = "policy.dark", Trust;
     /// The evidence is fresh and not of the future.
     PolicyAge = "policy.age", Trust;
     /// The boundary is an accepted one.

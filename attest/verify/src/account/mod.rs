@@ -9,7 +9,7 @@ mod seen;
 
 pub use inferences::{InferenceTold, Inferences};
 pub use seen::{Destination, Happening};
-pub(crate) use seen::{Seen, kind};
+pub(crate) use seen::{FirstReading, Seen, kind};
 
 use crate::coverage::Coverage;
 use crate::log::LogChecked;

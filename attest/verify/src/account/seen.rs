@@ -82,10 +82,49 @@ pub(crate) struct Seen {
     refused: BTreeMap<Where, Refused>,
     refused_left_out: u64,
     inferences: Inferences,
+    /// What the GPUs' counters said when an agent first read them, by start.
+    first_readings: Vec<FirstReading>,
+    /// An agent started, and has read no GPU yet.
+    unread: bool,
 }
 
+/// What the GPUs' energy counters said when an agent first read them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct FirstReading {
+    pub(crate) time_ms: u64,
+    pub(crate) millijoules: BTreeMap<String, u64>,
+}
+
+/// First readings kept; a file has at most so many starts that matter.
+const MOST_READINGS: usize = 4096;
+
 impl Seen {
+    pub(crate) fn first_readings(&self) -> &[FirstReading] {
+        &self.first_readings
+    }
+
+    fn read(&mut self, entry: &Entry) {
+        match &entry.body {
+            Body::AgentStart { .. } => self.unread = true,
+            Body::Gpu { devices, .. } if self.unread => {
+                let told = devices
+                    .iter()
+                    .filter_map(|device| Some((device.uuid.clone(), device.energy_millijoules?)));
+                let millijoules: BTreeMap<_, _> = told.collect();
+                if !millijoules.is_empty() && self.first_readings.len() < MOST_READINGS {
+                    self.unread = false;
+                    self.first_readings.push(FirstReading {
+                        time_ms: entry.time_ms,
+                        millijoules,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
     pub(crate) fn see(&mut self, entry: &Entry) {
+        self.read(entry);
         let kind = kind(&entry.body);
         let sum = self.kinds.entry(kind).or_default();
         *sum = sum.saturating_add(1);

@@ -16,6 +16,7 @@ use x509_cert::ext::Extension;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::Validity;
 
+const ALTERNATIVE_NAME: Oid = Oid::new_unwrap("2.5.29.17");
 /// `tcg-dice-fwid`.
 const DICE: Oid = Oid::new_unwrap("2.23.133.5.4.1");
 const VERSION: u8 = 0xa0;
@@ -149,6 +150,23 @@ impl Certificate {
         )
     }
 
+    /// The DNS names among its alternative names.
+    pub(crate) fn dns_names(&self) -> Vec<String> {
+        /// `dNSName [2]` of a `GeneralName`.
+        const DNS: u8 = 0x82;
+        let is_alternative = |extension: &&Extension| extension.extn_id == ALTERNATIVE_NAME;
+        let extension = self.extensions.iter().find(is_alternative);
+        let names = extension
+            .and_then(|extension| only(extension.extn_value.as_bytes(), SEQUENCE))
+            .and_then(elements);
+        let names = names.unwrap_or_default().into_iter();
+        names
+            .filter(|name| name.tag == DNS)
+            .filter_map(|name| core::str::from_utf8(name.contents).ok())
+            .map(str::to_owned)
+            .collect()
+    }
+
     pub(super) fn extensions(&self) -> &[Extension] {
         &self.extensions
     }
@@ -161,7 +179,7 @@ impl Certificate {
         self.signature.as_bytes()
     }
 
-    pub(super) const fn key_info(&self) -> &SubjectPublicKeyInfoOwned {
+    pub(crate) const fn key_info(&self) -> &SubjectPublicKeyInfoOwned {
         &self.key
     }
 

@@ -1,24 +1,24 @@
 //! The few steps of DER that are taken by hand: where a certificate's signed part ends, and
 //! names whose sets vendors leave unsorted, which a strict parser refuses.
 
-pub(super) const SEQUENCE: u8 = 0x30;
-pub(super) const SET: u8 = 0x31;
-pub(super) const OID: u8 = 0x06;
-pub(super) const INTEGER: u8 = 0x02;
-pub(super) const OCTET_STRING: u8 = 0x04;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
+pub(crate) const OID: u8 = 0x06;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const OCTET_STRING: u8 = 0x04;
 /// `directoryName [4]` of a `GeneralName`; explicit, since a `Name` is a choice.
-pub(super) const DIRECTORY_NAME: u8 = 0xa4;
+pub(crate) const DIRECTORY_NAME: u8 = 0xa4;
 
 /// One element: its tag, its contents, and all of its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Element<'b> {
-    pub(super) tag: u8,
-    pub(super) contents: &'b [u8],
-    pub(super) whole: &'b [u8],
+pub(crate) struct Element<'b> {
+    pub(crate) tag: u8,
+    pub(crate) contents: &'b [u8],
+    pub(crate) whole: &'b [u8],
 }
 
 /// The first element of `bytes`, and what comes after it.
-pub(super) fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
+pub(crate) fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     if tag & 0x1f == 0x1f {
         return None;
@@ -54,13 +54,13 @@ pub(super) fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
 }
 
 /// The element that `bytes` is, with nothing after it.
-pub(super) fn only(bytes: &[u8], tag: u8) -> Option<&[u8]> {
+pub(crate) fn only(bytes: &[u8], tag: u8) -> Option<&[u8]> {
     let (element, after) = element(bytes)?;
     (after.is_empty() && element.tag == tag).then_some(element.contents)
 }
 
 /// Every element of `bytes`; `None` where something is left over.
-pub(super) fn elements(mut bytes: &[u8]) -> Option<Vec<Element<'_>>> {
+pub(crate) fn elements(mut bytes: &[u8]) -> Option<Vec<Element<'_>>> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
         let (element, after) = element(bytes)?;
@@ -71,7 +71,7 @@ pub(super) fn elements(mut bytes: &[u8]) -> Option<Vec<Element<'_>>> {
 }
 
 /// A positive integer without its leading zero.
-pub(super) fn positive(element: &Element<'_>) -> Option<Vec<u8>> {
+pub(crate) fn positive(element: &Element<'_>) -> Option<Vec<u8>> {
     if element.tag != INTEGER {
         return None;
     }

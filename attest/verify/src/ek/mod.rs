@@ -10,7 +10,7 @@
 //! so. That the TPM holds the key is not shown by its certificate but by the enrolment.
 
 mod certificate;
-mod der;
+pub(crate) mod der;
 mod error;
 mod identity;
 mod name;
@@ -24,6 +24,7 @@ pub use error::EkError;
 pub use identity::Identity;
 pub(crate) use path::signs_statements;
 pub use path::{Anchors, EkTrusted, Rules};
+pub(crate) use signature::rsa_sha256;
 
 /// A public key that a TPM can decrypt with.
 #[derive(Clone, Debug, Eq, PartialEq)]

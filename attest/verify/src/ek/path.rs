@@ -168,6 +168,41 @@ pub(crate) fn signs_statements(leaf: &Certificate) -> Result<(), EkError> {
     Ok(())
 }
 
+impl Anchors {
+    /// Traces a certificate of another kind, one that signs, to a pinned certificate.
+    pub(crate) fn trace_signer(
+        &self,
+        leaf: &Certificate,
+        offered: &[&Certificate],
+        at_s: u64,
+    ) -> Result<(), EkError> {
+        let between: Vec<Certificate> = offered.iter().map(|one| (*one).clone()).collect();
+        valid(leaf, at_s)?;
+        let signs = |usage: KeyUsage| usage.0.contains(KeyUsages::DigitalSignature);
+        if !Extensions::read(leaf)?.usage.is_none_or(signs) {
+            return Err(EkError::Profile {
+                subject: leaf.subject(),
+                why: "its key usage does not allow signing".to_owned(),
+            });
+        }
+        let mut search = Search {
+            anchors: self,
+            between: &between,
+            at_s,
+            tries: 0,
+            worst: None,
+        };
+        let found = search.climb(&mut vec![leaf]).is_some();
+        if found {
+            return Ok(());
+        }
+        Err(search.worst.unwrap_or_else(|| EkError::NoIssuer {
+            subject: leaf.subject(),
+            issuer: leaf.issuer(),
+        }))
+    }
+}
+
 struct Search<'c> {
     anchors: &'c Anchors,
     between: &'c [Certificate],

@@ -141,6 +141,19 @@ pub(super) fn rsa_numbers(key: &SubjectPublicKeyInfoOwned) -> Option<(Vec<u8>, u
     Some((positive(modulus)?, u32::from_be_bytes(padded)))
 }
 
+/// Checks a signature of PKCS #1 v1.5 with SHA-256.
+pub(crate) fn rsa_sha256(
+    key: &SubjectPublicKeyInfoOwned,
+    message: &[u8],
+    signature: &[u8],
+) -> Option<()> {
+    if key.algorithm.oid != RSA_ENCRYPTION {
+        return None;
+    }
+    let hashed = Hashed::Sha256(Sha256::digest(message).to_vec());
+    rsa(key, &hashed, signature)
+}
+
 fn rsa(key: &SubjectPublicKeyInfoOwned, hashed: &Hashed, signature: &[u8]) -> Option<()> {
     let (modulus, exponent) = rsa_numbers(key)?;
     if modulus.len() < MIN_RSA_BYTES {

@@ -25,6 +25,8 @@ pub enum Kind {
     Enrolment,
     /// A list of revoked ones.
     Revocations,
+    /// What a landmark measured.
+    Landmark,
     /// A receipt; by a session's key.
     Receipt,
 }
@@ -36,6 +38,7 @@ impl Kind {
         match self {
             Self::Enrolment => "application/vnd.merestone.enrolment+cbor",
             Self::Revocations => "application/vnd.merestone.revocations+cbor",
+            Self::Landmark => "application/vnd.merestone.landmark+cbor",
             Self::Receipt => "application/vnd.merestone.receipt+cbor",
         }
     }
@@ -46,6 +49,7 @@ impl Kind {
         match self {
             Self::Enrolment => (64 << 10) + 512,
             Self::Revocations => (1 << 20) + 512,
+            Self::Landmark => 1024,
             Self::Receipt => RECEIPT_BYTES,
         }
     }

@@ -81,6 +81,7 @@ pub(super) fn section(coverage: &Coverage, account: &Account, page: &Page<'_>) -
                 }
                 (more(MOST_ROWS, gaps.len()))
             }
+            (account_of(coverage))
             p.note {
                 "Attested means: an agent was running, and what it recorded then was sealed afterwards. In a gap nothing is known: "
                 "neither that something ran nor that nothing did."
@@ -88,6 +89,56 @@ pub(super) fn section(coverage: &Coverage, account: &Account, page: &Page<'_>) -
             (says("the host's clock in statements that the TPM sealed, compared with the TPM's own clock"))
         }
     }
+}
+
+/// The sums, and what clocks, counters and boots say of the time between sessions.
+fn account_of(coverage: &Coverage) -> Markup {
+    html! {
+        table.stack {
+            caption { "All of the time, by what is known of it" }
+            thead { tr { th scope="col" { "What" } th.n.w6 scope="col" { "Stretches" } th.n.w8 scope="col" { "Together" } } }
+            tbody {
+                @for share in &coverage.shares {
+                    tr {
+                        td data-h="What" { (share.what) }
+                        td.n data-h="Stretches" { (number(share.stretches)) }
+                        td.n data-h="Together" { (length(share.milliseconds)) }
+                    }
+                }
+            }
+        }
+        @for reboot in coverage.reboots.iter().take(MOST_ROWS) {
+            p { "The host was started anew between " (reboot.after) " and " (reboot.before) @if !reboot.orderly { ", not in order" } "." }
+        }
+        @for jump in coverage.clock_jumps.iter().take(MOST_ROWS) {
+            p.warn { "From " (jump.at) " the host's clock went " (jump.wall_ms) " ms while the TPM's went " (number(jump.tpm_ms)) " ms." }
+        }
+        @if !coverage.dark.is_empty() {
+            table.stack {
+                caption { "Energy that GPUs used between sessions, by their own counters as the agent read them" }
+                thead { tr { th scope="col" { "GPU" } th.w12 scope="col" { "From" } th.w12 scope="col" { "To" } th.n.w6 scope="col" { "Used" } th.n.w6 scope="col" { "Beyond idle" } } }
+                tbody {
+                    @for dark in coverage.dark.iter().take(MOST_ROWS) {
+                        tr {
+                            td data-h="GPU" { code { (dark.uuid) } @if let Some(why) = dark.unknown { " " (why) } }
+                            td data-h="From" { (dark.from) }
+                            td data-h="To" { (dark.to) }
+                            td.n data-h="Used" { (joules(dark.joules)) }
+                            td.n data-h="Beyond idle" { (joules(dark.unexplained_joules)) }
+                        }
+                    }
+                }
+            }
+            (more(MOST_ROWS, coverage.dark.len()))
+        }
+    }
+}
+
+fn joules(joules: Option<u64>) -> String {
+    joules.map_or_else(
+        || "not known".to_owned(),
+        |joules| format!("{} J", number(joules)),
+    )
 }
 
 type Open = (u64, u64, &'static str);

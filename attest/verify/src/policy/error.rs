@@ -35,6 +35,22 @@ pub enum PolicyError {
         /// Longest allowed.
         limit: u64,
     },
+    /// A GPU worked while nobody watched.
+    #[error(
+        "gpu {uuid:?} used {got} J beyond being idle from {from} to {to}, while no session watched; at most {limit} J may be"
+    )]
+    Dark {
+        /// The device.
+        uuid: String,
+        /// Joules.
+        got: u64,
+        /// Last read before.
+        from: String,
+        /// First read after.
+        to: String,
+        /// Most allowed.
+        limit: u64,
+    },
     /// Nothing to judge a period by.
     #[error("nothing of the period is attested")]
     Nothing,
@@ -90,22 +106,12 @@ pub enum PolicyError {
         /// The register.
         register: u8,
     },
-    /// Location evidence of a level that this program cannot judge.
-    #[error("the evidence of the place is {got}, the policy asks for {want}")]
-    Level {
-        /// Level of the evidence.
-        got: &'static str,
-        /// Level asked for.
-        want: String,
-    },
 }
 
 impl PolicyError {
     pub(crate) const fn grade(&self) -> Grade {
         match self {
-            Self::NoRegister { .. } | Self::Level { .. } | Self::Unstated { .. } => {
-                Grade::Indeterminate
-            }
+            Self::NoRegister { .. } | Self::Unstated { .. } => Grade::Indeterminate,
             _ => Grade::Failed,
         }
     }

@@ -6,11 +6,10 @@ pub(crate) use error::PolicyError;
 
 use crate::coverage::{Coverage, rfc3339};
 use crate::frame::Purpose;
-use crate::geotag::{GeotagError, Tagged};
 use crate::incidents::Incidents;
 use crate::log::LogChecked;
 
-use crate::report::{Egress, Location};
+use crate::report::Egress;
 use crate::trust::{Require, Trust};
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::{Boundary, Digest, Mode};
@@ -24,18 +23,16 @@ pub(crate) struct Matter<'e> {
     pub(crate) log: &'e LogChecked,
     pub(crate) coverage: &'e Coverage,
     pub(crate) egress: &'e Egress,
-    pub(crate) location: &'e Location,
-    pub(crate) geotag: &'e Result<Option<Tagged>, GeotagError>,
     pub(crate) incidents: &'e Incidents,
     pub(crate) now_ms: u64,
 }
 
 pub(crate) fn check(matter: &Matter<'_>, trust: &Trust, tally: &mut Tally) {
     let require = &trust.require;
-    location(matter, require, tally);
     matter.incidents.check(matter.log.purpose, require, tally);
     period(matter, require, tally);
     coverage(matter, require, tally);
+    dark(matter, require, tally);
     age(matter, require, tally);
     let boundaries = boundaries(matter.log);
     let digests = boundaries
@@ -85,71 +82,6 @@ fn settle(id: CheckId, good: impl Into<String>, fault: Option<PolicyError>, tall
     match fault {
         None => tally.pass(id, good),
         Some(error) => tally.fail(id, &error.into()),
-    }
-}
-
-fn location(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
-    let location = matter.location;
-    let id = CheckId::Location;
-    let tagged = match matter.geotag {
-        Ok(tagged) => tagged.as_ref(),
-        // Whether or not it was asked for: what was computed is also consulted (N66).
-        Err(error) => return tally.fail(id, &error.clone().into()),
-    };
-    // Exact comparison: "EU" is neither "eu" nor the beginning of "EU-OUT" (N49).
-    let places = [
-        ("country", &require.country, &location.countries),
-        ("region", &require.region, &location.regions),
-    ];
-    let mut asked = false;
-    for (what, accepted, stated) in places {
-        let Some(accepted) = accepted else { continue };
-        asked = true;
-        let other = stated.iter().find(|place| !accepted.contains(*place));
-        if let Some(got) = other {
-            let (at, got) = ("the site".to_owned(), format!("{got:?}"));
-            return tally.fail(id, &PolicyError::Value { at, what, got }.into());
-        }
-        let silent = matter.log.sessions.iter().filter(|session| {
-            let site = session.statement.site.as_ref();
-            let place = site.and_then(|site| match what {
-                "country" => site.country.as_ref(),
-                _ => site.region.as_ref(),
-            });
-            place.is_none()
-        });
-        let got = silent.count() as u64;
-        let is_tagged = tagged.is_some_and(|tagged| match what {
-            "country" => tagged.tag.site.country.is_some(),
-            _ => tagged.tag.site.region.is_some(),
-        });
-        if got > 0 && !is_tagged {
-            return tally.fail(id, &PolicyError::Unstated { got, what }.into());
-        }
-    }
-    if require.location_level > u8::from(tagged.is_some()) {
-        let want = format!("L{}", require.location_level);
-        return tally.fail(
-            id,
-            &PolicyError::Level {
-                got: location.level,
-                want,
-            }
-            .into(),
-        );
-    }
-    if let Some(tagged) = tagged {
-        tally.pass(id, tagged.told());
-    } else if asked {
-        tally.pass(
-            id,
-            "L0: the operator states an accepted place; nothing measured it",
-        );
-    } else {
-        tally.skip(
-            id,
-            "L0: the operator's word, and the policy names no place; nothing measured it",
-        );
     }
 }
 
@@ -210,6 +142,20 @@ fn coverage(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
             reason,
             limit,
         });
+    // Time that the wall clock does not show is in no gap.
+    let hidden = coverage
+        .clock_jumps
+        .iter()
+        .filter(|jump| jump.between_sessions)
+        .map(|jump| (jump.hidden_ms(), jump))
+        .find(|(hidden, _)| *hidden > limit_ms);
+    let hidden = hidden.map(|(hidden, jump)| PolicyError::Gap {
+        seconds: hidden.div_ceil(1000),
+        from: jump.at.clone(),
+        reason: "by the tpm's clock; the host's was set back",
+        limit,
+    });
+    let fault = fault.or(hidden);
     // However short the period: what is not there has no gaps.
     let fault = if coverage.attested_ms.is_empty() {
         Some(PolicyError::Nothing)
@@ -221,6 +167,53 @@ fn coverage(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
         coverage.attested_seconds, coverage.period_seconds
     );
     settle(CheckId::PolicyCoverage, good, fault, tally);
+}
+
+/// Energy that GPUs used while no session watched.
+fn dark(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
+    let id = CheckId::PolicyDark;
+    let dark = &matter.coverage.dark;
+    if matter.log.purpose == Purpose::Receipt {
+        return tally.skip(id, "a receipt is about single entries");
+    }
+    if matter.log.sessions.len() < 2 {
+        return tally.skip(id, "one session: nothing lies between");
+    }
+    let most = dark
+        .iter()
+        .filter_map(|one| Some((one.unexplained_joules?, one)))
+        .max_by_key(|(joules, _)| *joules);
+    let unknown = dark.iter().find(|one| one.unexplained_joules.is_none());
+    let told = most.map_or_else(
+        || "no counter of a gpu was read on both sides".to_owned(),
+        |(joules, one)| {
+            format!(
+                "at most {joules} J by one gpu beyond being idle, from {} to {}",
+                one.from, one.to
+            )
+        },
+    );
+    match (require.max_dark_joules, most, unknown) {
+        (None, ..) => tally.skip(id, format!("{told}; the policy names no limit")),
+        (Some(limit), Some((got, one)), _) if got > limit => {
+            let error = PolicyError::Dark {
+                uuid: one.uuid.clone(),
+                got,
+                from: one.from.clone(),
+                to: one.to.clone(),
+                limit,
+            };
+            tally.fail(id, &error.into());
+        }
+        (Some(_), _, Some(one)) => {
+            let why = one.unknown.unwrap_or("unknown");
+            let detail = format!("{:?} from {} to {}: {why}", one.uuid, one.from, one.to);
+            tally.missing(id, detail);
+        }
+        // A host that shows no GPU has none to ask.
+        (Some(_), None, None) => tally.missing(id, told),
+        (Some(_), Some(_), None) => tally.pass(id, told),
+    }
 }
 
 fn age(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {

@@ -9,6 +9,7 @@
 
 mod boot;
 mod counters;
+mod coverage;
 mod every_byte;
 mod good;
 mod gpu;
@@ -16,6 +17,7 @@ mod hostile;
 mod incidents;
 mod kept;
 mod listed;
+mod location;
 mod log;
 mod policy;
 mod quote;

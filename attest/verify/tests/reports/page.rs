@@ -231,7 +231,7 @@ fn the_time_line_shows_the_gap_between_two_boots_and_what_lies_outside_the_file(
     let whole = shown(&verdict);
     let elements = sound(&whole);
     assert!(text(&elements).contains("1 min 20 s attested, 20 s not."));
-    assert!(text(&elements).contains("the agent ended without closing its last epoch"));
+    assert!(text(&elements).contains("the host went down while the agent ran"));
     assert_eq!(bars(&whole), 1);
     let wider = within(&verdict, Some(START - 20_000), Some(NOW));
     let elements = sound(&wider);

@@ -304,6 +304,7 @@ impl Maker {
             consistency,
             proofs: Vec::new(),
             enrolments: None,
+            location: None,
             receipts: None,
         }
     }
@@ -489,6 +490,7 @@ fn epoch_statement(
             error_us: Some(10),
         },
         canary: None,
+        location: None,
         counter: None,
         records: None,
     }

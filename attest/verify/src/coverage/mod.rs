@@ -1,7 +1,15 @@
 //! What part of the period is attested, and what is not, with the reason.
 
+mod between;
+mod dark;
+
+pub use between::{ClockJump, Reboot};
+pub use dark::Dark;
+
+use crate::account::FirstReading;
 use crate::quote::Session;
-use merestone_evidence::{Bundle, Cause};
+use crate::trust::Require;
+use merestone_evidence::Bundle;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -38,6 +46,14 @@ pub struct Coverage {
     pub attested_seconds: u64,
     /// Stretches that nothing covers, or in which enforcement is not shown, in order.
     pub gaps: Vec<Gap>,
+    /// Every second of the period that was asked for: attested, or why not. The shares add up to it.
+    pub shares: Vec<Share>,
+    /// Where the wall clock and the TPM's parted.
+    pub clock_jumps: Vec<ClockJump>,
+    /// Where the host was started anew.
+    pub reboots: Vec<Reboot>,
+    /// What GPUs used between sessions.
+    pub dark: Vec<Dark>,
     /// Sessions shown.
     pub sessions: u64,
     /// Epochs shown.
@@ -47,17 +63,34 @@ pub struct Coverage {
     pub(crate) attested_ms: Vec<(u64, u64)>,
 }
 
+/// Time of one kind.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Share {
+    /// `attested`, or why not.
+    pub what: &'static str,
+    /// How many stretches.
+    pub stretches: u64,
+    /// Their length together.
+    pub milliseconds: u64,
+}
+
 /// A stretch, and why enforcement is not shown in it.
 type Unproven = (u64, u64, &'static str);
 
 impl Coverage {
-    pub(crate) fn of(bundle: &Bundle, sessions: &[Session], unproven: &[Unproven]) -> Self {
+    pub(crate) fn of(
+        bundle: &Bundle,
+        sessions: &[Session],
+        unproven: &[Unproven],
+        readings: &[FirstReading],
+        require: &Require,
+    ) -> Self {
         let (from, to) = (bundle.from_ms, bundle.to_ms.max(bundle.from_ms));
         let mut gaps = Vec::new();
         let mut at = from;
         let mut reason = "before the first session";
         let mut attested = Vec::new();
-        for session in sessions {
+        for (number, session) in sessions.iter().enumerate() {
             for epoch in &session.epochs {
                 let (opened, closed) = (epoch.statement.opened_ms, epoch.statement.closed_ms);
                 let (opened, closed) = (opened.clamp(at, to), closed.clamp(at, to));
@@ -67,11 +100,7 @@ impl Coverage {
                 reason = "between epochs of a session";
             }
             // Time before the first epoch of the next session lies between sessions.
-            reason = match session.epochs.last().map(|last| last.statement.cause) {
-                Some(Cause::Shutdown) => "the agent was stopped",
-                Some(_) => "the agent ended without closing its last epoch",
-                None => "a session without epochs",
-            };
+            reason = between::reason(session, sessions.get(number + 1));
         }
         let reason = if at == from {
             "no epoch in the period"
@@ -79,7 +108,12 @@ impl Coverage {
             reason
         };
         gap(&mut gaps, at, to, reason);
+        let asked = (require.from_ms.unwrap_or(from), require.to_ms.unwrap_or(to));
         Self {
+            shares: shares(asked, (from, to), &attested, &gaps),
+            clock_jumps: between::jumps(sessions),
+            reboots: between::reboots(sessions),
+            dark: dark::dark(sessions, readings, require.idle_milliwatts),
             from: rfc3339(from),
             to: rfc3339(to),
             period_seconds: (to - from).div_ceil(1000),
@@ -112,6 +146,40 @@ impl Coverage {
         }
         longest.map(|(ms, first)| (ms, first.from.clone(), first.reason))
     }
+}
+
+/// All of the time asked for, by what is known of it.
+fn shares(
+    (from, to): (u64, u64),
+    (file_from, file_to): (u64, u64),
+    attested: &[(u64, u64)],
+    gaps: &[Gap],
+) -> Vec<Share> {
+    let outside = [(0, file_from), (file_to, u64::MAX)];
+    let outside = outside.map(|(from, to)| (from, to, "outside the period of this file"));
+    let attested = attested.iter().map(|(from, to)| (*from, *to, "attested"));
+    let gaps = gaps
+        .iter()
+        .map(|gap| (gap.from_ms, gap.from_ms.saturating_add(gap.ms), gap.reason));
+    let mut shares: Vec<Share> = Vec::new();
+    for (start, end, what) in attested.chain(gaps).chain(outside) {
+        let milliseconds = end.min(to).saturating_sub(start.max(from));
+        if milliseconds == 0 {
+            continue;
+        }
+        match shares.iter_mut().find(|share| share.what == what) {
+            Some(share) => {
+                share.stretches += 1;
+                share.milliseconds = share.milliseconds.saturating_add(milliseconds);
+            }
+            None => shares.push(Share {
+                what,
+                stretches: 1,
+                milliseconds,
+            }),
+        }
+    }
+    shares
 }
 
 /// An epoch: what is not proven of it is a gap, the rest is attested.
