@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -36,13 +36,22 @@ async fn serve_one(
     let mut buffer = [0; 4096];
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
         match stream.read(&mut buffer).await {
-            Ok(read) if read > 0 => head.extend_from_slice(&buffer[..read]),
+            Ok(read) if read > 0 => head.extend(buffer.iter().take(read)),
             _ => return,
         }
     }
     let bytes = answer(&String::from_utf8_lossy(&head));
     stream.write_all(&bytes).await.ok();
     stream.shutdown().await.ok();
+}
+
+async fn attend(stream: TcpStream, tls: Option<&TlsAcceptor>, answer: &dyn Fn(&str) -> Vec<u8>) {
+    let Some(acceptor) = tls else {
+        return serve_one(stream, answer).await;
+    };
+    if let Ok(stream) = acceptor.accept(stream).await {
+        serve_one(stream, answer).await;
+    }
 }
 
 /// A kubelet on a port of loopback.
@@ -55,14 +64,7 @@ async fn stand_in(
     tokio::task::spawn_blocking(move || {
         tokio::runtime::Handle::current().block_on(async {
             while let Ok((stream, _)) = listener.accept().await {
-                match &tls {
-                    None => serve_one(stream, &answer).await,
-                    Some(acceptor) => {
-                        if let Ok(stream) = acceptor.accept(stream).await {
-                            serve_one(stream, &answer).await;
-                        }
-                    }
-                }
+                attend(stream, tls.as_ref(), &answer).await;
             }
         });
     });

@@ -125,16 +125,19 @@ fn line_of(pods: &PodsInfo) -> String {
     let mut line = format!("{} known, {} selected by labels", pods.known, pods.selected);
     let unknown = pods.without_room + pods.left_out;
     if unknown > 0 {
-        line.push_str(&format!("; {unknown} NOT KNOWN: no room, or no uid"));
+        // Writing to a string cannot fail.
+        write!(line, "; {unknown} NOT KNOWN: no room, or no uid").ok();
     }
     if let Some(error) = &pods.error {
         let since = pods.last_ms.map_or("never heard".to_owned(), |last| {
             let ago = crate::clock::now_ms().saturating_sub(last) / 1000;
             format!("last heard {ago} s ago")
         });
-        line.push_str(&format!(
+        write!(
+            line,
             "; KUBELET AWAY ({since}): {error}; who is not known is denied"
-        ));
+        )
+        .ok();
     }
     line
 }

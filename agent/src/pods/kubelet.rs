@@ -105,7 +105,9 @@ impl Kubelet {
              read-only port"
                 .to_owned()
         };
-        let parsed: hyper::Uri = url.parse().map_err(|_| form())?;
+        let Ok(parsed) = url.parse::<hyper::Uri>() else {
+            return Err(form());
+        };
         let secure = match parsed.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -172,9 +174,10 @@ async fn ask(kubelet: &Kubelet) -> Result<Vec<u8>, KubeletError> {
     let at = kubelet.at();
     // Before anybody is spoken to.
     let bearer = bearer(kubelet.token_file.as_deref())?;
-    let tls = match kubelet.secure {
-        true => Some(tls(kubelet)?),
-        false => None,
+    let tls = if kubelet.secure {
+        Some(tls(kubelet)?)
+    } else {
+        None
     };
     let stream = TcpStream::connect((kubelet.host.as_str(), kubelet.port)).await;
     let stream = stream.map_err(|source| KubeletError::Connect {
@@ -263,7 +266,7 @@ fn bearer(token_file: Option<&Path>) -> Result<Option<HeaderValue>, KubeletError
         return Err(fault("it is empty".to_owned()));
     }
     let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| fault("it is not a token".to_owned()))?;
+        .map_err(|error| fault(format!("it is not a token: {error}")))?;
     value.set_sensitive(true);
     Ok(Some(value))
 }

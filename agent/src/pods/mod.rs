@@ -53,7 +53,7 @@ impl fmt::Display for Pod {
 
 impl Pod {
     /// Where its cgroup may lie below the pods' root, as the kubelet's two
-    /// drivers name it (kubernetes pkg/kubelet/cm/cgroup_manager_linux.go,
+    /// drivers name it (kubernetes `pkg/kubelet/cm/cgroup_manager_linux.go`,
     /// `ToSystemd` and `ToCgroupfs`).
     #[must_use]
     pub fn cgroups(&self, root: &str) -> Vec<String> {
@@ -63,7 +63,7 @@ impl Pod {
             Some(Qos::BestEffort) => &[Some(BEST_EFFORT)],
             None => &[None, Some(BURSTABLE), Some(BEST_EFFORT)],
         };
-        let of = |class: &Option<&str>| match (slice(root), class) {
+        let of = |class: Option<&str>| match (slice(root), class) {
             (Some(prefix), None) => {
                 format!("{root}/{prefix}-pod{}.slice", self.uid.replace('-', "_"))
             }
@@ -74,7 +74,7 @@ impl Pod {
             (None, None) => format!("{root}/pod{}", self.uid),
             (None, Some(class)) => format!("{root}/{class}/pod{}", self.uid),
         };
-        classes.iter().map(of).collect()
+        classes.iter().copied().map(of).collect()
     }
 }
 
