@@ -6,8 +6,9 @@
 //! things checked are those without which no bundle can be made.
 
 mod bundle;
+mod checkpoint;
 mod tree;
 mod trust;
 
-pub use bundle::{ExportError, bundle};
+pub use bundle::{ExportError, bundle, bundle_with};
 pub use trust::{TrustInputs, trust_file};

@@ -6,6 +6,9 @@
 //!               index         offset and leaf hash of each; derived
 //!               checkpoint    how far all of this is sealed by a quote
 //!               sessions/     statements, quotes, boot and IMA logs, epochs
+//!               key, vkey     signs what is published, and who checks it
+//!               tiles/        what is sealed, as static files for others; derived
+//!               cosigned/     checkpoints as witnesses gave them back
 //! ```
 //!
 //! An entry is in the file (though perhaps not yet on the disk) when `append`
@@ -21,27 +24,34 @@ mod checkpoint;
 mod error;
 mod file;
 mod frame;
+mod key;
 mod leaves;
+#[cfg(test)]
+mod power;
 mod reader;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 pub use error::LedgerError;
+pub use key::NewKey;
 pub use leaves::Cut;
 pub use reader::Reader;
 pub(crate) use session::LOG_LIMIT;
 pub use session::{StoredLogs, StoredSession};
 
 use checkpoint::Checkpoint;
+use file::Appended;
 use leaves::Leaves;
+use tiles::Tiles;
+use merestone_tlog::Sealed as Sealing;
 use merestone_evidence::{
     Digest, Entry, EpochStatement, Quote, Record as _, SessionStatement, decode, encode, sha256,
 };
 use rustix::fs::{FlockOperation, flock};
 use session::{Journal, SessionDir};
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -52,8 +62,10 @@ pub struct Ledger {
     log: PathBuf,
     leaves: Mutex<Leaves>,
     seals: Mutex<Seals>,
+    /// What others read, once it is known under which name.
+    tiles: Mutex<Option<Tiles>>,
     /// Holds the lock as long as it is open.
-    _lock: File,
+    _lock: Appended,
 }
 
 /// What opening found.
@@ -90,6 +102,8 @@ pub struct Pending {
 #[derive(Debug)]
 struct Seals {
     checkpoint: Checkpoint,
+    /// What the last sealed epoch is.
+    last: Option<Sealing>,
     /// The highest session number in use.
     newest: u64,
     current: Option<Current>,
@@ -117,7 +131,7 @@ impl Ledger {
     /// Open the log of a state directory, made if it is not there.
     pub fn open(state_dir: &Path) -> Result<(Self, Opened), LedgerError> {
         let log = log_path(state_dir);
-        session::make_directory(&session::sessions_path(&log))?;
+        file::make_directory_durable(&session::sessions_path(&log))?;
         let lock = lock(&log)?;
         let written = match Checkpoint::read(&log)? {
             Some(checkpoint) => checkpoint,
@@ -138,6 +152,7 @@ impl Ledger {
                 log,
                 leaves: Mutex::new(leaves),
                 seals: Mutex::new(seals),
+                tiles: Mutex::new(None),
                 _lock: lock,
             },
             opened,
@@ -179,8 +194,7 @@ impl Ledger {
             (leaves.size(), leaves.root(), leaves.files())
         };
         for file in files {
-            file.sync_data()
-                .map_err(LedgerError::io("sync", &self.log))?;
+            file.sync().map_err(LedgerError::io("sync", &self.log))?;
         }
         Ok((size, root))
     }
@@ -275,16 +289,66 @@ impl Ledger {
         let statement = current.journal.seal(quote)?;
         current.last_quote = Some(quote.clone());
         let (number, epoch_bytes) = (current.dir.number, current.journal.end());
-        seals.checkpoint =
+        let (checkpoint, last) =
             sealed_by(&statement, number, epoch_bytes).ok_or(LedgerError::Order {
                 doing: "seal something that is not an epoch statement",
             })?;
+        (seals.checkpoint, seals.last) = (checkpoint, Some(last));
         // The epoch file is the record and has it; a checkpoint that lags is
         // caught up with by the next epoch or the next start.
         if let Err(error) = seals.checkpoint.write(&self.log) {
             tracing::warn!(%error, "checkpoint not written");
         }
+        drop(seals);
+        // The same holds for what others read.
+        if let Err(error) = self.publish() {
+            tracing::warn!(%error, "tiles not published");
+        }
         Ok(())
+    }
+
+    /// Publish what is sealed, from now on, as a log of this node. The key that signs it is made
+    /// at the first call, and again where its file was taken away; `tell` makes the entry that
+    /// says so, which is on the disk before the key is used.
+    pub fn publish_as(
+        &self,
+        node: &str,
+        tell: impl FnOnce(NewKey) -> Entry,
+    ) -> Result<(), LedgerError> {
+        let signer = key::load(&self.log, node, |made| {
+            self.append(&tell(made))?;
+            self.sync().map(drop)
+        })?;
+        let (size, _) = self.sync()?;
+        let sealed = held(&self.seals).checkpoint;
+        let tiles = Tiles::open(&self.log, signer, sealed.size.min(size))?;
+        *held(&self.tiles) = Some(tiles);
+        if let Err(error) = self.publish() {
+            tracing::warn!(%error, "tiles not published");
+        }
+        Ok(())
+    }
+
+    /// Who checks what is published.
+    pub fn log_key(&self) -> Option<String> {
+        let tiles = held(&self.tiles);
+        tiles.as_ref().map(|tiles| tiles.key().to_string())
+    }
+
+    fn publish(&self) -> Result<(), LedgerError> {
+        let mut tiles = held(&self.tiles);
+        let Some(tiles) = tiles.as_mut() else {
+            return Ok(());
+        };
+        let (checkpoint, last) = {
+            let seals = held(&self.seals);
+            (seals.checkpoint, seals.last)
+        };
+        let Some(last) = last else {
+            return Ok(());
+        };
+        let [data, index] = held(&self.leaves).files();
+        tiles.publish((data.file(), index.file()), (checkpoint.size, checkpoint.root), last)
     }
 
     /// Give up the pending epoch: the TPM can no longer vouch for it.
@@ -305,6 +369,7 @@ impl Seals {
         }
         let mut seals = Self {
             checkpoint: written,
+            last: None,
             newest: numbers.last().copied().unwrap_or(0),
             current: None,
         };
@@ -323,10 +388,11 @@ impl Seals {
             let tail = session::walk(&path, sealed_bytes, None, |epoch| last = Some(epoch))?;
             let mut last_quote = None;
             if let Some(epoch) = last {
-                seals.checkpoint = sealed_by(&epoch.statement, number, tail.sealed_end)
+                let (checkpoint, sealing) = sealed_by(&epoch.statement, number, tail.sealed_end)
                     .ok_or_else(|| {
                         LedgerError::damaged(&path, 0, "the last record is not an epoch statement")
                     })?;
+                (seals.checkpoint, seals.last) = (checkpoint, Some(sealing));
                 last_quote = Some(epoch.quote);
             }
             let journal = Journal::open(path, tail)?;
@@ -346,22 +412,28 @@ impl Seals {
     }
 }
 
-/// The checkpoint that holds once `statement` is sealed.
-fn sealed_by(statement: &[u8], session: u64, epoch_bytes: u64) -> Option<Checkpoint> {
+/// The checkpoint that holds once `statement` is sealed, and what a published one names.
+fn sealed_by(statement: &[u8], session: u64, epoch_bytes: u64) -> Option<(Checkpoint, Sealing)> {
     let epoch: EpochStatement = decode(statement).ok()?;
-    Some(Checkpoint {
+    let digest = sha256(statement);
+    let checkpoint = Checkpoint {
         size: epoch.size_after,
         root: epoch.root,
         session,
         epoch_bytes,
-        last: Some(sha256(statement)),
-    })
+        last: Some(digest),
+    };
+    let sealing = Sealing {
+        session: epoch.session,
+        epoch: digest,
+    };
+    Some((checkpoint, sealing))
 }
 
-fn lock(log: &Path) -> Result<File, LedgerError> {
+fn lock(log: &Path) -> Result<Appended, LedgerError> {
     let path = log.join("lock");
-    let lock = file::open_append(&path)?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+    let lock = Appended::open(&path)?;
+    match flock(lock.file(), FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::InUse { path }),
         Err(error) => Err(LedgerError::io("lock", path)(error.into())),

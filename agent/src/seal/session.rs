@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     clock,
-    ledger::{Ledger, Opened},
+    ledger::{Ledger, NewKey, Opened},
 };
 use ed25519_dalek::SigningKey;
 use merestone_evidence::{
-    Cause, Digest, EpochStatement, Quote, SessionId, TpmInfo, encode, sha256,
+    Body, Cause, Digest, Entry, EntryKind, EpochStatement, Quote, SessionId, TpmInfo, encode, sha256,
 };
 use merestone_tpm::{Clock, Quoted, Tpm, check_chain_pcr};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -259,11 +259,26 @@ impl SealCore {
             is_recovering: recovered.unsealed > 0,
             pending: None,
         });
+        self.publish()?;
         Ok(SessionSealed {
             session: id,
             digest,
             recovered,
         })
+    }
+
+    /// From the first session on the log is published under this node's name.
+    fn publish(&self) -> Result<(), SealError> {
+        if self.ledger.log_key().is_some() {
+            return Ok(());
+        }
+        let tell = |NewKey { key, previous }| Entry {
+            kind: EntryKind,
+            time_ms: clock::now_ms(),
+            boot_ns: clock::boot_ns(),
+            body: Body::LogKey { key, previous },
+        };
+        Ok(self.ledger.publish_as(&self.node, tell)?)
     }
 
     fn try_close(&mut self, inputs: EpochInputs, cause: Cause) -> Result<EpochSealed, SealError> {

@@ -49,6 +49,7 @@ impl Page {
             consistency,
             proofs,
             enrolments,
+            checkpoint,
         } = bundle;
         self.line(
             0,
@@ -95,6 +96,12 @@ impl Page {
             }
         }
         self.enrolments(enrolments.as_deref().unwrap_or_default());
+        if let Some(note) = checkpoint {
+            self.line(0, "checkpoint".to_owned());
+            for line in String::from_utf8_lossy(note).lines() {
+                self.line(1, line.to_owned());
+            }
+        }
         for proof in consistency {
             self.line(
                 0,

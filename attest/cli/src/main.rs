@@ -14,6 +14,7 @@ mod inspect;
 mod json;
 mod reports;
 mod text;
+mod witness;
 
 use args::{Args, Command, Common, Period};
 use clap::{CommandFactory as _, Parser as _};
@@ -79,6 +80,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
             put(out, &inspect::page(&bytes)).map(|()| inspect::exit(&bytes))
         }
         Command::Enroll(command) => put(out, &enroll::run(*command)?).map(|()| 0),
+        Command::Witness(command) => put(out, &witness::run(*command)?).map(|()| 0),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "merestone-verify", &mut script);

@@ -149,6 +149,9 @@ pub struct Bundle {
     /// Enrolment certificates of this node and key: `COSE_Sign1` over an [`crate::Enrolment`].
     #[n(10)]
     pub enrolments: Option<Vec<Blob>>,
+    /// A checkpoint of the log with the signatures of who saw it: a C2SP signed note.
+    #[cbor(n(12), with = "minicbor::bytes")]
+    pub checkpoint: Option<Vec<u8>>,
 }
 
 impl Record for Bundle {

@@ -137,6 +137,17 @@ impl Note {
         &self.signatures
     }
 
+    /// The same text with the lines of these keys alone; they are not checked here.
+    #[must_use]
+    pub fn only(&self, keys: &[VerifierKey]) -> Self {
+        let lines = self.signatures.iter();
+        let kept = lines.filter(|one| keys.iter().any(|key| key.claims(one)));
+        Self {
+            text: self.text.clone(),
+            signatures: kept.cloned().collect(),
+        }
+    }
+
     /// Adds a signature; an older one of the same key makes way.
     pub fn add(&mut self, signature: NoteSignature) {
         self.signatures

@@ -46,7 +46,7 @@ pub use incidents::{
     Unkept, Who,
 };
 pub use key::KeyTrusted;
-pub use log::LogChecked;
+pub use log::{LogChecked, LogTrust};
 pub use pipeline::verify;
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};

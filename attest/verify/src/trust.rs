@@ -4,6 +4,7 @@
 //! error with the line it stands on, never something passed over (N74).
 
 use crate::enrolment::{Authority, Table};
+use crate::log::{self, LogTrust};
 use crate::network::Network;
 use core::ops::Range;
 use merestone_evidence::Digest;
@@ -39,6 +40,8 @@ pub struct Trust {
     pub nodes: BTreeMap<String, Vec<u8>>,
     /// Enrolment authorities, where any is believed.
     pub authority: Option<Authority>,
+    /// Keys of the log and of its witnesses, where any is believed.
+    pub log: Option<LogTrust>,
     /// What evidence must show.
     pub require: Require,
 }
@@ -166,7 +169,7 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-type Fault = (Range<usize>, String);
+pub(crate) type Fault = (Range<usize>, String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,6 +178,7 @@ struct File {
     #[serde(default)]
     node: Vec<Node>,
     authority: Option<Table>,
+    log: Option<log::Table>,
     #[serde(default)]
     require: RequireTable,
 }
@@ -223,13 +227,13 @@ struct RequireTable {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+pub(crate) enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
 
 impl OneOrMany {
-    fn all(self) -> Vec<String> {
+    pub(crate) fn all(self) -> Vec<String> {
         match self {
             Self::One(one) => vec![one],
             Self::Many(many) => many,
@@ -261,6 +265,7 @@ impl File {
         Ok(Trust {
             nodes,
             authority: self.authority.map(|table| table.check(files)).transpose()?,
+            log: self.log.map(|table| table.check(files)).transpose()?,
             require: self.require.check()?,
         })
     }

@@ -295,6 +295,7 @@ impl Maker {
             consistency,
             proofs: Vec::new(),
             enrolments: None,
+            checkpoint: None,
         }
     }
 
