@@ -36,7 +36,9 @@ impl Appended {
     /// Open for reading and appending, made if missing.
     pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
         let open = || -> io::Result<File> {
-            tell!(Create { path: path.to_owned() });
+            tell!(Create {
+                path: path.to_owned()
+            });
             OpenOptions::new()
                 .read(true)
                 .append(true)
@@ -159,7 +161,9 @@ pub(crate) fn make_directory(path: &Path, unsynced: &mut Vec<PathBuf>) -> Result
     if path.is_dir() {
         return Ok(());
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         make_directory(parent, unsynced)?;
     }

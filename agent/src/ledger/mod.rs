@@ -28,6 +28,8 @@ mod key;
 mod leaves;
 #[cfg(test)]
 mod power;
+#[cfg(test)]
+mod published;
 mod reader;
 mod session;
 #[cfg(test)]
@@ -44,17 +46,17 @@ pub use session::{StoredLogs, StoredSession};
 use checkpoint::Checkpoint;
 use file::Appended;
 use leaves::Leaves;
-use tiles::Tiles;
-use merestone_tlog::Sealed as Sealing;
 use merestone_evidence::{
     Digest, Entry, EpochStatement, Quote, Record as _, SessionStatement, decode, encode, sha256,
 };
+use merestone_tlog::Sealed as Sealing;
 use rustix::fs::{FlockOperation, flock};
 use session::{Journal, SessionDir};
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
+use tiles::Tiles;
 
 /// The log, open for writing. Share it behind an `Arc`.
 #[derive(Debug)]
@@ -348,7 +350,11 @@ impl Ledger {
             return Ok(());
         };
         let [data, index] = held(&self.leaves).files();
-        tiles.publish((data.file(), index.file()), (checkpoint.size, checkpoint.root), last)
+        tiles.publish(
+            (data.file(), index.file()),
+            (checkpoint.size, checkpoint.root),
+            last,
+        )
     }
 
     /// Give up the pending epoch: the TPM can no longer vouch for it.

@@ -7,17 +7,40 @@ use std::{cell::RefCell, io, path::PathBuf};
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     /// A file is there, empty if it was not.
-    Create { path: PathBuf },
+    Create {
+        path: PathBuf,
+    },
     /// A file is there and empty.
-    Truncate { path: PathBuf },
-    Append { path: PathBuf, bytes: Vec<u8> },
-    Cut { path: PathBuf, length: u64 },
-    Sync { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf },
-    SyncDirectory { path: PathBuf },
-    MakeDirectory { path: PathBuf },
-    Remove { path: PathBuf },
-    RemoveDirectory { path: PathBuf },
+    Truncate {
+        path: PathBuf,
+    },
+    Append {
+        path: PathBuf,
+        bytes: Vec<u8>,
+    },
+    Cut {
+        path: PathBuf,
+        length: u64,
+    },
+    Sync {
+        path: PathBuf,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    SyncDirectory {
+        path: PathBuf,
+    },
+    MakeDirectory {
+        path: PathBuf,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    RemoveDirectory {
+        path: PathBuf,
+    },
 }
 
 thread_local! {

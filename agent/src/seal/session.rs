@@ -12,7 +12,8 @@ use crate::{
 };
 use ed25519_dalek::SigningKey;
 use merestone_evidence::{
-    Body, Cause, Digest, Entry, EntryKind, EpochStatement, Quote, SessionId, TpmInfo, encode, sha256,
+    Body, Cause, Digest, Entry, EntryKind, EpochStatement, Quote, SessionId, TpmInfo, encode,
+    sha256,
 };
 use merestone_tpm::{Clock, Quoted, Tpm, check_chain_pcr};
 use rustix::rand::{GetRandomFlags, getrandom};

@@ -139,7 +139,7 @@ impl Host {
     pub(crate) fn trust(&self) -> Trust {
         let status = self.core.status();
         let text = export::trust_file(&export::TrustInputs {
-            log_key: None,
+            log_key: self.ledger.log_key(),
             node: status.node.clone(),
             ak_name: hex::decode(&status.ak_name).unwrap(),
             boundaries: vec![boundary().sha256],

@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 const MAX_KEY: u64 = 4096;
 const UNTRUSTED: u8 = 1;
 const INDETERMINATE: u8 = 3;
-const COPY_AGAIN: &str = "copy the log's static files again, the checkpoint first, and call this once more";
+const COPY_AGAIN: &str =
+    "copy the log's static files again, the checkpoint first, and call this once more";
 
 /// What was done, for people.
 pub(crate) fn run(witness: Witness) -> Result<String, Fault> {
@@ -104,7 +105,9 @@ fn cosign(args: &Cosign) -> Result<String, Fault> {
 fn signer(path: &Path) -> Result<Signer, Fault> {
     let text = files::text(path, MAX_KEY, "merestone-verify witness keygen makes one")?;
     let signer = Signer::parse(text.trim_end());
-    let signer = signer.ok().filter(|key| key.algorithm() == Algorithm::Cosignature);
+    let signer = signer
+        .ok()
+        .filter(|key| key.algorithm() == Algorithm::Cosignature);
     signer.ok_or_else(|| {
         let error = format!("{} is no private key of a witness", path.display());
         refused(USAGE, error, "merestone-verify witness keygen makes one")
@@ -141,7 +144,9 @@ fn shown(from: &Path, logs: &[VerifierKey]) -> Result<(Note, Checkpoint), Fault>
     let checkpoint = Checkpoint::parse(note.text()).map_err(|error| bad(error.to_string()))?;
     let mut signed = false;
     for key in logs.iter().filter(|key| key.name() == checkpoint.origin) {
-        let time = note.signed_by(key).map_err(|error| bad(error.to_string()))?;
+        let time = note
+            .signed_by(key)
+            .map_err(|error| bad(error.to_string()))?;
         signed |= time.is_some();
     }
     if signed {
@@ -270,7 +275,11 @@ impl State {
         });
         known.map(Some).ok_or_else(|| {
             let error = format!("{} is not what this key signed", path.display());
-            refused(USAGE, error, "give the key that this state belongs to, or restore the state")
+            refused(
+                USAGE,
+                error,
+                "give the key that this state belongs to, or restore the state",
+            )
         })
     }
 

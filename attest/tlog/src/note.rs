@@ -162,9 +162,8 @@ impl Note {
             return false;
         }
         for signature in &other.signatures {
-            let is_here = |mine: &NoteSignature| {
-                (&mine.name, mine.id) == (&signature.name, signature.id)
-            };
+            let is_here =
+                |mine: &NoteSignature| (&mine.name, mine.id) == (&signature.name, signature.id);
             if self.signatures.len() < MAX_SIGNATURES && !self.signatures.iter().any(is_here) {
                 self.signatures.push(signature.clone());
             }

@@ -113,7 +113,10 @@ mod tests {
             frontier.append(hash);
             rows.append(hash, |tile, hashes| {
                 assert_eq!(hashes.len(), 256);
-                assert!(made.insert((tile.level, tile.index), hashes.len()).is_none());
+                assert!(
+                    made.insert((tile.level, tile.index), hashes.len())
+                        .is_none()
+                );
             });
             let size = u64::from(leaf) + 1;
             if size < 600 || size % 997 == 0 || size.is_multiple_of(256) {

@@ -107,7 +107,11 @@ fn signed<'m>(
         why: error.to_string(),
     };
     let mut is_signed = false;
-    for key in log.keys.iter().filter(|key| key.name() == checkpoint.origin) {
+    for key in log
+        .keys
+        .iter()
+        .filter(|key| key.name() == checkpoint.origin)
+    {
         is_signed |= note.signed_by(key).map_err(fail)?.is_some();
     }
     if !is_signed {
@@ -201,7 +205,9 @@ impl Matter<'_> {
         let Some(sealed) = seen.checkpoint.sealed() else {
             return Ok(());
         };
-        let named = self.epochs().find(|epoch| epoch.said.digest == sealed.epoch);
+        let named = self
+            .epochs()
+            .find(|epoch| epoch.said.digest == sealed.epoch);
         let fits = match named {
             Some(epoch) => {
                 let statement = &epoch.statement;
@@ -210,10 +216,7 @@ impl Matter<'_> {
                     && statement.root == seen.checkpoint.root
             }
             // Within a session that is shown from its beginning every epoch is there.
-            None => {
-                seen.checkpoint.size >= self.last_size()
-                    || !self.has_session(sealed.session)
-            }
+            None => seen.checkpoint.size >= self.last_size() || !self.has_session(sealed.session),
         };
         if fits {
             return Ok(());
@@ -288,7 +291,10 @@ impl Matter<'_> {
         let (got, size) = (best.times.len(), best.checkpoint.size);
         let of = log.witnesses.len();
         if got < want {
-            let detail = format!("{got} of {of} witnesses signed {}, {want} are asked for", best.at);
+            let detail = format!(
+                "{got} of {of} witnesses signed {}, {want} are asked for",
+                best.at
+            );
             tally.missing(ID, detail);
             return;
         }

@@ -18,3 +18,4 @@ mod policy;
 mod quote;
 mod real;
 mod support;
+mod witness;
