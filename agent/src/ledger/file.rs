@@ -178,10 +178,11 @@ pub(crate) fn make_directory(path: &Path, unsynced: &mut Vec<PathBuf>) -> Result
     Ok(())
 }
 
-/// The same, durable when it returns.
+/// The same, durable when it returns; also where a killed process made it and synced nothing.
 pub(crate) fn make_directory_durable(path: &Path) -> Result<(), LedgerError> {
     let mut unsynced = Vec::new();
     make_directory(path, &mut unsynced)?;
+    unsynced.extend(path.ancestors().skip(1).take(2).map(Path::to_owned));
     unsynced.iter().try_for_each(|path| sync_directory(path))
 }
 

@@ -21,6 +21,8 @@
 //! It refuses to forget: nothing here deletes or rewrites a sealed byte.
 
 mod checkpoint;
+#[cfg(test)]
+mod cuts;
 mod error;
 mod file;
 mod frame;

@@ -33,7 +33,14 @@ pub(super) fn entry(number: u64) -> Entry {
 }
 
 pub(super) fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
-    let (size_after, root) = ledger.sync().unwrap();
+    epoch_of(ledger, sequence, ledger.sync().unwrap())
+}
+
+pub(super) fn epoch_of(
+    ledger: &Ledger,
+    sequence: u64,
+    (size_after, root): (u64, Digest),
+) -> Vec<u8> {
     encode(&EpochStatement {
         kind: EpochKind,
         node: "n".into(),

@@ -251,10 +251,11 @@ impl Step<'_> {
         let Some(directory) = path.parent() else {
             return Ok(());
         };
-        let mut unsynced = Vec::new();
-        file::make_directory(directory, &mut unsynced)?;
-        self.directories.extend(unsynced);
-        self.directories.insert(directory.to_owned());
+        file::make_directory(directory, &mut Vec::new())?;
+        // Those above too: a step that failed, or a process that was killed, may have made them.
+        let above = directory.ancestors();
+        let above = above.take_while(|path| path.starts_with(self.root));
+        self.directories.extend(above.map(Path::to_owned));
         match file::read_if_there(&path, bytes.len() as u64) {
             Ok(None) => file::place(&self.root.join(".new"), &path, bytes),
             Ok(Some(there)) if there == bytes => Ok(()),

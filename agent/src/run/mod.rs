@@ -10,6 +10,7 @@ mod attribute;
 mod canary;
 mod entries;
 mod exact;
+mod held;
 mod jsonl;
 mod names;
 mod report;

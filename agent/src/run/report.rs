@@ -80,6 +80,7 @@ pub(super) fn losses(agent: &Agent) -> Vec<(String, u64)> {
     let mut lost = agent.exact.losses();
     lost.push(("event_file".to_owned(), agent.jsonl.lost()));
     lost.push(("evidence_log".to_owned(), agent.unlogged));
+    lost.push(("disk_full".to_owned(), agent.held.lost()));
     lost
 }
 
