@@ -8,6 +8,7 @@
 use crate::canary;
 use crate::flow::FlowEvent;
 use crate::grant::Terms;
+use crate::pods::Pod;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -34,6 +35,8 @@ pub enum Request {
     },
     /// The addresses that names have now.
     Names {},
+    /// The pods that are known, and their labels.
+    Pods {},
     /// Read the boundary again and swap it in.
     Reload {},
     /// Let an operator past the protection, by a signed token.
@@ -86,6 +89,7 @@ impl Request {
             | Self::Guarded {}
             | Self::GrantList {}
             | Self::Names {}
+            | Self::Pods {}
             | Self::Flows { .. } => false,
         }
     }
@@ -110,6 +114,11 @@ pub enum Reply {
     Names {
         /// What is learned, by name and address.
         names: Vec<LearnedInfo>,
+    },
+    /// To [`Request::Pods`].
+    Pods {
+        /// What is known.
+        pods: Vec<Pod>,
     },
     /// To [`Request::GrantList`].
     Grants {
@@ -188,6 +197,25 @@ pub struct NamesInfo {
     pub names: usize,
     /// Addresses that names have now.
     pub addresses: usize,
+}
+
+/// What is known of pods, where the kubelet is asked.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PodsInfo {
+    /// Whom the agent asks.
+    pub kubelet: String,
+    /// Pods that are known.
+    pub known: usize,
+    /// Those of them that a `[[select]]` names by labels.
+    pub selected: usize,
+    /// Pods for which the kernel has no room: they stay unknown.
+    pub without_room: usize,
+    /// Entries without a uid of the right form: not known either.
+    pub left_out: usize,
+    /// When it answered last, milliseconds since the Unix epoch.
+    pub last_ms: Option<u64>,
+    /// Why it does not answer now.
+    pub error: Option<String>,
 }
 
 /// One grant.
@@ -400,6 +428,9 @@ pub struct Status {
     /// What is learned of names.
     #[serde(default)]
     pub names: NamesInfo,
+    /// What is known of pods.
+    #[serde(default)]
+    pub pods: Option<PodsInfo>,
     /// Attempts on enforcement itself.
     #[serde(default)]
     pub tamper: TamperInfo,

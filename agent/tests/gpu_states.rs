@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fake_nvml::install::{Installed, install};
-use fake_nvml::scenario::{Call, Event, Gpu, Memory, Process, Sample, Scenario, Utilization};
+use fake_nvml::scenario::{
+    Call, Confidential, Event, Gpu, Memory, Process, Sample, Scenario, Utilization,
+};
 use merestone_agent::gpu::{
     Config, DeviceState, GpuSnapshot, GpuState, Monitor, ProcessKind, metrics,
 };
@@ -103,6 +105,53 @@ fn until(monitor: &Monitor, wanted: impl Fn(&GpuSnapshot) -> bool) -> Arc<GpuSna
         assert!(begin.elapsed() < PATIENCE, "still {snapshot:#?}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn a_gpu_in_confidential_computing_attests_itself_over_the_nonce_it_is_asked_for_n60() {
+    let mut scenario = one_gpu();
+    scenario.confidential = Some(Confidential {
+        enabled: true,
+        ready: true,
+        report: Some("a1b2".into()),
+        certificate: Some("-----BEGIN CERTIFICATE-----".into()),
+        ..Confidential::default()
+    });
+    let rig = start(&scenario);
+    rig.until_state(GpuState::Ok);
+    assert_eq!(rig.monitor.attested(), None, "nothing was asked");
+    rig.monitor.attest([1; 32]);
+    rig.monitor.attest([2; 32]);
+    let begin = Instant::now();
+    let (nonce, answers) = loop {
+        if let Some(answered) = rig.monitor.attested() {
+            break answered;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no answer");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(nonce, [2; 32], "the last question");
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].uuid, "GPU-one");
+    assert_eq!(answers[0].report, [&[2; 32][..], &[0xa1, 0xb2]].concat());
+    assert_eq!(answers[0].certificates, b"-----BEGIN CERTIFICATE-----");
+    assert_eq!(rig.monitor.attested(), None, "it is told once");
+}
+
+#[test]
+fn a_gpu_without_confidential_computing_is_not_asked_and_the_question_is_answered() {
+    let rig = start(&one_gpu());
+    rig.until_state(GpuState::Ok);
+    rig.monitor.attest([3; 32]);
+    let begin = Instant::now();
+    let answers = loop {
+        if let Some((_, answers)) = rig.monitor.attested() {
+            break answers;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no answer");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(answers.is_empty());
 }
 
 #[test]

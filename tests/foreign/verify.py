@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A second verifier of Merestone evidence, written from the documents alone.
+"""A second verifier of Merestone evidence, written from the documents (README.md says what was not).
 
     verify.py bundle|receipt FILE --trust TRUST.TOML [--at RFC3339]
 

@@ -117,6 +117,15 @@ enum Bench {
         #[arg(long, hide = true)]
         stage: bool,
     },
+    /// The reverse proxy, against no proxy; writes docs/benchmarks-gateway.md
+    Gateway {
+        /// A few rounds; prints the page and writes nothing
+        #[arg(long)]
+        quick: bool,
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -181,6 +190,7 @@ fn run(task: Task) -> Result<ExitCode> {
             consent: Consent::new(yes),
             stage,
         })?,
+        Task::Bench(Bench::Gateway { quick, yes }) => bench::gateway(quick, Consent::new(yes))?,
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
         Task::Bypasses(arguments) => bypasses::run(&arguments)?,
         Task::Soak(arguments) => soak::run(&arguments)?,

@@ -118,6 +118,31 @@ pub(super) fn install(
     Ok(next)
 }
 
+/// Changes which boundary judges which group, in the live generation.
+pub(super) fn select(
+    maps: &mut Maps,
+    hierarchy: &Path,
+    selects: &[TableSelect],
+) -> Result<(), KernelError> {
+    let live = settings(maps)?;
+    let slot = live.generation % GENERATION_SLOTS;
+    selects::write(maps, hierarchy, selects, slot)?;
+    scan::changed(maps)?;
+    // Who became guarded while the walk was under way.
+    selects::catch_up(maps, hierarchy, selects, slot)?;
+    let flags = with(live.selects, slot, u8::from(!selects.is_empty()));
+    if flags != live.selects {
+        let settings = Settings {
+            selects: flags,
+            ..live
+        };
+        maps.settings
+            .set(0, Wire(settings), 0)
+            .map_err(|error| failed(maps::SETTINGS, &error))?;
+    }
+    scan::changed(maps)
+}
+
 /// A pair indexed by slot, with one of them changed.
 fn with(mut pair: [u8; 2], slot: u32, value: u8) -> [u8; 2] {
     if let Some(own) = pair.get_mut(slot as usize) {

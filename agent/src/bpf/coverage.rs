@@ -8,7 +8,7 @@ use super::hooks::{Hook, TierKind};
 /// A set of hooks, and whether all of it is attached.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tier {
-    /// `cgroup`, `lineage`, `lsm`, `link`, `kill`, `names` or `tamper`.
+    /// `cgroup`, `lineage`, `lsm`, `link`, `kill`, `names`, `records` or `tamper`.
     pub name: &'static str,
     /// Whether every hook of it is attached.
     pub active: bool,
@@ -43,7 +43,7 @@ const NEVER: [&str; 7] = [
     "names resolved by a local stub resolver on loopback, where the boundary lists no names",
     "data in questions to an allowed resolver, where the boundary lists no names",
     "files and memory shared with processes outside the group",
-    "Unix connections made before the GPU was opened, and Unix listeners that the group made and a process outside serves",
+    "Unix socket pairs and Unix listeners that the group made and a process outside holds",
 ];
 
 /// What only the tamper tier refuses; elsewhere the watch finds it afterwards.

@@ -1,5 +1,6 @@
 //! Why the kernel part did not do what was asked, and what to do about it.
 
+use super::hooks::TierKind;
 use std::io;
 use std::path::PathBuf;
 
@@ -80,8 +81,8 @@ pub enum KernelError {
     },
     /// `require` names something that is no tier.
     #[error(
-        "`[enforcement] require` names `{tier}`; known tiers are cgroup, lineage, lsm, link, kill, \
-         names, tamper"
+        "`[enforcement] require` names `{tier}`; known tiers are {}",
+        TierKind::ALL.map(TierKind::name).join(", ")
     )]
     UnknownTier {
         /// What was named.

@@ -7,6 +7,7 @@
 
 use super::KernelError;
 use super::error::innermost;
+use super::fields::{self, Fields};
 use super::layout::Layout;
 use super::sys::{self, AttachType};
 use aya::programs::links::FdLink;
@@ -75,17 +76,22 @@ pub(super) struct HookKind {
     /// The tracepoint or LSM hook it attaches to; none for cgroup hooks.
     target: Option<&'static str>,
     /// Globals it cannot do without.
-    needs: &'static [&'static str],
+    needs: Fields,
 }
 
-const fn cgroup(program: &'static str, shown: &'static str) -> HookKind {
+/// A hook of cgroups or links, which aya or the kernel's own attach types name.
+const fn uapi(program: &'static str, shown: &'static str, tier: TierKind) -> HookKind {
     HookKind {
         program,
         shown,
-        tier: TierKind::Cgroup,
+        tier,
         target: None,
         needs: &[],
     }
+}
+
+const fn cgroup(program: &'static str, shown: &'static str) -> HookKind {
+    uapi(program, shown, TierKind::Cgroup)
 }
 
 const fn kernel(
@@ -93,7 +99,7 @@ const fn kernel(
     shown: &'static str,
     tier: TierKind,
     target: &'static str,
-    needs: &'static [&'static str],
+    needs: Fields,
 ) -> HookKind {
     HookKind {
         program,
@@ -104,216 +110,29 @@ const fn kernel(
     }
 }
 
-const SOCKET_FIELDS: &[&str] = &[
-    "SOCKET_SK",
-    "MSG_NAME",
-    "MSG_NAMELEN",
-    "SKC_FAMILY",
-    "SKC_DADDR",
-    "SKC_DPORT",
-    "SKC_V6_DADDR",
-    "SK_PROTOCOL",
-];
-
-const FILE_FIELDS: &[&str] = &[
-    "FILE_INODE",
-    "INODE_MODE",
-    "INODE_RDEV",
-    "INODE_SB",
-    "SB_MAGIC",
-    "FILE_MODE",
-    "FILE_PATH",
-    "PATH_DENTRY",
-    "DENTRY_NAME",
-    "QSTR_NAME",
-];
-
-/// Of a listener, its cgroup; of who connects, the address.
-const REQUEST_FIELDS: &[&str] = &[
-    "SKC_FAMILY",
-    "SKC_DADDR",
-    "SKC_DPORT",
-    "SKC_V6_DADDR",
-    "SK_CGROUP_DATA",
-    "CGROUP_KN",
-    "CGROUP_ANCESTORS",
-    "KN_ID",
-];
-
-/// How the agent itself, or its successor, is told from others.
-const AGENT_FIELDS: &[&str] = &[
-    "TASK_MM",
-    "TASK_PTRACE",
-    "MM_EXE_FILE",
-    "FILE_INODE",
-    "INODE_INO",
-    "INODE_SB",
-    "SB_DEV",
-];
-
-/// The same, and what kind of key or of file system is asked for.
-const POWER_FIELDS: &[&str] = &[
-    "TASK_MM",
-    "TASK_PTRACE",
-    "MM_EXE_FILE",
-    "FILE_INODE",
-    "INODE_INO",
-    "INODE_SB",
-    "SB_DEV",
-    "KEY_TYPE",
-    "KEY_TYPE_NAME",
-    "FC_TYPE",
-    "FS_NAME",
-    "FS_FLAGS",
-];
-
-/// The same, and who a process is guarded with.
-const REACH_FIELDS: &[&str] = &[
-    "TASK_MM",
-    "TASK_PTRACE",
-    "MM_EXE_FILE",
-    "FILE_INODE",
-    "INODE_INO",
-    "INODE_SB",
-    "SB_DEV",
-    "TASK_TGID",
-    "TASK_CGROUPS",
-    "CSS_SET_CGROUP",
-    "CGROUP_KN",
-    "CGROUP_ANCESTORS",
-    "KN_ID",
-];
-
-/// How a socket's peer is told from the group: by its cgroup, or who made it.
-const PEER_FIELDS: &[&str] = &[
-    "SOCKET_SK",
-    "SKC_FAMILY",
-    "SK_CGROUP_DATA",
-    "SK_PEER_PID",
-    "PID_NUMBERS",
-    "UPID_NR",
-    "CGROUP_KN",
-    "CGROUP_ANCESTORS",
-    "KN_ID",
-];
-
-/// What `file_receive` looks at: all of the above, and a Unix socket's peer.
-const RECEIVE_FIELDS: &[&str] = &[
-    "FILE_INODE",
-    "INODE_MODE",
-    "INODE_RDEV",
-    "INODE_SB",
-    "SB_MAGIC",
-    "SOCKET_SK",
-    "SKC_FAMILY",
-    "SKC_DADDR",
-    "SKC_DPORT",
-    "SKC_V6_DADDR",
-    "SK_PROTOCOL",
-    "SK_CGROUP_DATA",
-    "SK_PEER_PID",
-    "UNIX_PEER",
-    "PID_NUMBERS",
-    "UPID_NR",
-    "CGROUP_KN",
-    "CGROUP_ANCESTORS",
-    "KN_ID",
-];
-
-const KILL_FIELDS: &[&str] = &[
-    "REGS_ARG_0",
-    "REGS_ARG_0_COMPAT",
-    "REGS_ARG_2",
-    "TASK_THREAD_INFO",
-    "THREAD_INFO_STATUS",
-    "TASK_FILES",
-    "FILES_FDT",
-    "FDT_FD",
-    "FDT_MAX_FDS",
-    "FILE_INODE",
-    "INODE_MODE",
-    "FILE_PRIVATE",
-    "SOCKET_SK",
-    "SKC_FAMILY",
-    "SK_PROTOCOL",
-];
+/// What the names of hooks that see what comes in begin with.
 const INGRESS: &str = "cgroup_skb/ingress";
-const TURNS_IN: &str = "cgroup_skb/ingress (turns)";
 
 /// The program that [`super::links`] attaches, to one link after the other.
 pub(super) const LINK: &str = "link";
 
-const TAMPER_FIELDS: &[&str] = &[
-    "TASK_TGID",
-    "TASK_MM",
-    "TASK_PTRACE",
-    "MM_EXE_FILE",
-    "FILE_INODE",
-    "INODE_INO",
-    "INODE_SB",
-    "SB_DEV",
-    "TASK_FILES",
-    "TASK_REAL_PARENT",
-    "FILES_FDT",
-    "FDT_FD",
-    "FILE_PRIVATE",
-    "DENTRY_INODE",
-    "PATH_MNT",
-    "PATH_DENTRY",
-    "VFSMOUNT_SB",
-    "MOUNT_MNT",
-    "MOUNT_ID",
-    "MOUNT_GROUP",
-    "BPRM_FILE",
-    "MAP_ID",
-    "PROG_AUX",
-    "AUX_ID",
-    "LINK_ID",
-    "SB_MAGIC",
-    "PROC_INODE",
-    "PROC_SYSCTL",
-    "TABLE_NAME",
-];
-
-/// A program of the tamper tier. All need what tells the agent's successor,
-/// and the tier is claimed as a whole, so that one list does for all.
+/// A program of the tamper tier.
 const fn tamper(program: &'static str, shown: &'static str, target: &'static str) -> HookKind {
-    kernel(program, shown, TierKind::Tamper, target, TAMPER_FIELDS)
+    kernel(program, shown, TierKind::Tamper, target, fields::TAMPER)
 }
 
 /// Every hook, in the order it is attached: what holds before what guards, so
 /// that nothing is called guarded that is not held.
 pub(super) const HOOKS: [HookKind; 49] = [
     cgroup("egress", "cgroup_skb/egress"),
-    HookKind {
-        program: "ingress",
-        shown: INGRESS,
-        tier: TierKind::Names,
-        target: None,
-        needs: &[],
-    },
-    HookKind {
-        program: "turns_in",
-        shown: TURNS_IN,
-        tier: TierKind::Records,
-        target: None,
-        needs: &[],
-    },
-    HookKind {
-        program: "turns_out",
-        shown: "cgroup_skb/egress (turns)",
-        tier: TierKind::Records,
-        target: None,
-        needs: &[],
-    },
+    uapi("ingress", INGRESS, TierKind::Names),
+    uapi("turns_in", "cgroup_skb/ingress (turns)", TierKind::Records),
+    uapi("turns_out", "cgroup_skb/egress (turns)", TierKind::Records),
     cgroup("setsockopt", "cgroup/setsockopt"),
     cgroup("sysctl", "cgroup/sysctl"),
     HookKind {
-        program: LINK,
-        shown: "tcx/egress",
-        tier: TierKind::Link,
-        target: None,
-        needs: &["TASK_TGID"],
+        needs: &[&["TASK_TGID"]],
+        ..uapi(LINK, "tcx/egress", TierKind::Link)
     },
     cgroup("sock_create", "cgroup/sock_create"),
     cgroup("connect4", "cgroup/connect4"),
@@ -325,7 +144,7 @@ pub(super) const HOOKS: [HookKind; 49] = [
         "tp_btf/sched_process_fork",
         TierKind::Lineage,
         "sched_process_fork",
-        &["TASK_TGID", "TASK_PID"],
+        &[&["TASK_TGID", "TASK_PID"]],
     ),
     kernel(
         "exec",
@@ -339,7 +158,7 @@ pub(super) const HOOKS: [HookKind; 49] = [
         "tp_btf/sched_process_exit",
         TierKind::Lineage,
         "sched_process_exit",
-        &["TASK_TGID", "TASK_SIGNAL", "SIGNAL_LIVE"],
+        &[&["TASK_TGID", "TASK_SIGNAL", "SIGNAL_LIVE"]],
     ),
     kernel(
         "attach",
@@ -347,12 +166,8 @@ pub(super) const HOOKS: [HookKind; 49] = [
         TierKind::Lineage,
         "cgroup_attach_task",
         &[
-            "TASK_TGID",
-            "CGROUP_KN",
-            "CGROUP_ROOT",
-            "CGROUP_ANCESTORS",
-            "ROOT_HIERARCHY",
-            "KN_ID",
+            &["TASK_TGID", "CGROUP_ROOT", "ROOT_HIERARCHY"],
+            fields::CGROUP,
         ],
     ),
     kernel(
@@ -360,13 +175,13 @@ pub(super) const HOOKS: [HookKind; 49] = [
         "tp_btf/cgroup_mkdir",
         TierKind::Lineage,
         "cgroup_mkdir",
-        &[
+        &[&[
             "CGROUP_KN",
             "CGROUP_ROOT",
             "ROOT_HIERARCHY",
             "KN_ID",
             "KN_NAME",
-        ],
+        ]],
     ),
     kernel(
         "socket_create",
@@ -380,99 +195,99 @@ pub(super) const HOOKS: [HookKind; 49] = [
         "lsm/socket_connect",
         TierKind::Lsm,
         "socket_connect",
-        SOCKET_FIELDS,
+        fields::SOCKET,
     ),
     kernel(
         "socket_sendmsg",
         "lsm/socket_sendmsg",
         TierKind::Lsm,
         "socket_sendmsg",
-        SOCKET_FIELDS,
+        fields::SEND,
     ),
     kernel(
         "socket_post_create",
         "lsm/socket_post_create",
         TierKind::Lsm,
         "socket_post_create",
-        &["SOCKET_SK"],
+        &[&["SOCKET_SK"]],
     ),
     kernel(
         "unix_stream_connect",
         "lsm/unix_stream_connect",
         TierKind::Lsm,
         "unix_stream_connect",
-        PEER_FIELDS,
+        fields::PEER,
     ),
     kernel(
         "unix_may_send",
         "lsm/unix_may_send",
         TierKind::Lsm,
         "unix_may_send",
-        PEER_FIELDS,
+        fields::PEER,
     ),
     kernel(
         "file_open",
         "lsm/file_open",
         TierKind::Lsm,
         "file_open",
-        FILE_FIELDS,
+        fields::FILE,
     ),
     kernel(
         "file_receive",
         "lsm/file_receive",
         TierKind::Lsm,
         "file_receive",
-        RECEIVE_FIELDS,
+        fields::RECEIVE,
     ),
     kernel(
         "file_permission",
         "lsm/file_permission",
         TierKind::Lsm,
         "file_permission",
-        FILE_FIELDS,
+        fields::PASSED,
     ),
     kernel(
         "inode_lookup",
         "lsm/inode_permission",
         TierKind::Lsm,
         "inode_permission",
-        FILE_FIELDS,
+        fields::FILE,
     ),
     kernel(
         "inet_conn_request",
         "lsm/inet_conn_request",
         TierKind::Lsm,
         "inet_conn_request",
-        REQUEST_FIELDS,
+        fields::REQUEST,
     ),
     kernel(
         "power_capable",
         "lsm/capable",
         TierKind::Lsm,
         "capable",
-        AGENT_FIELDS,
+        fields::AGENT,
     ),
-    kernel("power_bpf", "lsm/bpf", TierKind::Lsm, "bpf", AGENT_FIELDS),
+    kernel("power_bpf", "lsm/bpf", TierKind::Lsm, "bpf", fields::AGENT),
     kernel(
         "power_key",
         "lsm/key_alloc",
         TierKind::Lsm,
         "key_alloc",
-        POWER_FIELDS,
+        fields::POWER,
     ),
     kernel(
         "power_mount",
         "lsm/fs_context_parse_param",
         TierKind::Lsm,
         "fs_context_parse_param",
-        POWER_FIELDS,
+        fields::POWER,
     ),
     kernel(
         "reach",
         "lsm/ptrace_access_check",
         TierKind::Lsm,
         "ptrace_access_check",
-        REACH_FIELDS,
+        fields::REACH,
     ),
     kernel(
         "reach_terminal",
@@ -486,7 +301,7 @@ pub(super) const HOOKS: [HookKind; 49] = [
         "tp_btf/sys_enter",
         TierKind::Kill,
         "sys_enter",
-        KILL_FIELDS,
+        fields::KILL,
     ),
     cgroup("device", "cgroup/device"),
     tamper("tamper_bpf", "lsm/bpf", "bpf"),
@@ -680,7 +495,7 @@ fn link_and_pin(
             return Ok(sys::pin(link, at)?);
         }
         Program::CgroupSkb(program) => {
-            let direction = if matches!(hook.shown, INGRESS | TURNS_IN) {
+            let direction = if hook.shown.starts_with(INGRESS) {
                 CgroupSkbAttachType::Ingress
             } else {
                 CgroupSkbAttachType::Egress

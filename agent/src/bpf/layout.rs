@@ -4,13 +4,14 @@
 //! A field that is not found is left out, never guessed: whoever needs it is
 //! not loaded.
 
+use super::fields::Fields;
 use super::{KernelError, coverage, hooks};
 use btf_rs::{Btf, Struct, Type};
 use merestone_abi::Protected;
 use std::collections::BTreeMap;
 
 /// Global in the object, struct, field.
-const FIELDS: [(&str, &str, &str); 70] = [
+const FIELDS: [(&str, &str, &str); 76] = [
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_SIGNAL", "task_struct", "signal"),
@@ -29,9 +30,15 @@ const FIELDS: [(&str, &str, &str); 70] = [
     ("SKC_DPORT", "sock_common", "skc_dport"),
     ("SKC_V6_DADDR", "sock_common", "skc_v6_daddr"),
     ("SK_PROTOCOL", "sock", "sk_protocol"),
+    ("SK_TYPE", "sock", "sk_type"),
     ("SK_CGROUP_DATA", "sock", "sk_cgrp_data"),
     ("SK_PEER_PID", "sock", "sk_peer_pid"),
     ("UNIX_PEER", "unix_sock", "peer"),
+    ("UNIX_ADDR", "unix_sock", "addr"),
+    ("UNIX_ADDRESS_REFS", "unix_address", "refcnt"),
+    ("OPS_SENDPAGE", "proto_ops", "sendpage"),
+    ("PID_TASKS", "pid", "tasks"),
+    ("TASK_PID_LINKS", "task_struct", "pid_links"),
     ("PID_NUMBERS", "pid", "numbers"),
     ("UPID_NR", "upid", "nr"),
     ("FILE_INODE", "file", "f_inode"),
@@ -131,10 +138,12 @@ impl Layout {
             .map(|(global, offset)| (*global, offset))
     }
 
-    /// The first of `globals` that was not found, as `struct.field`.
-    pub(super) fn missing(&self, globals: &[&str]) -> Option<String> {
-        let absent = globals
+    /// The first of `fields` that was not found, as `struct.field`.
+    pub(super) fn missing(&self, fields: Fields) -> Option<String> {
+        let absent = fields
             .iter()
+            .copied()
+            .flatten()
             .find(|global| !self.offsets.contains_key(*global))?;
         let known = FIELDS.iter().find(|(global, _, _)| global == absent);
         Some(known.map_or_else(
@@ -238,7 +247,10 @@ mod tests {
             println!("skipped: this kernel has no BTF");
             return;
         };
-        assert_eq!(layout.missing(&["TASK_TGID", "KN_ID", "SKC_DADDR"]), None);
-        assert_eq!(layout.missing(&["NO_SUCH"]).as_deref(), Some("NO_SUCH"));
+        assert_eq!(
+            layout.missing(&[&["TASK_TGID", "KN_ID"], &["SKC_DADDR"]]),
+            None
+        );
+        assert_eq!(layout.missing(&[&["NO_SUCH"]]).as_deref(), Some("NO_SUCH"));
     }
 }

@@ -14,6 +14,7 @@ mod coverage;
 mod devices;
 mod error;
 mod events;
+mod fields;
 mod grants;
 mod home;
 mod hooks;
@@ -116,6 +117,16 @@ impl Kernel {
         Ok(generation)
     }
 
+    /// Replaces the selects of the boundary that is live, and nothing else.
+    pub fn select(&mut self, selects: &[TableSelect]) -> Result<(), KernelError> {
+        selects.clone_into(&mut self.selects);
+        let done = boundary::select(&mut self.maps, &self.hierarchy, selects);
+        // What was half done is not somebody else's doing.
+        self.watched.selected();
+        self.shadow.selected(&self.maps)?;
+        done
+    }
+
     fn protect(&mut self) -> Result<(), KernelError> {
         standing::protect(
             &mut self.maps,
@@ -123,7 +134,12 @@ impl Kernel {
             &self.programs,
             &self.fixed,
             &self.hierarchy,
-        )
+        )?;
+        // A bpf file system that was mounted anew is another device.
+        if let Some(dev) = standing::place_pins(&mut self.maps, &self.pins)? {
+            self.shadow.pinned_on(dev);
+        }
+        Ok(())
     }
 
     /// The live generation and the modes.
@@ -243,7 +259,7 @@ impl Kernel {
         standing::beat(&mut self.maps)?;
         let mut found = self.pins.watch();
         found.extend(self.home.look(&self.hierarchy));
-        if !found.is_empty() {
+        if self.home.has_new_controls(&self.hierarchy) || !found.is_empty() {
             self.protect()?;
         }
         self.check_attached();

@@ -13,7 +13,7 @@ use super::cgroups;
 use super::maps::{Maps, failed, is_absent};
 use super::reap::keys;
 use super::wire::Wire;
-use crate::policy::{Selector, deepest};
+use crate::policy::{NOWHERE, Selector, deepest};
 use merestone_abi::{GroupId, SELECTOR_BYTES, Selected, TREE_GROUP, maps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,9 +26,6 @@ pub struct TableSelect {
     /// The boundary's number.
     pub boundary: u16,
 }
-
-/// No boundary has this number, so nothing is allowed under it.
-const NOWHERE: u16 = u16::MAX;
 
 /// include/uapi/linux/bpf.h
 const BPF_NOEXIST: u64 = 1;
@@ -49,17 +46,27 @@ pub(super) fn write(
 fn write_selectors(maps: &mut Maps, selects: &[TableSelect], slot: u32) -> Result<(), KernelError> {
     let failed = |error| failed(maps::SELECTORS, &error);
     let known: Vec<[u8; SELECTOR_BYTES]> = keys(maps::SELECTORS, maps.selectors.keys())?;
-    let mut wanted: BTreeMap<[u8; SELECTOR_BYTES], u16> =
-        known.into_iter().map(|key| (key, 0)).collect();
+    // What only the other slot selects is here judged as what lies around it.
+    let around = |key: [u8; SELECTOR_BYTES]| (key, (number(&text(&key), selects), false));
+    let mut wanted: BTreeMap<[u8; SELECTOR_BYTES], (u16, bool)> =
+        known.into_iter().map(around).collect();
     for select in selects {
-        wanted.insert(select.selector.key(), select.boundary);
+        wanted.insert(select.selector.key(), (select.boundary, true));
     }
-    for (key, number) in wanted {
+    for (key, (number, is_wanted)) in wanted {
         let mut value = maps.selectors.get(&key, 0).unwrap_or_default();
-        if let Some(own) = value.get_mut(slot as usize) {
-            *own = number;
+        let [numbers @ .., one, other] = &mut value;
+        for (own, marked) in numbers
+            .iter_mut()
+            .zip([one, other])
+            .skip(slot as usize)
+            .take(1)
+        {
+            (*own, *marked) = (number, u16::from(is_wanted));
         }
-        if value == [0; 4] {
+        // The kernel reads the numbers; the marks say by which slot the key is
+        // wanted, since 0 is a boundary, too.
+        if matches!(value, [.., 0, 0]) {
             match maps.selectors.remove(&key) {
                 Err(error) if !is_absent(&error) => return Err(failed(error)),
                 _ => continue,
@@ -68,6 +75,12 @@ fn write_selectors(maps: &mut Maps, selects: &[TableSelect], slot: u32) -> Resul
         maps.selectors.insert(key, value, 0).map_err(failed)?;
     }
     Ok(())
+}
+
+/// The path or the unit's name of a key.
+fn text(key: &[u8; SELECTOR_BYTES]) -> String {
+    let bytes = key.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Brings every selected cgroup and every guarded group up to date in `slot`.

@@ -200,9 +200,25 @@ impl Fixed {
     }
 }
 
+/// Of this process's own cgroup, what would starve it: memory, processor,
+/// threads, and the disk that its evidence goes to.
+const LIMITS: [&str; 11] = [
+    "memory.max",
+    "memory.high",
+    "memory.swap.max",
+    "cpu.max",
+    "cpu.weight",
+    "cpu.weight.nice",
+    "cpu.idle",
+    "cpu.uclamp.max",
+    "cpuset.cpus",
+    "pids.max",
+    "io.max",
+];
+
 /// What would freeze, kill or starve this process through its cgroup; above
 /// it, what would freeze or kill it. Limits above are other people's business.
-fn control_files(hierarchy: &Path) -> Vec<(u32, u64)> {
+pub(super) fn control_files(hierarchy: &Path) -> Vec<(u32, u64)> {
     let Some(own) = cgroups::of_process(std::process::id()) else {
         return Vec::new();
     };
@@ -214,11 +230,25 @@ fn control_files(hierarchy: &Path) -> Vec<(u32, u64)> {
         }
     }
     if own != hierarchy {
-        for name in ["memory.max", "memory.high", "cpu.max"] {
+        for name in LIMITS {
             found.extend(inode(&own.join(name)).map(|ino| (Protected::CGROUP_LIMIT, ino)));
         }
     }
     found
+}
+
+/// Tells the programs on which file system the pins are, where that is another
+/// one than they know. Its number; none where there is nothing to look at.
+pub(super) fn place_pins(maps: &mut Maps, pins: &Pins) -> Result<Option<u32>, KernelError> {
+    let Ok(here) = host::kernel_dev(pins.directory()) else {
+        return Ok(None);
+    };
+    let mut now = state(maps)?;
+    if now.pin_dev != here {
+        now.pin_dev = here;
+        write(maps, now)?;
+    }
+    Ok(Some(here))
 }
 
 /// Writes down everything that is protected, and nothing else. To be called

@@ -83,6 +83,13 @@ impl Shadow {
         Ok(())
     }
 
+    /// Other selects were written.
+    pub(super) fn selected(&mut self, maps: &Maps) -> Result<(), KernelError> {
+        self.settings = boundary::settings(maps)?;
+        self.selectors = selectors(maps)?;
+        Ok(())
+    }
+
     /// A grant was written, or taken away with the default.
     pub(super) fn granted(&mut self, place: u32, grant: Grant) {
         self.grants.insert(place, grant);
@@ -101,6 +108,11 @@ impl Shadow {
         for group in groups {
             self.groups.remove(group);
         }
+    }
+
+    /// The pins are on the file system of that number.
+    pub(super) fn pinned_on(&mut self, dev: u32) {
+        self.state.pin_dev = dev;
     }
 
     /// The agent itself opened or closed protection.

@@ -59,6 +59,11 @@ impl Watched {
         self.sum = names.chain(resolvers).fold(0, u64::wrapping_add);
     }
 
+    /// Other selects were.
+    pub(super) fn selected(&mut self) {
+        self.selected.clear();
+    }
+
     /// A grant begins, with nothing used of it.
     pub(super) fn granted(&mut self, place: u32) {
         self.uses.remove(&place);

@@ -1,12 +1,13 @@
 //! `merestone enroll`: what a verifier must know of this host beforehand.
 
-use super::{Exit, Failure, Globals, output};
+use super::{Exit, Failure, Globals, geotag, output};
 use crate::config::Config;
+use crate::enrolment::Memory;
 use crate::export::{self, TrustInputs};
 use crate::ledger::Reader;
-use crate::{enrolment, policy, signed};
+use crate::{clock, enrolment, policy, seal, signed};
 use merestone_evidence::{Digest, Record as _, SessionStatement, decode, encode, sha256};
-use merestone_tpm::{EkKind, Tpm as _};
+use merestone_tpm::{EkKind, EsysTpm, Tpm as _};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Subcommand)]
@@ -28,6 +29,7 @@ alone (swtpm over TCP) must be free: stop the agent.
 
 Example:
   merestone enroll request --out gpu-01.request
+  merestone enroll request --geotag country=DE,facility=fra-1,at=50.110900:8.682100 --out gpu-01.request
   # carry it to the authority, who runs: merestone-verify enroll challenge gpu-01.request …")]
     Request(Request),
 
@@ -77,6 +79,19 @@ pub(super) struct Request {
     /// Have the Name of this NV index vouched for; may be given again
     #[arg(long, value_name = "INDEX", value_parser = index)]
     nv: Vec<u32>,
+
+    /// Write this place into the TPM and lock it for good: country=DE,region=…,facility=…,
+    /// at=LATITUDE:LONGITUDE,by=WHO. To be done on site, by whoever vouches for it
+    #[arg(long, value_name = "PLACE", value_parser = geotag::parse)]
+    geotag: Option<geotag::Place>,
+
+    /// Let --geotag take the place of a geotag that is there
+    #[arg(long, requires = "geotag")]
+    replace_geotag: bool,
+
+    /// A file with the password of the TPM's owner, where it has one [default: none]
+    #[arg(long, value_name = "FILE")]
+    owner_auth: Option<PathBuf>,
 
     /// Overwrite the file if it exists
     #[arg(long)]
@@ -133,7 +148,8 @@ fn request(globals: &Globals, args: &Request) -> Result<Exit, Failure> {
         _ => EkKind::EccP256,
     });
     let mut tpm = enrolment::open_tpm(&config).map_err(|error| Failure::of(&error))?;
-    let request = enrolment::request(&config, &mut tpm, kind, &args.nv)
+    let memory = memory(&config, &mut tpm, args)?;
+    let request = enrolment::request(&config, &mut tpm, kind, &args.nv, memory)
         .map_err(|error| Failure::of(&error))?;
     output::file(&args.out, &encode(&request), args.force)?;
     let software = if request.tpm.software {
@@ -149,6 +165,48 @@ fn request(globals: &Globals, args: &Request) -> Result<Exit, Failure> {
         request.ek_certificates.len()
     ))?;
     Ok(Exit::Yes)
+}
+
+/// Counters that the TPM refuses are said here, and again in the evidence; a geotag that was
+/// asked for and refused ends the request.
+fn memory(config: &Config, tpm: &mut EsysTpm, args: &Request) -> Result<Memory, Failure> {
+    let mut auth = seal::nv_auth(&config.state_dir).map_err(|error| Failure::of(&error))?;
+    if let Some(file) = &args.owner_auth {
+        let mut owner = read(file, 1024)?;
+        // A line as an editor writes it.
+        while owner
+            .last()
+            .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+        {
+            owner.pop();
+        }
+        auth.owner = owner;
+    }
+    let counters = match enrolment::counters(tpm, &auth) {
+        Ok(made) => {
+            let names = made.iter().map(|one| format!("{:#010x}", one.held.index));
+            let names = names.collect::<Vec<_>>().join(" and ");
+            output::say(&format!(
+                "counters {names}: an authority vouches for them with --nv"
+            ))?;
+            Some(made)
+        }
+        Err(error) => {
+            output::say(&format!(
+                "no counters: {error}\nepochs cut from the end of the log will not show"
+            ))?;
+            None
+        }
+    };
+    let geotag = match &args.geotag {
+        Some(place) => {
+            let tag = place.tag(clock::now_ms());
+            let made = enrolment::write_geotag(tpm, &tag, args.replace_geotag, &auth);
+            Some(made.map_err(|error| Failure::of(&error))?)
+        }
+        None => enrolment::kept_geotag(tpm, &auth).map_err(|error| Failure::of(&error))?,
+    };
+    Ok(Memory { counters, geotag })
 }
 
 fn complete(globals: &Globals, args: &Complete) -> Result<Exit, Failure> {

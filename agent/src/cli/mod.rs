@@ -11,6 +11,8 @@ mod drill;
 mod enroll;
 mod exit;
 mod flows;
+mod gateway;
+mod geotag;
 mod grant;
 mod guarded;
 mod man;
@@ -123,6 +125,8 @@ enum Command {
     /// Check, explain and reload the boundary
     #[command(subcommand, arg_required_else_help = true)]
     Policy(policy::Command),
+    /// Pass requests on to an inference server, and give a receipt for each answer
+    Gateway(gateway::Args),
     /// Write a signed report over a span of time
     Report(report::Args),
     /// Prepare what a verifier needs to know of this host
@@ -186,6 +190,7 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Flows(args) => flows::execute(&globals, &args),
         Command::Drill(args) => drill::execute(&globals, &args),
         Command::Policy(command) => policy::execute(&globals, command),
+        Command::Gateway(args) => gateway::execute(&globals, args),
         Command::Report(args) => report::execute(&globals, &args),
         Command::Enroll(command) => enroll::execute(&globals, command),
         Command::Grant(command) => grant::execute(&globals, command),

@@ -6,6 +6,7 @@
 use super::{Exit, Failure, Globals, output};
 use crate::api::{LearnedInfo, Reply, Request};
 use crate::clock;
+use crate::pods;
 use crate::policy::{
     self, Explanation, NameExplanation, NameTarget, ProcessAnswer, Sources, Target, TargetError,
 };
@@ -128,6 +129,9 @@ fn explain(globals: &Globals, args: Explain) -> Result<Exit, Failure> {
     let mut compiled =
         policy::load_with(&path, &sources).map_err(|faults| unanswered(faults.into()))?;
     compiled.audit |= audit;
+    if compiled.selects_pods() && args.pid.is_some() {
+        know_pods(globals, &mut compiled);
+    }
     let (process, group) = match args.pid {
         Some(pid) => {
             let (process, group) = process(globals, pid).map_err(unanswered)?;
@@ -213,6 +217,19 @@ fn learned(globals: &Globals) -> Option<Vec<LearnedInfo>> {
         Ok(Reply::Names { names }) => Some(names),
         _ => None,
     }
+}
+
+/// Tells a boundary the pods that the running agent knows; where none answers,
+/// those that it knew last, by which the kernel still judges.
+fn know_pods(globals: &Globals, compiled: &mut policy::Compiled) {
+    let Ok(config) = globals.load() else {
+        return;
+    };
+    let known = match super::ask::once(&config, &Request::Pods {}) {
+        Ok(Reply::Pods { pods }) => pods,
+        _ => pods::remembered(&config.state_dir),
+    };
+    compiled.know(&known, &config.kubernetes.cgroups);
 }
 
 /// What /proc says of a process, whether it is guarded, and the cgroup of its

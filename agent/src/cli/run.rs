@@ -60,6 +60,15 @@ pub(super) fn execute(globals: &Globals, args: Args) -> Result<Exit, Failure> {
 }
 
 fn start(config: Config) -> Result<Exit, Failure> {
+    log();
+    match crate::run::run(config) {
+        Ok(()) => Ok(Exit::Yes),
+        Err(error) => Err(Failure::of(error.as_ref())),
+    }
+}
+
+/// Has what happens written to stderr, as `MERESTONE_LOG` asks for.
+pub(super) fn log() {
     use std::io::IsTerminal as _;
     let filter = tracing_subscriber::EnvFilter::try_from_env("MERESTONE_LOG")
         .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("info"));
@@ -71,9 +80,5 @@ fn start(config: Config) -> Result<Exit, Failure> {
         log.init();
     } else {
         log.json().init();
-    }
-    match crate::run::run(config) {
-        Ok(()) => Ok(Exit::Yes),
-        Err(error) => Err(Failure::of(error.as_ref())),
     }
 }

@@ -1,7 +1,7 @@
 //! `merestone status` and `merestone policy reload`: asking the running agent.
 
 use super::{Exit, Failure, Globals, ask, output};
-use crate::api::{DrillRow, EvidenceInfo, Reply, Request, Status};
+use crate::api::{DrillRow, EvidenceInfo, PodsInfo, Reply, Request, Status};
 use crate::serve::ClientError;
 use std::fmt::Write as _;
 
@@ -112,10 +112,31 @@ fn enforcement(out: &mut Lines, status: &Status) {
         );
         out.line("names", &text);
     }
+    if let Some(pods) = &status.pods {
+        out.line("pods", &line_of(pods));
+    }
     let guarded = format!("{} groups, {} processes", status.groups, status.processes);
     out.line("guarded", &guarded);
     canary(out, status);
     records(out, status);
+}
+
+fn line_of(pods: &PodsInfo) -> String {
+    let mut line = format!("{} known, {} selected by labels", pods.known, pods.selected);
+    let unknown = pods.without_room + pods.left_out;
+    if unknown > 0 {
+        line.push_str(&format!("; {unknown} NOT KNOWN: no room, or no uid"));
+    }
+    if let Some(error) = &pods.error {
+        let since = pods.last_ms.map_or("never heard".to_owned(), |last| {
+            let ago = crate::clock::now_ms().saturating_sub(last) / 1000;
+            format!("last heard {ago} s ago")
+        });
+        line.push_str(&format!(
+            "; KUBELET AWAY ({since}): {error}; who is not known is denied"
+        ));
+    }
+    line
 }
 
 fn records(out: &mut Lines, status: &Status) {

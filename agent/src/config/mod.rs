@@ -8,6 +8,8 @@
 
 pub(crate) mod document;
 pub mod fault;
+mod gateway;
+mod kubernetes;
 mod layers;
 mod read;
 mod schema;
@@ -15,6 +17,8 @@ mod schema;
 mod tests;
 
 pub use fault::{Fault, Faults, Origin};
+pub use gateway::Gateway;
+pub use kubernetes::Kubernetes;
 pub use layers::Override;
 
 use crate::geo;
@@ -77,6 +81,8 @@ pub struct Config {
     pub evidence: Evidence,
     /// Databases of countries and operators.
     pub geo: geo::Files,
+    /// Where the kubelet is.
+    pub kubernetes: Kubernetes,
     /// Who signs boundaries and grants.
     pub policy: Policy,
     /// Where the operator says this host is.
@@ -87,6 +93,8 @@ pub struct Config {
     pub break_glass: BreakGlass,
     /// Requests and answers of guarded servers.
     pub records: Records,
+    /// The reverse proxy.
+    pub gateway: Gateway,
     /// Lines worth logging at start, such as variables that set nothing.
     pub notes: Vec<String>,
 }
@@ -171,6 +179,8 @@ pub struct Records {
     pub idle: Duration,
     /// Paths that are no inference: health, metrics.
     pub leave_out: Vec<String>,
+    /// Where the agent takes records of the guarded groups themselves.
+    pub socket: PathBuf,
 }
 
 /// `[canary]`.
@@ -327,6 +337,7 @@ impl Config {
                 country: reader.path("geo.country_db"),
                 asn: reader.path("geo.asn_db"),
             },
+            kubernetes: kubernetes::kubernetes(reader),
             policy: Policy {
                 signers: reader
                     .list("policy.signers", read::signer)
@@ -344,6 +355,7 @@ impl Config {
                     .unwrap_or_default(),
             },
             records: records(reader),
+            gateway: gateway::gateway(reader),
             notes: std::mem::take(&mut reader.layers.notes),
         }
     }
@@ -360,6 +372,9 @@ fn records(reader: &mut Reader) -> Records {
         leave_out: reader
             .list("records.leave_out", read::request_path)
             .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
+        socket: reader
+            .path("records.socket")
+            .unwrap_or_else(|| PathBuf::from("/run/merestone/records.sock")),
     }
 }
 

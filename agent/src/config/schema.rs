@@ -85,6 +85,12 @@ pub(super) const KEYS: &[Key] = &[
     key("evidence.chain_pcr", Kind::Integer),
     key("geo.country_db", Kind::Text),
     key("geo.asn_db", Kind::Text),
+    key("kubernetes.kubelet", Kind::Text),
+    key("kubernetes.ca_file", Kind::Text),
+    key("kubernetes.token_file", Kind::Text),
+    key("kubernetes.server_name", Kind::Text),
+    key("kubernetes.interval", Kind::Text),
+    key("kubernetes.cgroups", Kind::List),
     key("policy.signers", Kind::List),
     key("site.region", Kind::Text),
     key("site.country", Kind::Text),
@@ -97,6 +103,14 @@ pub(super) const KEYS: &[Key] = &[
     key("records.enabled", Kind::Boolean),
     key("records.idle", Kind::Text),
     key("records.leave_out", Kind::List),
+    key("records.socket", Kind::Text),
+    key("gateway.listen", Kind::Text),
+    key("gateway.to", Kind::Text),
+    key("gateway.require_receipts", Kind::Boolean),
+    key("gateway.model_files", Kind::List),
+    key("gateway.metrics", Kind::Text),
+    key("gateway.timeout", Kind::Text),
+    key("gateway.keep", Kind::Text),
 ];
 
 /// The tables, for telling an unknown table from an unknown key.

@@ -16,9 +16,9 @@ use crate::config::Config;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use merestone_evidence::{
     Blob, Digest, EnrolAnswer, EnrolAnswerKind, EnrolChallenge, EnrolRequest, EnrolRequestKind,
-    NvIndex, Site, TpmInfo, decode, encode, sha256,
+    Geotag, GeotagOffer, NvIndex, Site, TpmInfo, decode, encode, geotag_offer, sha256,
 };
-use merestone_tpm::{Address, EkKind, EsysTpm, Options, Tpm as _};
+use merestone_tpm::{Address, EkKind, EsysTpm, NvAuth, NvRole, Options, Tpm as _};
 use sha2::Sha256;
 use std::str::FromStr as _;
 
@@ -37,12 +37,20 @@ pub fn request(
     tpm: &mut EsysTpm,
     kind: Option<EkKind>,
     nv: &[u32],
+    memory: Memory,
 ) -> Result<EnrolRequest, EnrolmentError> {
     let endorsement = tpm.endorsement(kind)?;
     let mut indices = Vec::new();
     for &index in nv {
         let name = tpm.nv_name(index)?;
         indices.push(NvIndex { index, name });
+    }
+    let Memory { counters, geotag } = memory;
+    for made in counters.into_iter().flatten() {
+        if !nv.contains(&made.held.index) {
+            let (index, name) = (made.held.index, made.name);
+            indices.push(NvIndex { index, name });
+        }
     }
     let properties = tpm.properties();
     let site = &config.site;
@@ -69,6 +77,60 @@ pub fn request(
             firmware: properties.firmware.clone(),
             software: properties.software,
         },
+        geotag,
+    })
+}
+
+/// What a request says of the TPM's memory.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The counters, where the TPM has them.
+    pub counters: Option<[merestone_tpm::NvIndex; 2]>,
+    /// The geotag, where one is offered.
+    pub geotag: Option<GeotagOffer>,
+}
+
+/// The counters of this host, defined where they are not there yet.
+pub fn counters(
+    tpm: &mut EsysTpm,
+    auth: &NvAuth,
+) -> Result<[merestone_tpm::NvIndex; 2], EnrolmentError> {
+    Ok([
+        tpm.nv_counter(NvRole::Epochs, auth)?,
+        tpm.nv_counter(NvRole::Sessions, auth)?,
+    ])
+}
+
+/// Write a geotag, lock it for good, and certify it.
+pub fn write_geotag(
+    tpm: &mut EsysTpm,
+    tag: &Geotag,
+    replace: bool,
+    auth: &NvAuth,
+) -> Result<GeotagOffer, EnrolmentError> {
+    let made = tpm.nv_geotag(&encode(tag), replace, auth)?;
+    offer(tpm, made, auth)
+}
+
+/// The geotag that is in the TPM, certified.
+pub fn kept_geotag(
+    tpm: &mut EsysTpm,
+    auth: &NvAuth,
+) -> Result<Option<GeotagOffer>, EnrolmentError> {
+    let found = tpm.nv_find(NvRole::Geotag)?;
+    found.map(|made| offer(tpm, made, auth)).transpose()
+}
+
+fn offer(
+    tpm: &mut EsysTpm,
+    made: merestone_tpm::NvIndex,
+    auth: &NvAuth,
+) -> Result<GeotagOffer, EnrolmentError> {
+    let challenge = geotag_offer(tpm.ak_name());
+    let certified = tpm.nv_certify(made.held.index, auth, &challenge)?;
+    Ok(GeotagOffer {
+        held: made.held,
+        certified: certified.evidence,
     })
 }
 

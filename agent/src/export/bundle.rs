@@ -4,7 +4,7 @@ use super::{checkpoint, tree::Tree};
 use crate::{
     clock,
     enrolment::{self, EnrolmentError},
-    ledger::{LedgerError, Reader, StoredLogs, StoredSession},
+    ledger::{LedgerError, NvAt, Reader, StoredLogs, StoredSession},
 };
 use merestone_evidence::{
     Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, Record as _,
@@ -74,6 +74,8 @@ struct Chosen {
     stored: StoredSession,
     statement: SessionStatement,
     epochs: Vec<(EpochStatement, SealedEpoch)>,
+    /// Later epochs of it are not in the period.
+    is_cut: bool,
 }
 
 /// The canonical bytes of the bundle for the epochs that touch
@@ -157,6 +159,7 @@ fn choose(reader: &Reader, from_ms: u64, to_ms: u64) -> Result<Vec<Chosen>, Expo
             .iter()
             .rposition(|(epoch, _)| epoch.opened_ms <= to_ms)
             .map_or(0, |last| last + 1);
+        let is_cut = after < epochs.len();
         epochs.truncate(after);
         if let Some(before) = chosen.first() {
             let at_ms = statement.started_ms;
@@ -177,6 +180,7 @@ fn choose(reader: &Reader, from_ms: u64, to_ms: u64) -> Result<Vec<Chosen>, Expo
             stored,
             statement,
             epochs,
+            is_cut,
         });
     }
     if chosen.is_empty() {
@@ -255,7 +259,13 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         stored,
         statement: _,
         epochs,
+        is_cut,
     } = session;
+    let nv_start = reader.nv(stored.number, NvAt::Start)?;
+    // The end is that of epochs which are not shown.
+    let nv_end = reader
+        .nv(stored.number, NvAt::End)?
+        .filter(|_certified| !is_cut);
     let StoredLogs {
         boot: boot_log,
         ima: ima_log,
@@ -269,5 +279,8 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         boot_log,
         ima_log,
         epochs: epochs.into_iter().map(|(_, sealed)| sealed).collect(),
+        gpu_reports: None,
+        nv_start,
+        nv_end,
     })
 }

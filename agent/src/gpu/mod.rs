@@ -10,6 +10,7 @@
 //! NVML fails is its own [`GpuState`] with its own remedy. It does not decide which processes are
 //! guarded (the kernel does, at device open), and it changes no setting of a GPU.
 
+mod attest;
 mod events;
 mod history;
 mod library;
@@ -25,6 +26,7 @@ mod supervisor;
 mod trouble;
 mod visibility;
 
+pub use attest::Attested;
 pub use library::LibraryIdentity;
 pub use metrics::{Kind, Metric, metrics};
 pub use monitor::{Config, Monitor, StartError};

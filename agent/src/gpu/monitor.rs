@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use super::attest::{Attested, Question};
 use super::library;
 use super::snapshot::GpuSnapshot;
 use super::supervisor::{Message, Supervisor};
@@ -92,6 +93,7 @@ pub enum StartError {
 pub struct Monitor {
     messages: Sender<Message>,
     snapshots: watch::Receiver<Arc<GpuSnapshot>>,
+    question: Question,
 }
 
 impl Monitor {
@@ -100,7 +102,9 @@ impl Monitor {
         config.check()?;
         let (messages, inbox) = mpsc::channel();
         let (publisher, snapshots) = watch::channel(Arc::new(GpuSnapshot::starting(now_ms())));
-        let supervisor = Supervisor::new(config, messages.clone(), inbox, publisher);
+        let question = Question::default();
+        let supervisor =
+            Supervisor::new(config, messages.clone(), inbox, publisher, question.clone());
         std::thread::Builder::new()
             .name("gpu-supervisor".into())
             .spawn(move || supervisor.run())
@@ -108,6 +112,7 @@ impl Monitor {
         Ok(Self {
             messages,
             snapshots,
+            question,
         })
     }
 
@@ -121,6 +126,18 @@ impl Monitor {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<GpuSnapshot>> {
         self.snapshots.clone()
+    }
+
+    /// Asks every GPU in confidential computing to attest itself over `nonce`, with the next
+    /// reading.
+    pub fn attest(&self, nonce: [u8; 32]) {
+        self.question.ask(nonce);
+    }
+
+    /// What the GPUs answered, once, and the nonce it answers to. None of them may.
+    #[must_use]
+    pub fn attested(&self) -> Option<([u8; 32], Vec<Attested>)> {
+        self.question.take()
     }
 
     /// Lets NVML go, for driver work. It is done when the state is [`GpuState::Released`].

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
+use super::attest::{Attested, Question};
 use super::events::Watcher;
 use super::history::History;
 use super::library::{self, LibraryIdentity};
@@ -20,6 +21,9 @@ use super::trouble::{Meaning, Trouble, at_opening, meaning, words};
 
 /// How long the library's own file may take to read: it is a file system that answers, not the driver.
 const FILE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a GPU may take to sign: its processor measures and signs within seconds.
+const ATTEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// How far back process samples are asked for at first.
 const FIRST_SAMPLES_US: u64 = 10_000_000;
@@ -40,6 +44,7 @@ pub(super) struct Session {
     config: Arc<Config>,
     progress: Progress,
     history: History,
+    question: Question,
     watcher: Watcher,
     driver_version: Option<String>,
     nvml_version: Option<String>,
@@ -56,7 +61,7 @@ impl Session {
         config: Arc<Config>,
         progress: Progress,
         event_progress: Progress,
-        history: History,
+        (history, question): (History, Question),
     ) -> Result<Self, Trouble> {
         let nvml = progress
             .call("nvmlInit_v2", config.init_deadline, || {
@@ -97,6 +102,7 @@ impl Session {
             config,
             progress,
             history,
+            question,
             watcher,
             driver_version,
             nvml_version,
@@ -118,6 +124,10 @@ impl Session {
         for index in 0..count {
             devices.push(self.device(index)?);
         }
+        if let Some(nonce) = self.question.open() {
+            let answer = self.attest(&devices, nonce);
+            self.question.answer(nonce, answer);
+        }
         Ok(Sample {
             driver_version: self.driver_version.clone(),
             nvml_version: self.nvml_version.clone(),
@@ -125,6 +135,42 @@ impl Session {
             test_library: self.test_library,
             devices,
         })
+    }
+
+    /// What each GPU in confidential computing says of itself over `nonce`.
+    fn attest(&self, devices: &[GpuReading], nonce: [u8; 32]) -> Vec<Attested> {
+        let is_on = |reading: &&GpuReading| {
+            reading
+                .confidential
+                .as_ref()
+                .is_some_and(|state| state.enabled)
+        };
+        let ask = |reading: &GpuReading| -> Result<Attested, NvmlError> {
+            let device = self.nvml.device_by_index(reading.index)?;
+            let report = self.progress.call(
+                "nvmlDeviceGetConfComputeGpuAttestationReport",
+                ATTEST_LIMIT,
+                || device.confidential_compute_gpu_attestation_report(nonce),
+            )?;
+            let certificates = self.progress.call(
+                "nvmlDeviceGetConfComputeGpuCertificate",
+                ATTEST_LIMIT,
+                || device.confidential_compute_gpu_certificate(),
+            )?;
+            Ok(Attested {
+                uuid: reading.uuid.clone().unwrap_or_default(),
+                report: report.attestation_report,
+                certificates: certificates.attestation_cert_chain,
+            })
+        };
+        let answers = devices.iter().filter(is_on).filter_map(|reading| {
+            ask(reading)
+                .inspect_err(|error| {
+                    tracing::warn!(gpu = reading.index, %error, "the GPU does not attest itself");
+                })
+                .ok()
+        });
+        answers.collect()
     }
 
     fn device(&mut self, index: u32) -> Result<GpuReading, Trouble> {

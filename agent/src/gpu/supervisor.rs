@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::attest::Question;
 use super::history::History;
 use super::monitor::{Config, now_ms};
 use super::progress::Progress;
@@ -57,6 +58,7 @@ pub(super) struct Supervisor {
     inbox: Receiver<Message>,
     publisher: watch::Sender<Arc<GpuSnapshot>>,
     history: History,
+    question: Question,
     worker: Option<Worker>,
     abandoned: Vec<JoinHandle<()>>,
     retry: Duration,
@@ -73,6 +75,7 @@ impl Supervisor {
         messages: Sender<Message>,
         inbox: Receiver<Message>,
         publisher: watch::Sender<Arc<GpuSnapshot>>,
+        question: Question,
     ) -> Self {
         Self {
             retry: config.retry,
@@ -81,6 +84,7 @@ impl Supervisor {
             inbox,
             publisher,
             history: History::default(),
+            question,
             worker: None,
             abandoned: Vec::new(),
             try_at: Some(Instant::now()),
@@ -352,10 +356,10 @@ impl Worker {
         let thread = std::thread::Builder::new().name("gpu-nvml".into()).spawn({
             let config = Arc::clone(&supervisor.config);
             let (calls, event_calls) = (calls.clone(), event_calls.clone());
-            let history = supervisor.history.clone();
+            let shared = (supervisor.history.clone(), supervisor.question.clone());
             let messages = supervisor.messages.clone();
             move || {
-                let outcome = work(config, calls, event_calls, history, &stop, |sample| {
+                let outcome = work(config, calls, event_calls, shared, &stop, |sample| {
                     let report = Report::Sample(Box::new(sample));
                     messages.send(Message::Report(number, report)).is_ok()
                 });
@@ -379,13 +383,13 @@ fn work(
     config: Arc<Config>,
     calls: Progress,
     event_calls: Progress,
-    history: History,
+    shared: (History, Question),
     stop: &Receiver<()>,
     mut tell: impl FnMut(Sample) -> bool,
 ) -> Result<(), Trouble> {
     let interval = config.interval;
     let deadline = config.deadline;
-    let mut session = Session::open(config, calls.clone(), event_calls, history)?;
+    let mut session = Session::open(config, calls.clone(), event_calls, shared)?;
     let outcome = loop {
         match session.sample() {
             Ok(sample) => {

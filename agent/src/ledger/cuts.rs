@@ -123,6 +123,7 @@ fn written() -> Run {
     run.start();
     run.append(5);
     run.seal();
+    run.ledger().count_epoch(&[]).unwrap();
     run.append(260);
     run.seal();
     run.seal();
@@ -320,4 +321,74 @@ fn a_disk_that_is_full_at_any_step_refuses_and_goes_on_when_there_is_space() {
     }
     // What a publication lacks is no refusal: the next one makes up for it.
     assert!(refused > 60, "{refused}");
+}
+
+const KILLED: &str = "MERESTONE_KILLED_LEDGER";
+
+#[test]
+#[ignore = "the process that the next test kills"]
+fn a_process_that_writes_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(KILLED).map(PathBuf::from) else {
+        return;
+    };
+    let (ledger, _) = Ledger::open(&dir).unwrap();
+    if ledger.pending().unwrap().is_some() {
+        ledger.abandon_epoch("after a kill").unwrap();
+    }
+    ledger.begin_session(b"session", b"key").unwrap();
+    ledger.seal_session(&quote(0), None, None).unwrap();
+    ledger.publish_as(NODE, told).unwrap();
+    loop {
+        for _ in 0..40 {
+            println!("leaf {}", ledger.append(&entry(ledger.size())).unwrap());
+        }
+        ledger.write_ahead(&epoch(&ledger, 0)).unwrap();
+        ledger.seal_epoch(&quote(1)).unwrap();
+        println!("sealed {}", ledger.sealed().size);
+    }
+}
+
+#[test]
+fn a_process_killed_at_any_moment_loses_no_entry_and_no_epoch() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+    let dir = scratch();
+    let (mut places, mut known) = (Places(11), (0, empty_root()));
+    for round in 0..12 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("ledger::cuts::a_process_that_writes_until_it_is_killed")
+            .env(KILLED, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let until = 1 + places.below(600);
+        let (mut leaves, mut sealed, mut told) = (0, 0, 0);
+        for line in out.lines().map(Result::unwrap) {
+            let number = |word| {
+                let number = line.strip_prefix(word)?;
+                number.parse::<u64>().ok()
+            };
+            leaves = number("leaf ").map_or(leaves, |index| index + 1);
+            sealed = number("sealed ").unwrap_or(sealed);
+            told += u64::from(number("leaf ").is_some());
+            if told == until {
+                // What is in the pipe is read on: all of it was acknowledged.
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(told >= until, "round {round}: it ended by itself");
+        look(dir.path(), known).unwrap();
+        let (ledger, opened) = Ledger::open(dir.path()).unwrap();
+        assert!(
+            ledger.size() >= leaves && ledger.sealed().size >= sealed,
+            "round {round}"
+        );
+        assert_eq!(opened.unsealed, ledger.size() - ledger.sealed().size);
+        known = (ledger.sealed().size, ledger.sealed().root);
+        drop(ledger);
+    }
+    assert!(known.0 > 500, "{known:?}");
 }

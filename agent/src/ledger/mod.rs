@@ -43,13 +43,14 @@ pub use key::NewKey;
 pub use leaves::Cut;
 pub use reader::Reader;
 pub(crate) use session::LOG_LIMIT;
-pub use session::{StoredLogs, StoredSession};
+pub use session::{NvAt, StoredLogs, StoredSession};
 
 use checkpoint::Checkpoint;
 use file::Appended;
 use leaves::Leaves;
 use merestone_evidence::{
-    Digest, Entry, EpochStatement, Quote, Record as _, SessionStatement, decode, encode, sha256,
+    Digest, Entry, EpochStatement, NvCertified, Quote, Record as _, SealedEpoch, SessionStatement,
+    decode, encode, sha256,
 };
 use merestone_tlog::Sealed as Sealing;
 use rustix::fs::{FlockOperation, flock};
@@ -117,8 +118,19 @@ struct Seals {
 struct Current {
     dir: SessionDir,
     journal: Journal,
-    /// Of the last sealed epoch of this session.
-    last_quote: Option<Quote>,
+    /// The last sealed epoch of this session.
+    last: Option<SealedEpoch>,
+}
+
+/// How the session before came to its end, as far as the disk tells.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// The session.
+    pub session: StoredSession,
+    /// Its last sealed epoch.
+    pub epoch: Option<SealedEpoch>,
+    /// Its end is certified.
+    pub is_ended: bool,
 }
 
 /// Where the log of a state directory is.
@@ -216,7 +228,8 @@ impl Ledger {
         let session = current.dir.read()?.ok_or_else(|| LedgerError::Missing {
             path: path.join("statement"),
         })?;
-        let last_quote = current.last_quote.clone().or_else(|| session.quote.clone());
+        let last = current.last.as_ref().map(|epoch| epoch.quote.clone());
+        let last_quote = last.or_else(|| session.quote.clone());
         let last_quote = last_quote.ok_or_else(|| LedgerError::Missing {
             path: path.join("quote"),
         })?;
@@ -251,7 +264,7 @@ impl Ledger {
         seals.current = Some(Current {
             dir,
             journal,
-            last_quote: None,
+            last: None,
         });
         Ok(())
     }
@@ -291,7 +304,11 @@ impl Ledger {
         let mut seals = held(&self.seals);
         let current = seals.current()?;
         let statement = current.journal.seal(quote)?;
-        current.last_quote = Some(quote.clone());
+        current.last = Some(SealedEpoch {
+            statement: statement.clone(),
+            quote: quote.clone(),
+            nv: None,
+        });
         let (number, epoch_bytes) = (current.dir.number, current.journal.end());
         let (checkpoint, last) =
             sealed_by(&statement, number, epoch_bytes).ok_or(LedgerError::Order {
@@ -333,6 +350,22 @@ impl Ledger {
         Ok(())
     }
 
+    /// Add the counter, certified for the epoch that was sealed last.
+    pub fn count_epoch(&self, certified: &[NvCertified]) -> Result<(), LedgerError> {
+        let mut seals = held(&self.seals);
+        let current = seals.current()?;
+        let epoch = current.last.as_mut().ok_or(LedgerError::Order {
+            doing: "count an epoch that was not sealed",
+        })?;
+        current.journal.count(certified)?;
+        epoch.nv = Some(certified.to_vec());
+        seals.checkpoint.epoch_bytes = seals.current()?.journal.end();
+        if let Err(error) = seals.checkpoint.write(&self.log) {
+            tracing::warn!(%error, "checkpoint not written");
+        }
+        Ok(())
+    }
+
     /// Who checks what is published.
     pub fn log_key(&self) -> Option<String> {
         let tiles = held(&self.tiles);
@@ -357,6 +390,29 @@ impl Ledger {
             (checkpoint.size, checkpoint.root),
             last,
         )
+    }
+
+    /// Keep what the TPM certified of its memory for the current session.
+    pub fn keep_nv(&self, at: NvAt, certified: &[NvCertified]) -> Result<(), LedgerError> {
+        held(&self.seals).current()?.dir.keep_nv(at, certified)
+    }
+
+    /// How the newest session on the disk stands; `None` where none was sealed.
+    pub fn left(&self) -> Result<Option<Left>, LedgerError> {
+        let seals = held(&self.seals);
+        let Some(current) = &seals.current else {
+            return Ok(None);
+        };
+        let session = current
+            .dir
+            .read()?
+            .filter(|session| session.quote.is_some());
+        let is_ended = current.dir.read_nv(NvAt::End)?.is_some();
+        Ok(session.map(|session| Left {
+            session,
+            epoch: current.last.clone(),
+            is_ended,
+        }))
     }
 
     /// Give up the pending epoch: the TPM can no longer vouch for it.
@@ -392,23 +448,17 @@ impl Seals {
             } else {
                 0
             };
-            let mut last = None;
+            let mut last: Option<SealedEpoch> = None;
             let tail = session::walk(&path, sealed_bytes, None, |epoch| last = Some(epoch))?;
-            let mut last_quote = None;
-            if let Some(epoch) = last {
+            if let Some(epoch) = &last {
                 let (checkpoint, sealing) = sealed_by(&epoch.statement, number, tail.sealed_end)
                     .ok_or_else(|| {
                         LedgerError::damaged(&path, 0, "the last record is not an epoch statement")
                     })?;
                 (seals.checkpoint, seals.last) = (checkpoint, Some(sealing));
-                last_quote = Some(epoch.quote);
             }
             let journal = Journal::open(path, tail)?;
-            seals.current = Some(Current {
-                dir,
-                journal,
-                last_quote,
-            });
+            seals.current = Some(Current { dir, journal, last });
         }
         Ok(seals)
     }

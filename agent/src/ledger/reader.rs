@@ -4,7 +4,7 @@
 //! and never changes, so what comes out fits together.
 
 use super::{
-    LedgerError, StoredLogs, StoredSession,
+    LedgerError, NvAt, StoredLogs, StoredSession,
     checkpoint::Checkpoint,
     file,
     frame::Next,
@@ -12,7 +12,7 @@ use super::{
     session::{self, SessionDir},
     tiles,
 };
-use merestone_evidence::{Digest, SealedEpoch, root_of};
+use merestone_evidence::{Digest, NvCertified, SealedEpoch, root_of};
 use merestone_tlog::MAX_NOTE;
 use std::{
     fs::File,
@@ -97,6 +97,11 @@ impl Reader {
         let mut epochs = Vec::new();
         session::walk(&path, to.unwrap_or(0), to, |epoch| epochs.push(epoch))?;
         Ok(epochs)
+    }
+
+    /// What the TPM certified of its memory at the start or the end of a session.
+    pub fn nv(&self, session: u64, at: NvAt) -> Result<Option<Vec<NvCertified>>, LedgerError> {
+        SessionDir::new(&self.log, session).read_nv(at)
     }
 
     /// The logs of a session's boot.

@@ -6,7 +6,10 @@
 //!                   boot_log    the firmware's event log, where there is one
 //!                   ima_log     the kernel's measurement list, grows in place
 //!                   quote       written last: without it the session was never sealed
-//!                   epochs      frames: statement, then its quote or why it has none
+//!                   epochs      frames: statement, then its quote or why it has none; after
+//!                               a quote, where epochs are counted, the certified counter
+//!                   nv_start    NV certifications at the start, where the session counts
+//!                   nv_end      the same at its end; absent if it did not end by itself
 //! ```
 //!
 //! An epoch statement is on disk before the TPM hears of it. The frame after it
@@ -19,7 +22,7 @@ use super::{
     frame::{Frames, Next, frame},
 };
 use merestone_evidence::{
-    EpochStatement, Quote, Record as _, SealedEpoch, SessionStatement, leaf_hash,
+    EpochStatement, NvCertified, Quote, Record as _, SealedEpoch, SessionStatement, leaf_hash,
 };
 use std::{
     fs::{self, File},
@@ -30,6 +33,7 @@ use std::{
 const STATEMENT: u8 = 1;
 const QUOTE: u8 = 2;
 const ABANDONED: u8 = 3;
+const COUNTED: u8 = 4;
 
 const RECORD_LIMIT: usize = EpochStatement::LIMITS.bytes + 1;
 const KEY_LIMIT: u64 = 4096;
@@ -141,9 +145,53 @@ impl SessionDir {
         file::read_if_there(&self.path.join(name), LOG_LIMIT)
     }
 
+    /// Keep what the TPM certified of its memory at the start or at the end.
+    pub(crate) fn keep_nv(&self, at: NvAt, certified: &[NvCertified]) -> Result<(), LedgerError> {
+        file::replace(&self.path.join(at.name()), &encode_nv(certified))
+    }
+
+    /// What was certified then; `None` where nothing was.
+    pub(crate) fn read_nv(&self, at: NvAt) -> Result<Option<Vec<NvCertified>>, LedgerError> {
+        let path = self.path.join(at.name());
+        let bytes = file::read_if_there(&path, QUOTE_LIMIT)?;
+        bytes.map(|bytes| decode_nv(&path, 0, &bytes)).transpose()
+    }
+
     pub(crate) fn epochs_path(&self) -> PathBuf {
         self.path.join("epochs")
     }
+}
+
+/// When something of the TPM's memory was certified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NvAt {
+    /// At the session's start.
+    Start,
+    /// At its end.
+    End,
+}
+
+impl NvAt {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "nv_start",
+            Self::End => "nv_end",
+        }
+    }
+}
+
+fn encode_nv(certified: &[NvCertified]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _infallible =
+        minicbor::encode(certified, &mut bytes).map_err(|error| debug_assert!(false, "{error}"));
+    bytes
+}
+
+fn decode_nv(path: &Path, offset: u64, bytes: &[u8]) -> Result<Vec<NvCertified>, LedgerError> {
+    minicbor::decode(bytes).map_err(|error| {
+        LedgerError::damaged(path, offset, format!("not nv certifications: {error}"))
+    })
 }
 
 fn encode_quote(quote: &Quote) -> Vec<u8> {
@@ -203,6 +251,8 @@ pub(crate) fn walk(
         RECORD_LIMIT,
     );
     let mut tail = Tail::default();
+    // Held back, because its counter may follow.
+    let mut last: Option<SealedEpoch> = None;
     loop {
         match frames.next().map_err(LedgerError::io("read", path))? {
             Next::Frame(frame) => {
@@ -214,10 +264,18 @@ pub(crate) fn walk(
                     }
                     (&QUOTE, quote) => {
                         let statement = tail.pending.take().ok_or_else(out_of_order)?;
-                        on_epoch(SealedEpoch {
+                        let epoch = SealedEpoch {
                             statement,
                             quote: decode_quote(path, frame.offset, quote)?,
-                        });
+                            nv: None,
+                        };
+                        last.replace(epoch).into_iter().for_each(&mut on_epoch);
+                        tail.sealed_end = frames.offset();
+                    }
+                    (&COUNTED, certified) if tail.pending.is_none() => {
+                        let epoch = last.as_mut().filter(|epoch| epoch.nv.is_none());
+                        let epoch = epoch.ok_or_else(out_of_order)?;
+                        epoch.nv = Some(decode_nv(path, frame.offset, certified)?);
                         tail.sealed_end = frames.offset();
                     }
                     (&ABANDONED, _reason) => {
@@ -232,6 +290,7 @@ pub(crate) fn walk(
             Next::Broken { .. } | Next::End => break,
         }
     }
+    last.into_iter().for_each(&mut on_epoch);
     tail.end = frames.offset();
     Ok(tail)
 }
@@ -278,6 +337,16 @@ impl Journal {
     /// The statement that is now sealed.
     pub(crate) fn seal(&mut self, quote: &Quote) -> Result<Vec<u8>, LedgerError> {
         self.finish(QUOTE, &encode_quote(quote))
+    }
+
+    /// The counter, certified for the epoch that was sealed last.
+    pub(crate) fn count(&mut self, certified: &[NvCertified]) -> Result<(), LedgerError> {
+        if self.pending.is_some() {
+            return Err(LedgerError::Order {
+                doing: "count an epoch while another is pending",
+            });
+        }
+        self.append(COUNTED, &encode_nv(certified))
     }
 
     pub(crate) fn abandon(&mut self, reason: &str) -> Result<(), LedgerError> {

@@ -71,6 +71,7 @@ pub(super) fn epoch_of(
             error_us: None,
         },
         canary: None,
+        counter: None,
     })
 }
 

@@ -20,7 +20,8 @@ use super::entries::{bytes, common, covers, entries, loopback};
 use super::load::Database;
 use super::names::{self, CompiledName, CompiledResolver};
 use super::network::{MAPPED_BITS, Network};
-use super::select::{self, Selector};
+use super::pods::{POD_CGROUPS, PodSelector};
+use super::select::{self, Selector, Selects};
 use super::{Action, Boundary, LAST_RULE, LOOPBACK_RULE, Mode, Rule};
 use crate::config::fault::{Faults, Origin};
 use merestone_abi::{
@@ -58,8 +59,13 @@ pub struct Compiled {
     pub rules: Vec<RuleNote>,
     /// The boundaries by number: the file itself, then those it selects.
     pub parts: Vec<Part>,
-    /// Which groups the others judge.
+    /// Which groups the others judge, with the pods that are known
+    /// ([`Compiled::know`]).
     pub selects: Vec<CompiledSelect>,
+    /// Those of a place, as they are written.
+    pub written: Vec<CompiledSelect>,
+    /// Those of pods, in file order.
+    pub pods: Vec<CompiledPod>,
     /// The databases it was compiled with.
     pub databases: Vec<Database>,
 }
@@ -84,11 +90,40 @@ pub struct Part {
     pub rules: usize,
 }
 
-/// One `[[select]]`, with the number of its boundary.
+/// Which boundary judges a place among the cgroups.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CompiledSelect {
-    /// What it matches.
+    /// The place.
     pub selector: Selector,
+    /// Index into [`Compiled::parts`], or [`super::NOWHERE`]; 0 only for a pod.
+    pub boundary: u16,
+    /// The line of the `[[select]]`; none where there is none.
+    pub line: Option<usize>,
+    /// Whose it is.
+    pub chosen: Chosen,
+}
+
+/// Whose a select is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Chosen {
+    /// The place is written in the file.
+    Place,
+    /// It is this pod's.
+    Pod {
+        /// Its uid.
+        uid: String,
+        /// As `namespace/name`.
+        name: String,
+    },
+    /// It is where pods lie that are not known.
+    Unknown,
+}
+
+/// One `[[select]]` by labels, with the number of its boundary.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CompiledPod {
+    /// What it matches.
+    pub selector: PodSelector,
     /// Index into [`Compiled::parts`], never 0.
     pub boundary: u16,
     /// The line it stands on.
@@ -213,6 +248,9 @@ pub fn compile_all(boundaries: &[Boundary]) -> Result<Compiled, Faults> {
     whole.finish(boundaries)
 }
 
+/// Selects that are kept for where pods lie, for eight roots.
+const FENCES: usize = 3 * 8;
+
 /// What the boundaries give together.
 #[derive(Default)]
 struct Whole {
@@ -280,25 +318,32 @@ impl Whole {
             let mut parts = (0..=u16::MAX).zip(&self.parts);
             parts.find_map(|(number, part)| (part.stem == stem && number > 0).then_some(number))
         };
-        let mut selects = Vec::new();
+        let (mut written, mut pods) = (Vec::new(), Vec::new());
         for select in &main.selects {
-            match number(&select.boundary) {
-                Some(boundary) => selects.push(CompiledSelect {
-                    selector: select.selector.clone(),
+            match (number(&select.boundary), &select.selects) {
+                (Some(boundary), Selects::Place(selector)) => written.push(CompiledSelect {
+                    selector: selector.clone(),
+                    boundary,
+                    line: Some(select.line),
+                    chosen: Chosen::Place,
+                }),
+                (Some(boundary), Selects::Pods(selector)) => pods.push(CompiledPod {
+                    selector: selector.clone(),
                     boundary,
                     line: select.line,
                 }),
-                None => self.faults.push(
+                (None, _) => self.faults.push(
                     select.origin.clone(),
                     format!("the boundary {:?} was not read", select.boundary),
                     "",
                 ),
             }
         }
-        if selects.len() > MAX_SELECTORS as usize {
+        let room = MAX_SELECTORS as usize - if pods.is_empty() { 0 } else { FENCES };
+        if written.len() > room {
             let message = format!(
-                "{} selects, and the kernel holds {MAX_SELECTORS}",
-                selects.len()
+                "{} selects of cgroups and units, and the kernel holds {room}",
+                written.len()
             );
             let path = main.path.clone();
             self.faults.push(Origin::Whole { path }, message, "");
@@ -308,7 +353,7 @@ impl Whole {
             parts => together(parts),
         };
         let faults = std::mem::take(&mut self.faults);
-        let compiled = faults.into_result(Compiled {
+        let mut compiled = faults.into_result(Compiled {
             name: main.name.clone(),
             digest,
             audit: main.mode == Mode::Audit,
@@ -320,9 +365,13 @@ impl Whole {
             path: main.path.clone(),
             rules: self.rules,
             parts: self.parts,
-            selects,
+            selects: written.clone(),
+            written,
+            pods,
             databases: Vec::new(),
         })?;
+        // Until somebody says which pods there are, there is none.
+        compiled.know(&[], &POD_CGROUPS);
         names::check(&compiled, boundaries)?;
         Ok(compiled)
     }

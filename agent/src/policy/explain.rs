@@ -8,7 +8,7 @@ use super::lookup::{Decision, embedded, judge, lookup_in};
 use super::named::NamedAnswer;
 use super::network::{Network, mapped};
 use super::target::{Target, protocol_name};
-use super::{Compiled, LOOPBACK_RULE};
+use super::{Chosen, Compiled, CompiledSelect, LOOPBACK_RULE, NOWHERE};
 use crate::geo;
 use merestone_abi::{Reason, Verdict, protocol};
 use serde::Serialize;
@@ -115,6 +115,17 @@ pub struct BoundaryAnswer {
     /// The line of the `[[select]]` by which it judges the process; absent for
     /// the default boundary.
     pub selected_at: Option<usize>,
+    /// The pod by which it judges the process, where pods are selected.
+    pub pod: Option<PodAnswer>,
+}
+
+/// The pod that a process is in.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct PodAnswer {
+    /// Whether the kubelet has named it. Until then everything is denied.
+    pub known: bool,
+    /// `namespace/name`.
+    pub name: Option<String>,
 }
 
 impl Explanation {
@@ -127,7 +138,7 @@ impl Explanation {
     /// Asks the boundary that judges a cgroup.
     #[must_use]
     pub fn of_cgroup(compiled: &Compiled, target: Target, cgroup: Option<&str>) -> Self {
-        let (number, line) = select(compiled, cgroup);
+        let (number, select) = select(compiled, cgroup);
         let Target {
             address,
             port,
@@ -165,7 +176,7 @@ impl Explanation {
             embedded: inner,
             names: Vec::new(),
             databases: databases(compiled, address),
-            boundary: boundary(compiled, number, line),
+            boundary: boundary(compiled, number, select),
             process: None,
             grants: Vec::new(),
         }
@@ -185,10 +196,13 @@ impl Explanation {
     }
 }
 
-/// The number of the boundary that judges a cgroup, and the line of the select.
-pub(super) fn select(compiled: &Compiled, cgroup: Option<&str>) -> (u16, Option<usize>) {
+/// The number of the boundary that judges a cgroup, and the select.
+pub(super) fn select<'c>(
+    compiled: &'c Compiled,
+    cgroup: Option<&str>,
+) -> (u16, Option<&'c CompiledSelect>) {
     match cgroup.and_then(|cgroup| compiled.select(cgroup)) {
-        Some(select) => (select.boundary, Some(select.line)),
+        Some(select) => (select.boundary, Some(select)),
         None => (0, None),
     }
 }
@@ -214,14 +228,35 @@ pub(super) fn verdict_word(verdict: Verdict) -> &'static str {
 pub(super) fn boundary(
     compiled: &Compiled,
     number: u16,
-    selected_at: Option<usize>,
+    select: Option<&CompiledSelect>,
 ) -> BoundaryAnswer {
+    let pod = select.and_then(|select| match &select.chosen {
+        Chosen::Place => None,
+        Chosen::Pod { name, .. } => Some(PodAnswer {
+            known: true,
+            name: Some(name.clone()),
+        }),
+        Chosen::Unknown => Some(PodAnswer {
+            known: false,
+            name: None,
+        }),
+    });
+    if number == NOWHERE {
+        return BoundaryAnswer {
+            name: "none".to_owned(),
+            digest: String::new(),
+            selected_at: None,
+            pod,
+        };
+    }
+    let selected_at = select.and_then(|select| select.line);
     let part = compiled.parts.get(usize::from(number));
     let part = part.filter(|_| number != 0);
     BoundaryAnswer {
         name: part.map_or(&compiled.name, |part| &part.name).clone(),
         digest: hex::encode(part.map_or(compiled.digest, |part| part.digest)),
         selected_at,
+        pod,
     }
 }
 
@@ -381,9 +416,21 @@ impl fmt::Display for ProcessAnswer {
 impl fmt::Display for BoundaryAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digest = self.digest.get(..16).unwrap_or_default();
-        write!(f, "{} {digest}", self.name)?;
-        match self.selected_at {
-            Some(line) => write!(f, ", selected at line {line}"),
+        write!(f, "{}", self.name)?;
+        if !digest.is_empty() {
+            write!(f, " {digest}")?;
+        }
+        if let Some(line) = self.selected_at {
+            write!(f, ", selected at line {line}")?;
+        }
+        match &self.pod {
+            Some(PodAnswer {
+                name: Some(name), ..
+            }) => write!(f, ", for pod {name}"),
+            Some(_) => write!(
+                f,
+                ": the pod is not known yet, and until it is everything is denied"
+            ),
             None => Ok(()),
         }
     }

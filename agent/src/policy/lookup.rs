@@ -49,22 +49,10 @@ pub fn judge(
     fragment: bool,
 ) -> Decision {
     let prefix = longest(&compiled.prefixes, boundary, address);
-    let entry = prefix
-        .and_then(|prefix| compiled.sets.get(prefix.set as usize))
-        .and_then(|set| {
-            set.entries
-                .iter()
-                .take(set.length as usize)
-                .find(|entry| matches(**entry, protocol, port, fragment))
-        });
-    let (verdict, reason, rule) = match entry {
-        Some(entry) if entry.action == Verdict::ALLOW.0 => {
-            (Verdict::ALLOW, Reason::RULE, entry.rule)
-        }
-        Some(entry) if entry.action == Verdict::AUDIT.0 => {
-            (Verdict::AUDIT, Reason::RULE, entry.rule)
-        }
-        Some(entry) => (Verdict::DENY, Reason::RULE, entry.rule),
+    let found = prefix.and_then(|prefix| judge_set(compiled, prefix.set, protocol, port, fragment));
+    let (verdict, reason, rule) = match found {
+        Some((verdict @ (Verdict::ALLOW | Verdict::AUDIT), rule)) => (verdict, Reason::RULE, rule),
+        Some((_, rule)) => (Verdict::DENY, Reason::RULE, rule),
         None => (Verdict::DENY, Reason::NO_RULE, 0),
     };
     Decision {
@@ -81,10 +69,11 @@ pub(super) fn judge_set(
     set: u32,
     protocol: u8,
     port: u16,
+    fragment: bool,
 ) -> Option<(Verdict, u16)> {
     let set = compiled.sets.get(set as usize)?;
     let mut entries = set.entries.iter().take(set.length as usize);
-    let entry = entries.find(|entry| matches(**entry, protocol, port, false))?;
+    let entry = entries.find(|entry| matches(**entry, protocol, port, fragment))?;
     Some((Verdict(entry.action), entry.rule))
 }
 

@@ -19,6 +19,7 @@ mod names;
 mod network;
 mod parse;
 mod places;
+mod pods;
 #[cfg(test)]
 mod property;
 mod select;
@@ -28,8 +29,11 @@ mod tests;
 mod versions;
 mod words;
 
-pub use compile::{Compiled, CompiledPrefix, CompiledSelect, Part, RuleNote, compile, compile_all};
-pub use explain::{Explanation, ProcessAnswer};
+pub use compile::{
+    Chosen, Compiled, CompiledPod, CompiledPrefix, CompiledSelect, Part, RuleNote, compile,
+    compile_all,
+};
+pub use explain::{Explanation, PodAnswer, ProcessAnswer};
 pub use granted::GrantAnswer;
 pub use load::{Database, Sources, load, load_with};
 pub use lookup::{Decision, embedded, judge, lookup, lookup_in};
@@ -37,8 +41,9 @@ pub use named::{NameExplanation, NamedAnswer};
 pub use names::{CompiledName, CompiledResolver, NamePattern, Resolver, listed};
 pub use network::{Network, mapped, unmapped};
 pub use parse::parse;
+pub use pods::{NOWHERE, POD_CGROUPS, PodSelector};
 pub(crate) use select::deepest;
-pub use select::{Select, Selector};
+pub use select::{Select, Selector, Selects};
 pub use target::{NameTarget, Target, TargetError};
 pub use versions::Versions;
 pub(crate) use versions::replace;

@@ -70,12 +70,12 @@ impl NameExplanation {
         cgroup: Option<&str>,
         learned: Option<&[LearnedInfo]>,
     ) -> Self {
-        let (number, line) = select(compiled, cgroup);
+        let (number, select) = select(compiled, cgroup);
         let found = listed(compiled, number, &target.name);
         let question = found.is_some_and(|found| found.denied.is_none());
         let decided = found.and_then(|found| match (found.denied, target.port) {
             (Some(rule), _) => Some((Verdict::DENY, rule)),
-            (None, Some(port)) => judge_set(compiled, found.set, target.protocol, port),
+            (None, Some(port)) => judge_set(compiled, found.set, target.protocol, port, false),
             (None, None) => first_allow(compiled, found.set),
         });
         let own = |one: &&LearnedInfo| one.boundary == number && one.name == target.name;
@@ -92,7 +92,7 @@ impl NameExplanation {
             rule: decided.and_then(|(_, number)| rule(compiled, number)),
             resolvers: trusted.map(|one| one.network.to_string()).collect(),
             addresses: learned.map(|learned| learned.iter().filter(own).cloned().collect()),
-            boundary: boundary(compiled, number, line),
+            boundary: boundary(compiled, number, select),
             process: None,
         }
     }
@@ -134,7 +134,9 @@ impl Explanation {
             let found = listed(compiled, number, &one.name);
             let own = found
                 .filter(|found| found.denied.is_none())
-                .and_then(|found| judge_set(compiled, found.set, target.protocol, target.port));
+                .and_then(|found| {
+                    judge_set(compiled, found.set, target.protocol, target.port, false)
+                });
             self.names.push(NamedAnswer {
                 name: one.name.clone(),
                 resolver: one.resolver.to_string(),

@@ -1,13 +1,33 @@
 //! `[[select]]`: which groups another boundary judges.
 //!
-//! A group is selected by where its cgroup lies. What lies below a selected
-//! cgroup is selected with it, and of several selects the deepest counts.
+//! A group is selected by where its cgroup lies, or by its pod (`pods`). What
+//! lies below a selected cgroup is selected with it, and of several selects the
+//! deepest counts.
 
+use super::pods::PodSelector;
 use crate::config::Origin;
 use merestone_abi::SELECTOR_BYTES;
 use std::fmt;
 
-/// What a `[[select]]` matches.
+/// What a `[[select]]` names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Selects {
+    /// A place among the cgroups.
+    Place(Selector),
+    /// Pods, by what the kubelet says of them.
+    Pods(PodSelector),
+}
+
+impl fmt::Display for Selects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Place(selector) => selector.fmt(f),
+            Self::Pods(selector) => selector.fmt(f),
+        }
+    }
+}
+
+/// A place among the cgroups.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Selector {
     /// A cgroup by its path below the v2 root, as in `/system.slice/a.service`.
@@ -61,7 +81,7 @@ impl fmt::Display for Selector {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Select {
     /// What it matches.
-    pub selector: Selector,
+    pub selects: Selects,
     /// The boundary that judges it: the file of that name beside this one.
     pub boundary: String,
     /// Where that name stands.
@@ -79,9 +99,13 @@ pub(crate) fn deepest<'s, T>(
 ) -> Option<&'s T> {
     let mut at = path;
     loop {
-        let mut here: Vec<&T> = selects.iter().filter(|one| selector(one).is(at)).collect();
-        here.sort_by_key(|one| matches!(selector(one), Selector::Unit(_)));
-        if let Some(found) = here.first() {
+        let here = |is_unit: bool| {
+            selects.iter().find(|one| {
+                let selector = selector(one);
+                matches!(selector, Selector::Unit(_)) == is_unit && selector.is(at)
+            })
+        };
+        if let Some(found) = here(false).or_else(|| here(true)) {
             return Some(found);
         }
         at = at.rsplit_once('/').map(|(above, _)| above)?;

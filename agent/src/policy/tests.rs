@@ -117,15 +117,52 @@ defualt = \"audit\"
 
 #[test]
 fn words_of_a_later_version_are_refused_and_never_ignored() {
-    let text = "name = \"n\"\n[[grant]]\nx = 1\n\
-                [[select]]\npod = { app = \"x\" }\nboundary = \"strict\"\n";
-    let faults = refused(text);
-    for (place, word) in [("2:3", "`grant`"), ("5:1", "`pod` in [[select]]")] {
-        let expected = format!(
-            "b.toml:{place}: {word} is not supported by this version: the boundary is refused rather than half applied"
-        );
-        assert!(faults.contains(&expected), "{expected}\nnot in\n{faults}");
+    let faults = refused("name = \"n\"\n[[grant]]\nx = 1\n");
+    let expected = "b.toml:2:3: `grant` is not supported by this version: the boundary is refused rather than half applied";
+    assert!(faults.contains(expected), "{expected}\nnot in\n{faults}");
+}
+
+#[test]
+fn a_select_of_pods_says_which_in_the_words_of_kubernetes() {
+    let select = |pod: &str| format!("name = \"n\"\n[[select]]\npod = {pod}\nboundary = \"s\"\n");
+    for right in [
+        "{ namespace = \"serving\" }",
+        "{ labels = { app = \"vllm\" } }",
+        "{ namespace = \"a-1\", labels = { \"app.kubernetes.io/name\" = \"x_1.2\", empty = \"\" } }",
+    ] {
+        let parsed = parse(Path::new("b.toml"), select(right).into());
+        assert!(parsed.is_ok(), "{right}: {}", parsed.unwrap_err());
     }
+    for (wrong, word) in [
+        ("{}", "names neither a namespace nor a label"),
+        ("{ labels = {} }", "names neither a namespace nor a label"),
+        ("\"vllm\"", "`pod` must be a table"),
+        ("{ app = \"x\" }", "unknown key `app` in `pod`"),
+        ("{ namespace = \"A\" }", "`namespace` cannot be \"A\""),
+        ("{ namespace = \"\" }", "`namespace` cannot be \"\""),
+        ("{ labels = { app = 1 } }", "`label` must be a string"),
+        (
+            "{ labels = { \"a/b/c\" = \"x\" } }",
+            "is not the key of a label",
+        ),
+        (
+            "{ labels = { \"/c\" = \"x\" } }",
+            "is not the key of a label",
+        ),
+        (
+            "{ labels = { app = \"a b\" } }",
+            "`label` cannot be \"a b\"",
+        ),
+        ("{ labels = [\"app=x\"] }", "`labels` must be a table"),
+    ] {
+        let faults = refused(&select(wrong));
+        assert!(faults.contains(word), "{word}\nnot in\n{faults}");
+    }
+    let both = "name = \"n\"\n[[select]]\ncgroup = \"/a\"\npod = { namespace = \"x\" }\nboundary = \"s\"\n";
+    assert!(refused(both).contains("names one of `cgroup`, `unit` and `pod`"));
+    let twice = select("{ namespace = \"x\" }")
+        + "[[select]]\npod = { namespace = \"x\" }\nboundary = \"t\"\n";
+    assert!(refused(&twice).contains("pods of x is selected twice"));
 }
 
 #[test]

@@ -1,17 +1,16 @@
 //! The words of the boundary beyond its rules' networks and ports: countries,
 //! operators, deputies, selects, the version.
 
-use super::parse::{Parser, REFUSED};
-use super::{Deputies, Place, Select, Selector};
+use super::parse::Parser;
+use super::{Deputies, Place, PodSelector, Select, Selector, Selects};
 use crate::config::document::{self, Value};
 use crate::geo::Code;
 use merestone_abi::SELECTOR_BYTES;
 use toml::de::{DeTable, DeValue};
 
 const DEPUTIES: &[&str] = &["loopback", "unix"];
-const SELECT: &[&str] = &["cgroup", "unit", "boundary"];
-/// Labels live in the cluster, not on the host.
-const SELECT_LATER: &[&str] = &["pod"];
+const SELECT: &[&str] = &["cgroup", "unit", "pod", "boundary"];
+const POD: &[&str] = &["namespace", "labels"];
 
 impl Parser<'_> {
     pub(super) fn countries(&mut self, value: &Value<'_>, places: &mut Vec<Place>) {
@@ -120,9 +119,9 @@ impl Parser<'_> {
             let Some(select) = self.select(item) else {
                 continue;
             };
-            let same = selects.iter().find(|one| one.selector == select.selector);
+            let same = selects.iter().find(|one| one.selects == select.selects);
             if let Some(first) = same {
-                let message = format!("{} is selected twice", select.selector);
+                let message = format!("{} is selected twice", select.selects);
                 let hint = format!("the first is in line {}", first.line);
                 self.faults.push(self.text.place(item), message, hint);
             }
@@ -143,15 +142,6 @@ impl Parser<'_> {
             return None;
         };
         self.keys(table, " in [[select]]", SELECT, &[]);
-        for word in SELECT_LATER {
-            if let Some((key, _)) = table.get_key_value(*word) {
-                self.faults.push(
-                    self.text.place(key),
-                    format!("`{word}` in [[select]] is {REFUSED}"),
-                    "pod labels are not known on the host: name the pod's cgroup",
-                );
-            }
-        }
         let cgroup = table.get("cgroup").and_then(|value| {
             self.selector("cgroup", value, is_path)
                 .map(Selector::Cgroup)
@@ -159,15 +149,15 @@ impl Parser<'_> {
         let unit = table
             .get("unit")
             .and_then(|value| self.selector("unit", value, is_unit).map(Selector::Unit));
-        let given = SELECT_LATER
+        let pods = table.get("pod").and_then(|value| self.pods(value));
+        let given = ["cgroup", "unit", "pod"]
             .iter()
-            .chain(&["cgroup", "unit"])
             .filter(|key| table.contains_key(**key))
             .count();
         if self.sound && given != 1 {
             self.faults.push(
                 self.text.place(item),
-                "a [[select]] names one of `cgroup` and `unit`",
+                "a [[select]] names one of `cgroup`, `unit` and `pod`",
                 "write a [[select]] for each",
             );
         }
@@ -184,10 +174,54 @@ impl Parser<'_> {
         };
         let boundary = self.selector("boundary", value, is_stem)?;
         Some(Select {
-            selector: cgroup.or(unit)?,
+            selects: match cgroup.or(unit) {
+                Some(place) => Selects::Place(place),
+                None => Selects::Pods(pods?),
+            },
             boundary,
             origin: self.text.place(value),
             line: self.text.line(item.span().start),
+        })
+    }
+
+    /// `{ namespace = "…", labels = { app = "…" } }`.
+    fn pods(&mut self, value: &Value<'_>) -> Option<PodSelector> {
+        let hint = "write pod = { namespace = \"serving\", labels = { app = \"vllm\" } }";
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong("pod", "a table", value.get_ref(), value, hint);
+            return None;
+        };
+        self.keys(table, " in `pod`", POD, &[]);
+        let namespace = table.get("namespace");
+        let namespace = namespace.map(|value| self.selector("namespace", value, is_namespace));
+        let mut labels = std::collections::BTreeMap::new();
+        match table.get("labels").map(|value| (value, value.get_ref())) {
+            Some((_, DeValue::Table(given))) => {
+                for (key, value) in given {
+                    let name: &str = key.get_ref();
+                    if let Err(hint) = is_label(name) {
+                        let message = format!("{name:?} is not the key of a label");
+                        self.faults.push(self.text.place(key), message, hint);
+                    }
+                    if let Some(text) = self.selector("label", value, is_label_value) {
+                        labels.insert(name.to_owned(), text);
+                    }
+                }
+            }
+            Some((value, other)) => self.wrong("labels", "a table", other, value, hint),
+            None => {}
+        }
+        let says_nothing = namespace.is_none() && labels.is_empty();
+        if self.sound && says_nothing && self.faults.is_empty() {
+            let message = "this `pod` names neither a namespace nor a label";
+            self.faults.push(self.text.place(value), message, hint);
+        }
+        Some(PodSelector {
+            namespace: match namespace {
+                Some(given) => Some(given?),
+                None => None,
+            },
+            labels,
         })
     }
 
@@ -242,6 +276,53 @@ fn is_unit(text: &str) -> Result<(), &'static str> {
         Ok(())
     } else {
         Err("a unit with its kind, as in \"vllm.service\"")
+    }
+}
+
+/// RFC 1123, as Kubernetes has it.
+fn is_namespace(text: &str) -> Result<(), &'static str> {
+    let plain = (1..=63).contains(&text.len())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if plain {
+        Ok(())
+    } else {
+        Err("a namespace: at most 63 small letters, digits and dashes")
+    }
+}
+
+/// A name with dots and underscores, perhaps below a domain and a slash.
+fn is_label(text: &str) -> Result<(), &'static str> {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    let domain = |prefix: &str| {
+        (1..=253).contains(&prefix.len())
+            && prefix.split('.').all(|part| is_namespace(part).is_ok())
+    };
+    if prefix.is_none_or(domain) && !name.is_empty() && is_label_value(name).is_ok() {
+        Ok(())
+    } else {
+        Err("write it as Kubernetes does, as in app or \"app.kubernetes.io/name\"")
+    }
+}
+
+fn is_label_value(text: &str) -> Result<(), &'static str> {
+    let ends = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
+    let plain = text.len() <= 63
+        && ends(text.bytes().next())
+        && ends(text.bytes().last())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if plain {
+        Ok(())
+    } else {
+        Err("the value of a label: at most 63 letters, digits, dots, dashes and underscores")
     }
 }
 

@@ -10,6 +10,7 @@ use super::entries::{self, Moment};
 use super::exact::Exact;
 use super::held::{Held, Outcome};
 use super::jsonl::Jsonl;
+use super::pods::{self, Pods};
 use super::report;
 use super::turns::Turns;
 use crate::api::{Reply, Request};
@@ -78,6 +79,7 @@ pub(super) struct Agent {
     pub(super) canary: Option<Canary>,
     grants: Grants,
     pub(super) turns: Turns,
+    pub(super) pods: Pods,
     fold: Fold,
     lost: BTreeMap<String, u64>,
     gpu_state: String,
@@ -95,7 +97,7 @@ pub(super) struct Agent {
 impl Agent {
     /// Starts the session: the first thing that the TPM signs says what is
     /// loaded, under which boundary.
-    pub(super) async fn begin(mut parts: Parts, root: PathBuf) -> Result<Self> {
+    pub(super) async fn begin(mut parts: Parts, pods: Pods, root: PathBuf) -> Result<Self> {
         let jsonl = Jsonl::open(parts.config.events.jsonl.as_deref())
             .context("cannot open the event file, [events] jsonl")?;
         let now = Instant::now();
@@ -109,6 +111,7 @@ impl Agent {
             parts,
             grants,
             turns,
+            pods,
             generation,
             reload_error: None,
             started_ms: clock::now_ms(),
@@ -136,6 +139,7 @@ impl Agent {
         });
         agent.begin_watch();
         agent.log_boundary(None);
+        agent.log_pods();
         agent.log_all(Ok(found));
         Ok(agent)
     }
@@ -171,6 +175,7 @@ impl Agent {
                 Some(call) = asked.recv() => self.answer(call),
                 sealed = sealed(&mut self.sealing) => self.sealed(sealed),
                 woken = canary::wake(&mut self.canary) => self.canary_woken(woken),
+                answer = pods::heard(&mut self.pods) => self.pods_heard(answer),
                 _ = hangup.recv() => {
                     self.reload();
                     if let Err(error) = self.jsonl.reopen() {
@@ -254,6 +259,9 @@ impl Agent {
         if let Err(error) = self.parts.kernel.follow(&event) {
             tracing::error!(%error, "cannot take a new group's members in");
         }
+        if event.kind == EventKind::GUARD {
+            self.look_for_pod(event.group);
+        }
         // Looked at even when it is folded away: a process may end meanwhile.
         let process = tokio::task::block_in_place(|| self.attributor.process(&event));
         let canary = self.canary.as_mut();
@@ -269,7 +277,8 @@ impl Agent {
         if event.kind == EventKind::TAMPER {
             return self.tell_tamper(event, process, count);
         }
-        if let Some(body) = entries::from_event(event, &process, count) {
+        let name = self.parts.kernel.name_of(event);
+        if let Some(body) = entries::from_event(event, &process, name.as_deref(), count) {
             self.log(body);
         }
         let names = Names {
@@ -277,7 +286,7 @@ impl Agent {
             mode: report::mode_word(&self.parts.boundary).to_owned(),
             boundary: report::boundary_info(&self.parts.boundary),
             gpu: report::gpus_of(self, event),
-            name: self.parts.kernel.name_of(event),
+            name,
             process,
         };
         let event = FlowEvent::new(event, names, count);
@@ -526,6 +535,9 @@ impl Agent {
                     hint: Some("see the agent's log".to_owned()),
                 },
             },
+            Request::Pods {} => Reply::Pods {
+                pods: self.pods.known().to_vec(),
+            },
             Request::Reload {} => self.reload(),
             Request::OpenGlass { .. }
             | Request::OpenGlassUnsigned { .. }
@@ -557,6 +569,7 @@ impl Agent {
             Ok(()) => {
                 self.reload_error = None;
                 self.log_boundary(None);
+                self.log_pods();
                 tracing::info!(generation = self.generation, "boundary reloaded");
                 Reply::Done {
                     detail: format!(
@@ -585,8 +598,9 @@ impl Agent {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let boundary =
+        let mut boundary =
             super::load_boundary(&self.parts.config).map_err(|faults| faults.to_string())?;
+        self.pods.tell(&self.parts.config.kubernetes, &mut boundary);
         let tables = super::tables(&boundary);
         let installed = tokio::task::block_in_place(|| self.parts.kernel.install(&tables));
         self.generation = installed.map_err(|error| error.to_string())?;

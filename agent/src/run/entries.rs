@@ -74,7 +74,12 @@ pub(super) fn digest(text: &str) -> Option<Digest> {
 /// The log's form of an event, where it belongs in the log: flows that were
 /// refused or audited, guards and leavings. Allowed flows are in the epoch's
 /// exact counters.
-pub(super) fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Option<Body> {
+pub(super) fn from_event(
+    event: &Event,
+    info: &ProcessInfo,
+    name: Option<&str>,
+    count: u64,
+) -> Option<Body> {
     let cgroup = || info.cgroup.clone().unwrap_or_default();
     match event.kind {
         EventKind::FLOW => {
@@ -95,6 +100,7 @@ pub(super) fn from_event(event: &Event, info: &ProcessInfo, count: u64) -> Optio
                 rule: event.rule,
                 count,
                 family: (event.reason == Reason::FAMILY).then_some(event.family),
+                name: name.map(ToOwned::to_owned),
             })
         }
         EventKind::GUARD => Some(Body::GuardStart {

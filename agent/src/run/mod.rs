@@ -13,6 +13,7 @@ mod exact;
 mod held;
 mod jsonl;
 mod names;
+mod pods;
 mod report;
 mod tamper;
 mod turns;
@@ -22,7 +23,7 @@ pub use report::tiers;
 
 use crate::bpf;
 use crate::canary::{self as canary_process, Cage};
-use crate::config::{Config, Faults, OnAgentLoss};
+use crate::config::{Config, Faults, OnAgentLoss, Origin};
 use crate::flow::Store;
 use crate::gpu;
 use crate::ledger::{Ledger, LedgerError};
@@ -78,6 +79,16 @@ fn load_boundary(config: &Config) -> Result<Compiled, Faults> {
     if !sources.signers.is_empty() {
         policy::Versions::open(&config.state_dir)?.accept(&boundary)?;
     }
+    if boundary.selects_pods() && config.kubernetes.kubelet.is_none() {
+        let mut faults = Faults::new();
+        let path = config.boundary.clone();
+        faults.push(
+            Origin::Whole { path },
+            "a [[select]] names pods, and nobody says which pods there are",
+            "set [kubernetes] kubelet in merestone.toml",
+        );
+        return Err(faults);
+    }
     boundary.audit |= config.enforcement.mode == policy::Mode::Audit;
     Ok(boundary)
 }
@@ -111,7 +122,7 @@ fn note_refusal(config: &Config, faults: &Faults) {
 
 async fn begin(
     config: Config,
-    boundary: Compiled,
+    mut boundary: Compiled,
     root: &Path,
     address: Address,
     cage: Option<std::result::Result<Cage, String>>,
@@ -135,6 +146,7 @@ async fn begin(
     }
     // Whom it lets in is to be known before there is anything to protect.
     let watch = Watch::open(&config)?;
+    let pods = pods::Pods::begin(&config.kubernetes, &config.state_dir, &mut boundary);
     let (kernel, events) = bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
     let gpu = gpu::Monitor::start(gpu_options(&config))?;
     let store = Store::default();
@@ -150,7 +162,7 @@ async fn begin(
         store,
         watch,
     };
-    let mut agent = Box::pin(Agent::begin(parts, root.to_owned())).await?;
+    let mut agent = Box::pin(Agent::begin(parts, pods, root.to_owned())).await?;
     agent.begin_canary(cage);
     // Absent a service manager there is nobody to tell.
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
@@ -182,6 +194,7 @@ fn open_evidence(
     let options = SealOptions {
         node: Some(config.node.clone()),
         chain_pcr: config.evidence.chain_pcr,
+        nv: Some(seal::nv_auth(&config.state_dir)?),
         ..SealOptions::default()
     };
     let core = SealCore::new(Box::new(tpm), Arc::clone(&ledger), opened, options, metrics)?;
@@ -193,6 +206,9 @@ fn places(config: &Config) -> Vec<PathBuf> {
     let mut places = vec![config.state_dir.clone()];
     places.extend(std::env::current_exe());
     places.extend(config.api.socket.parent().map(Path::to_owned));
+    for file in [&config.path, &config.boundary] {
+        places.extend(file.ancestors().take(2).map(Path::to_owned));
+    }
     places
 }
 
@@ -246,14 +262,7 @@ pub fn tables(compiled: &Compiled) -> bpf::Tables {
     bpf::Tables {
         audit: compiled.audit,
         deputies: compiled.deputies,
-        selects: compiled
-            .selects
-            .iter()
-            .map(|select| bpf::TableSelect {
-                selector: select.selector.clone(),
-                boundary: select.boundary,
-            })
-            .collect(),
+        selects: table_selects(compiled),
         prefixes: compiled
             .prefixes
             .iter()
@@ -277,6 +286,17 @@ pub fn tables(compiled: &Compiled) -> bpf::Tables {
             })
             .collect(),
     }
+}
+
+/// Which groups which boundary judges.
+pub fn table_selects(compiled: &Compiled) -> Vec<bpf::TableSelect> {
+    let selects = compiled.selects.iter();
+    selects
+        .map(|select| bpf::TableSelect {
+            selector: select.selector.clone(),
+            boundary: select.boundary,
+        })
+        .collect()
 }
 
 /// A name as the kernel takes it. The parser has seen to it that it has a key.

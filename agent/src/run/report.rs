@@ -284,6 +284,7 @@ pub(super) fn status(agent: &Agent) -> Status {
             .collect(),
         lost: losses(agent),
         names: super::names::count(agent),
+        pods: agent.pods.info(&agent.parts.boundary),
         tamper: agent.parts.watch.info(),
         records: agent.turns.info(),
         canary: agent.canary.as_ref().map(|canary| canary.info(kernel)),
@@ -312,7 +313,12 @@ fn evidence_info(agent: &Agent) -> EvidenceInfo {
         entries: agent.parts.ledger.size(),
         epochs: seal.epochs,
         last_quote_ms: seal.last_epoch_ms,
-        quote_error: seal.error,
+        quote_error: seal.error.or_else(|| match agent.held.waiting() {
+            0 => None,
+            waiting => Some(format!(
+                "the disk is full: {waiting} entries wait in memory"
+            )),
+        }),
         tpm: format!(
             "{} {} firmware {}",
             seal.tpm.manufacturer, seal.tpm.vendor, seal.tpm.firmware

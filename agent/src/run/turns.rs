@@ -334,6 +334,7 @@ mod tests {
             enabled: true,
             idle: Duration::from_secs(2),
             leave_out: vec!["/health".to_owned()],
+            socket: std::path::PathBuf::new(),
         })
     }
 

@@ -49,6 +49,14 @@ pub enum SealError {
         /// Its reason.
         source: std::io::Error,
     },
+    /// The counters' password cannot be read or made.
+    #[error("cannot use {}, the password of the TPM's counters: {source}", path.display())]
+    Secret {
+        /// Its file.
+        path: std::path::PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// What is on the disk is not what an agent writes.
     #[error("the epoch that waits for its quote cannot be read: {why}")]
     Pending {
@@ -80,9 +88,11 @@ impl SealError {
             Self::ForeignExtend { .. } => "foreign_extend",
             Self::Restarted => "tpm_restart",
             Self::NoSession => "no_session",
-            Self::Selection { .. } | Self::Random { .. } | Self::Pending { .. } | Self::Gone => {
-                "internal"
-            }
+            Self::Selection { .. }
+            | Self::Random { .. }
+            | Self::Secret { .. }
+            | Self::Pending { .. }
+            | Self::Gone => "internal",
         }
     }
 }

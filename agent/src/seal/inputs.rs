@@ -2,6 +2,7 @@
 //! statements. Each is a claim of the agent; the quote says when and on which
 //! machine it was made, not that it is true.
 
+use super::counting::Declared;
 use merestone_evidence::{
     Agent, Boundary, Canary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement,
     GpuEnergy, GpuInventory, Kernel, Loss, Program, SessionId, SessionKind, SessionStatement, Site,
@@ -73,6 +74,7 @@ pub(super) struct SessionFacts {
     pub(super) pcrs: Vec<u8>,
     pub(super) chain_pcr: u8,
     pub(super) tree: (u64, Digest),
+    pub(super) declared: Declared,
 }
 
 /// What the sealer adds to an epoch.
@@ -86,6 +88,7 @@ pub(super) struct EpochFacts {
     pub(super) size_before: u64,
     pub(super) tree: (u64, Digest),
     pub(super) cause: Cause,
+    pub(super) counter: Option<u64>,
 }
 
 impl SessionInputs {
@@ -112,6 +115,7 @@ impl SessionInputs {
             pcrs,
             chain_pcr,
             tree,
+            declared,
         } = facts;
         let (tree_size, tree_root) = tree;
         SessionStatement {
@@ -136,6 +140,8 @@ impl SessionInputs {
             tree_root,
             site,
             require,
+            counters: declared.counters,
+            geotag: declared.geotag,
         }
     }
 }
@@ -165,6 +171,7 @@ impl EpochInputs {
             size_before,
             tree,
             cause,
+            counter,
         } = facts;
         let (size_after, root) = tree;
         EpochStatement {
@@ -190,6 +197,7 @@ impl EpochInputs {
             cause,
             clock,
             canary,
+            counter,
         }
     }
 }

@@ -20,10 +20,12 @@
 
 mod boot;
 mod chain;
+mod counting;
 mod error;
 mod inputs;
 mod metrics;
 mod recover;
+mod secret;
 mod session;
 mod status;
 mod thread;
@@ -33,6 +35,7 @@ pub use error::SealError;
 pub use inputs::{EpochInputs, SessionInputs};
 pub use metrics::Metrics;
 pub use recover::Recovered;
+pub use secret::nv_auth;
 pub use session::{EpochSealed, SealCore, SealOptions, SessionSealed};
 pub use status::Status;
 pub use thread::Sealer;

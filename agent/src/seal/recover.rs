@@ -44,6 +44,7 @@ impl SealCore {
                 Some(why) => format!("the epoch {digest} was abandoned: {why}"),
             });
         }
+        self.count_left()?;
         if let Some(Cut { offset, bytes }) = self.opened.cut.take() {
             notes.push(format!(
                 "{bytes} bytes of a torn record at offset {offset} of the log were cut"

@@ -3,6 +3,7 @@
 use super::{
     BootLogs, EpochInputs, Metrics, Recovered, SealError, SessionInputs, Status, boot,
     chain::{Place, Step, chain_value, ima_value, timed},
+    counting::Counting,
     default_node_id,
     inputs::{EpochFacts, SessionFacts},
 };
@@ -15,7 +16,7 @@ use merestone_evidence::{
     Body, Cause, Digest, Entry, EntryKind, EpochStatement, Quote, SessionId, TpmInfo, encode,
     sha256,
 };
-use merestone_tpm::{Clock, Quoted, Tpm, check_chain_pcr};
+use merestone_tpm::{Clock, NvAuth, Quoted, Tpm, check_chain_pcr};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct SealOptions {
     /// Where this boot's logs are; `None` takes the kernel's files, and none
     /// for a TPM that this host's boot is not measured into.
     pub boot_logs: Option<BootLogs>,
+    /// The password of the TPM's counters; `None` counts nothing and says nothing of it.
+    pub nv: Option<NvAuth>,
 }
 
 impl Default for SealOptions {
@@ -40,6 +43,7 @@ impl Default for SealOptions {
             pcrs: (0..=15).collect(),
             chain_pcr: 15,
             boot_logs: None,
+            nv: None,
         }
     }
 }
@@ -72,7 +76,7 @@ pub struct EpochSealed {
 const SLEPT_JITTER_MS: u64 = 100;
 
 /// An open session.
-struct Open {
+pub(super) struct Open {
     id: SessionId,
     /// Signs receipts; lives and dies with the session, in memory only.
     #[expect(
@@ -94,18 +98,19 @@ struct Open {
     /// The first epoch covers leaves from before the session.
     is_recovering: bool,
     pending: Option<(EpochStatement, Step)>,
+    pub(super) counting: Option<Counting>,
 }
 
 /// Owns the TPM and the session key. Its calls block on both TPM and disk.
 pub struct SealCore {
     pub(super) tpm: Box<dyn Tpm>,
     pub(super) ledger: Arc<Ledger>,
-    options: SealOptions,
+    pub(super) options: SealOptions,
     boot_logs: BootLogs,
     pub(super) metrics: Metrics,
     node: String,
     pub(super) opened: Opened,
-    open: Option<Open>,
+    pub(super) open: Option<Open>,
     status: Status,
 }
 
@@ -216,6 +221,7 @@ impl SealCore {
         random(&mut id.0)?;
         random(&mut secret)?;
         let key = SigningKey::from_bytes(&secret);
+        let (declared, counting) = self.declare()?;
         let sealed = self.ledger.sealed();
         let properties = self.tpm.properties();
         let started_ms = clock::now_ms();
@@ -235,6 +241,7 @@ impl SealCore {
             pcrs: self.options.pcrs.clone(),
             chain_pcr: self.options.chain_pcr,
             tree: (sealed.size, sealed.root),
+            declared,
         });
         let bytes = encode(&statement);
         let digest = sha256(&bytes);
@@ -247,6 +254,7 @@ impl SealCore {
         let (boot_log, ima_log) = (boot::read(&logs.boot), boot::read(&logs.ima));
         self.ledger
             .seal_session(&quote, boot_log.as_deref(), ima_log.as_deref())?;
+        self.count_start(&statement, &digest)?;
         self.open = Some(Open {
             id,
             key,
@@ -259,6 +267,7 @@ impl SealCore {
             ima: ima_value(&quote),
             is_recovering: recovered.unsealed > 0,
             pending: None,
+            counting,
         });
         self.publish()?;
         Ok(SessionSealed {
@@ -284,6 +293,7 @@ impl SealCore {
 
     fn try_close(&mut self, inputs: EpochInputs, cause: Cause) -> Result<EpochSealed, SealError> {
         self.clear_pending()?;
+        self.count_due()?;
         let open = self.open.as_ref().ok_or(SealError::NoSession)?;
         // Seen before the register is touched, so that the next session begins
         // where this one ended.
@@ -291,7 +301,20 @@ impl SealCore {
             return Err(SealError::Restarted);
         }
         self.write_ahead(inputs, cause)?;
-        self.step()
+        let sealed = self.step()?;
+        // Sealed is sealed: what was not counted now is counted before the next epoch.
+        let counted = self.count_due().and_then(|()| match cause {
+            Cause::Shutdown => self.count_end(&sealed.digest),
+            _ => Ok(()),
+        });
+        if let Err(error) = counted {
+            tracing::warn!(%error, "not counted");
+            self.metrics
+                .failures
+                .with_label_values(&[error.reason()])
+                .inc();
+        }
+        Ok(sealed)
     }
 
     /// Deal with an epoch that a slow or absent TPM left pending. One that is
@@ -330,6 +353,7 @@ impl SealCore {
             } else {
                 cause
             },
+            counter: open.counting.as_ref().map(Counting::next),
         });
         let bytes = encode(&statement);
         let step = Step {
@@ -355,6 +379,9 @@ impl SealCore {
             root: statement.root,
             digest: step.digest,
         };
+        if let (Some(counting), Some(value)) = (open.counting.as_mut(), statement.counter) {
+            counting.sealed(step.digest, value);
+        }
         open.sequence += 1;
         open.previous = sealed.digest;
         open.opened_ms = statement.closed_ms;
@@ -387,7 +414,7 @@ impl SealCore {
     }
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), SealError> {
+pub(super) fn random(bytes: &mut [u8]) -> Result<(), SealError> {
     // At most 32 bytes: the kernel gives them whole (random(7), up to 256).
     getrandom(bytes, GetRandomFlags::empty())
         .map(drop)

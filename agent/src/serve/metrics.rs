@@ -25,6 +25,7 @@ pub fn render(readings: &Readings<'_>) -> Result<String, prometheus::Error> {
     state(&registry, readings.status)?;
     coverage(&registry, readings.status)?;
     decisions(&registry, readings.status)?;
+    pods(&registry, readings.status)?;
     tamper(&registry, readings.status)?;
     records(&registry, readings.status)?;
     canary(&registry, readings.status)?;
@@ -142,6 +143,41 @@ fn decisions(registry: &Registry, status: &Status) -> Result<(), prometheus::Err
         )?;
     }
     Ok(())
+}
+
+/// Nothing where the kubelet is not asked.
+fn pods(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    let Some(pods) = &status.pods else {
+        return Ok(());
+    };
+    gauge(
+        registry,
+        "merestone_kubelet_up",
+        "1 where the kubelet's last answer said which pods there are.",
+        &[],
+        i64::from(pods.error.is_none() && pods.last_ms.is_some()),
+    )?;
+    gauge(
+        registry,
+        "merestone_pods_known",
+        "Pods that are known; a pod that is not is denied everything where a boundary selects pods.",
+        &[],
+        to_i64(pods.known as u64),
+    )?;
+    gauge(
+        registry,
+        "merestone_pods_selected",
+        "Known pods that a [[select]] names by labels.",
+        &[],
+        to_i64(pods.selected as u64),
+    )?;
+    gauge(
+        registry,
+        "merestone_pods_left_out",
+        "Pods that the kubelet named and that stay unknown: no room in the kernel, or no uid.",
+        &[],
+        to_i64((pods.without_room + pods.left_out) as u64),
+    )
 }
 
 fn tamper(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {

@@ -170,7 +170,7 @@ fn a_period_shows_its_own_leaves_and_proofs_for_the_rest() {
         5,
         "up to the last that touches the period"
     );
-    assert_eq!(bundle.consistency.len(), 2);
+    assert_eq!(bundle.consistency.len(), 2 + 1, "one joins the checkpoint");
     let nothing = export::bundle(dir.path(), 1, 2).unwrap_err();
     assert!(
         matches!(nothing, export::ExportError::Nothing { .. }),

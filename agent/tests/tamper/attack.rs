@@ -132,6 +132,13 @@ fn on_process(attack: &str, number: u32) -> Option<io::Result<i64>> {
         "freeze-above" => fs::write(own_cgroup("cgroup.freeze"), "0").map(|()| 0),
         "cgroup-kill" => open_to_write(&own_cgroup("agent/cgroup.kill")),
         "memory-limit" => open_to_write(&own_cgroup("agent/memory.max")),
+        "threads-limit" => open_to_write(&own_cgroup("agent/pids.max")),
+        "processor-limit" => open_to_write(&own_cgroup("agent/cpu.max")),
+        "switch-memory" => {
+            let switch = own_cgroup("cgroup.subtree_control");
+            let off = fs::write(&switch, "-memory");
+            off.and_then(|()| fs::write(switch, "+memory")).map(|()| 0)
+        }
         "kill" => sys::kill(number, libc::SIGKILL),
         "stop" => sys::kill(number, libc::SIGSTOP),
         "term" => sys::kill(number, libc::SIGTERM),

@@ -78,7 +78,7 @@ fn on_pins(armed: u32) -> Vec<Try> {
 }
 
 /// On the agent's process.
-fn on_agent(pid: u32) -> Vec<Try> {
+fn on_agent(stage: &Stage, pid: u32) -> Vec<Try> {
     let of_agent = |what: &str, told| tried(format!("{what} {pid}"), told);
     let mut all = vec![
         of_agent("trace", "TRACE"),
@@ -97,6 +97,17 @@ fn on_agent(pid: u32) -> Vec<Try> {
         tried("cgroup-kill", "CGROUP"),
         tried("sysrq", "KERNEL"),
     ];
+    for (what, file) in [
+        ("memory-limit", "memory.max"),
+        ("threads-limit", "pids.max"),
+        ("processor-limit", "cpu.max"),
+    ] {
+        if stage.cgroup.join("agent").join(file).exists() {
+            all.push(tried(what, "CGROUP"));
+        } else {
+            println!("SKIPPED: {what}: this hierarchy has no such controller");
+        }
+    }
     for (what, told) in [
         ("kill", "KILL"),
         ("stop", "KILL"),
@@ -227,6 +238,40 @@ fn by_id(stage: &Stage, agent: &Agent, faults: &mut Faults) {
     refused(stage, agent, &all, faults);
 }
 
+/// A controller that is switched off and on has new files, and a bpf file
+/// system that was mounted anew is another one: both are protected again.
+fn made_anew(stage: &Stage, agent: &mut Agent, faults: &mut Faults) {
+    if stage.cgroup.join("agent/memory.max").exists() {
+        let said = stage.attack("switch-memory");
+        faults.check(said == "done", || format!("switch-memory: {said}"));
+        std::thread::sleep(Duration::from_millis(1200));
+        refused(stage, agent, &[tried("memory-limit", "CGROUP")], faults);
+    }
+    agent.forget();
+    agent.order(&format!("glass {} 600", Glass::MOUNT));
+    agent.says("glass is set");
+    let said = stage.attack("unmount-lazily");
+    faults.check(said == "done", || {
+        format!("unmount with a break-glass: {said}")
+    });
+    faults.told(agent, "found: UNMOUNT", "unmount-lazily");
+    // Two looks of the watch.
+    std::thread::sleep(Duration::from_millis(1200));
+    agent.order("glass 0 0");
+    std::thread::sleep(Duration::from_millis(1200));
+    let all = [
+        ("unpin", "UNPIN"),
+        ("put-pin", "UNPIN"),
+        ("detach", "PIN_OPEN"),
+        ("settings", "PIN_OPEN"),
+        ("move-pins", "UNPIN"),
+        ("mount-over-pins", "MOUNT_OVER"),
+        ("unmount-lazily", "UNMOUNT"),
+    ];
+    let all = all.map(|(what, told)| tried(what, told));
+    refused(stage, agent, &all, faults);
+}
+
 fn a_break_glass_ends_by_itself(stage: &Stage, mut agent: Agent, faults: &mut Faults) {
     agent.forget();
     agent.order(&format!("glass {} 20", Glass::SIGNAL));
@@ -294,7 +339,7 @@ fn root_outside_the_agent_can_take_nothing_away_b57_b58() {
     let sent = stage.send(true);
     faults.check(sent == "EPERM", || format!("not held at all: {sent}"));
     let mut all = on_pins(agent.ids().2);
-    all.extend(on_agent(agent.pid()));
+    all.extend(on_agent(&stage, agent.pid()));
     all.extend(on_kernel());
     refused(&stage, &agent, &all, &mut faults);
     by_id(&stage, &agent, &mut faults);
@@ -304,6 +349,7 @@ fn root_outside_the_agent_can_take_nothing_away_b57_b58() {
         faults.check(said != "done", || format!("{attack}: {said}"));
     }
     let_through(&stage, &mut agent, &all, &mut faults);
+    made_anew(&stage, &mut agent, &mut faults);
     a_break_glass_ends_by_itself(&stage, agent, &mut faults);
     succession(&stage, &mut faults);
     assert!(faults.0.is_empty(), "{:#?}", faults.0);

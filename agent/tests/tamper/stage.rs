@@ -68,6 +68,12 @@ impl Stage {
         stage.clear();
         fs::create_dir_all(&stage.bpffs).unwrap();
         fs::create_dir_all(stage.cgroup.join("server")).unwrap();
+        // Where there are controllers here, the agent's limits are attacked too.
+        for above in [&place, &stage.cgroup] {
+            for controller in ["+memory", "+pids", "+cpu"] {
+                fs::write(above.join("cgroup.subtree_control"), controller).ok();
+            }
+        }
         fs::create_dir_all(stage.cgroup.join("agent")).unwrap();
         fs::create_dir_all(stage.state()).unwrap();
         sys::own_mounts().unwrap();

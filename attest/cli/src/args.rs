@@ -245,6 +245,9 @@ pub(crate) struct Accept {
     /// Vouch for this NV index of the request too: you know its Name; may be given again
     #[arg(long, value_name = "INDEX", value_parser = index)]
     pub(crate) nv: Vec<u32>,
+    /// Vouch for the geotag of the request: you saw it written on site
+    #[arg(long)]
+    pub(crate) geotag: bool,
     /// It holds for evidence sealed from then on [default: now]
     #[arg(long, value_name = "RFC3339", value_parser = instant)]
     pub(crate) from: Option<u64>,

@@ -13,7 +13,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _};
 use merestone_enrol::{Checked, EnrolError, Policy, Terms, signing_key};
 use merestone_evidence::{
-    Enrolment, Record as _, Replaced, Revocation, Revocations, Serial, Site, decode, sha256,
+    Enrolment, Geotag, Record as _, Replaced, Revocation, Revocations, Serial, Site, decode, sha256,
 };
 use merestone_verify::enrolment::{Kind, key_id};
 use merestone_verify::{Grade, enrolment};
@@ -115,6 +115,7 @@ fn accept(args: Accept) -> Result<String, Fault> {
     let terms = Terms {
         site: args.site,
         nv: args.nv,
+        geotag: args.geotag,
         from_ms: args.from,
         until_ms: args.until,
         replaces: replaces.transpose()?,
@@ -291,6 +292,13 @@ fn described(checked: &Checked) -> String {
         );
         writeln_to(&mut said, &line);
     }
+    if request.geotag.is_some() {
+        let line = match merestone_enrol::geotag(request) {
+            Ok((_, tag)) => format!("the tpm holds a geotag: {}", tagged(&tag)),
+            Err(error) => error.to_string(),
+        };
+        writeln_to(&mut said, &line);
+    }
     if request.tpm.software {
         writeln_to(
             &mut said,
@@ -338,6 +346,14 @@ fn certificate(claims: &Enrolment) -> String {
         let line = format!("nv index {:#010x} {}", nv.index, hex::encode(&nv.name));
         writeln_to(&mut said, &line);
     }
+    if let Some(geotag) = &claims.geotag {
+        let place = decode::<Geotag>(&geotag.content);
+        let place = place.map_or_else(|error| error.to_string(), |tag| tagged(&tag));
+        writeln_to(
+            &mut said,
+            &format!("geotag {:#010x}: {place}", geotag.index),
+        );
+    }
     if let Some(replaced) = &claims.replaces {
         writeln_to(&mut said, &format!("replaces {}", replaced.serial));
     }
@@ -356,6 +372,26 @@ fn revocations(list: &Revocations) -> String {
         );
     }
     said
+}
+
+fn tagged(tag: &Geotag) -> String {
+    let mut text = place(&tag.site);
+    if let Some((latitude, longitude)) = tag.position {
+        let degrees = |millionths: i32| f64::from(millionths) / 1e6;
+        // Writing to a String cannot fail.
+        let _infallible = write!(
+            text,
+            ", at {:.6} {:.6}",
+            degrees(latitude),
+            degrees(longitude)
+        );
+    }
+    let written = files::rfc3339(tag.written_ms);
+    let by = tag
+        .by
+        .as_deref()
+        .map_or(String::new(), |by| format!(" by {by}"));
+    format!("{text}, written {written}{by}")
 }
 
 fn place(site: &Site) -> String {

@@ -7,6 +7,7 @@
 mod args;
 mod enroll;
 mod escape;
+mod evidence;
 mod fault;
 mod files;
 mod incidents;
@@ -18,15 +19,16 @@ mod witness;
 
 use args::{Args, Command, Common, Period};
 use clap::{CommandFactory as _, Parser as _};
+use evidence::{Evidence, Threads};
 use fault::Fault;
 use files::{now_ms, read};
 use merestone_evidence::{Digest, sha256};
-use merestone_verify::{Purpose, Trust, Verdict, verify};
+use merestone_verify::{Purpose, Trust, Verdict, verify_stored};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The largest file worth reading: no bundle may be bigger.
+/// The largest file that is printed: it is read into memory as a whole.
 const MAX_FILE: u64 = 512 << 20;
 /// The same for a trust policy.
 const MAX_TRUST: u64 = 1 << 20;
@@ -100,7 +102,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
 struct Judged {
     verdict: Verdict,
     file: String,
-    bytes: usize,
+    bytes: u64,
     sha256: Digest,
     trust_sha256: Digest,
 }
@@ -119,19 +121,22 @@ fn judge(
         files::named_in(&common.trust, named)
     })?;
     period.demand(&mut trust);
-    let bytes = read(&common.file, MAX_FILE)?;
-    let verdict = verify(&bytes, &trust, purpose, now_ms);
+    let evidence = Evidence::open(&common.file)?;
+    let source = evidence.source();
+    let threads = Threads::of_this_machine();
+    let verdict = verify_stored(source, &trust, purpose, now_ms, &threads);
+    let (bytes, sha256) = (source.size(), evidence.sha256(&common.file)?);
     let shown = if common.json {
         json::object(&verdict)
     } else {
-        text::page(&verdict, &bytes, &common.file)
+        text::page(&verdict, (bytes, &sha256), &common.file)
     };
     put(out, &shown)?;
     Ok(Judged {
         verdict,
         file: common.file.display().to_string(),
-        bytes: bytes.len(),
-        sha256: sha256(&bytes),
+        bytes,
+        sha256,
         trust_sha256,
     })
 }

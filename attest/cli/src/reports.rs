@@ -72,7 +72,7 @@ impl Reports {
         if let Some(path) = &self.html {
             let page = html::Page {
                 file: &judged.file,
-                bytes: judged.bytes,
+                bytes: usize::try_from(judged.bytes).unwrap_or(usize::MAX),
                 sha256: judged.sha256.to_string(),
                 trust_sha256: judged.trust_sha256.to_string(),
                 at_ms,

@@ -3,22 +3,18 @@
 use crate::escape::escaped;
 use crate::incidents;
 use core::fmt::Write as _;
+use merestone_evidence::Digest;
 use merestone_verify::{CheckResult, Coverage, Egress, Location, Verdict};
 use std::path::Path;
 
 /// Gaps and counts beyond this many are in the JSON.
 pub(crate) const MOST_LINES: usize = 12;
 
-pub(crate) fn page(verdict: &Verdict, bytes: &[u8], file: &Path) -> String {
+pub(crate) fn page(verdict: &Verdict, (bytes, digest): (u64, &Digest), file: &Path) -> String {
     let mut out = String::new();
-    let digest = merestone_evidence::sha256(bytes);
     line(
         &mut out,
-        format_args!(
-            "file {} ({} bytes, sha256 {digest})",
-            file.display(),
-            bytes.len()
-        ),
+        format_args!("file {} ({bytes} bytes, sha256 {digest})", file.display()),
     );
     line(&mut out, format_args!(""));
     line(&mut out, format_args!("CHECKED"));

@@ -1,5 +1,6 @@
 //! An answer → a signed enrolment certificate.
 
+use crate::geotag::geotag;
 use crate::sign::sign;
 use crate::{EnrolError, Policy, check_request};
 use ed25519_dalek::SigningKey;
@@ -25,6 +26,8 @@ pub struct Terms {
     pub until_ms: Option<u64>,
     /// The certificate that it takes the place of.
     pub replaces: Option<Replaced>,
+    /// Vouch for the geotag of the request: you, or whom you trust, wrote it on site.
+    pub geotag: bool,
     /// Leave the endorsement certificates out of it; their digest stays.
     pub without_ek_chain: bool,
 }
@@ -86,6 +89,7 @@ pub fn accept(
         return Err(EnrolError::Validity);
     }
     let nv = vouched_nv(&checked.request.nv, &terms.nv)?;
+    let geotag = terms.geotag.then(|| geotag(&checked.request)).transpose()?;
     let chain = || checked.ek.chain.iter().cloned().map(Blob::from).collect();
     let claims = Enrolment {
         kind: EnrolmentKind,
@@ -101,6 +105,7 @@ pub fn accept(
         site: terms.site,
         replaces: terms.replaces,
         ek_chain: (!terms.without_ek_chain).then(chain),
+        geotag: geotag.map(|(vouched, _tag)| vouched),
     };
     let certificate = sign(Kind::Enrolment, key, &encode(&claims))?;
     let pending = encode(&EnrolPending {

@@ -91,6 +91,15 @@ pub enum EnrolError {
         /// The index.
         index: u32,
     },
+    /// No geotag was offered.
+    #[error("the request has no geotag; on the host: merestone enroll request --geotag …")]
+    NoGeotag,
+    /// A geotag that nobody can vouch for.
+    #[error("the geotag of the request: {why}")]
+    Geotag {
+        /// What is wrong.
+        why: String,
+    },
     /// Terms that contradict each other.
     #[error("the certificate would end before it begins")]
     Validity,
@@ -108,15 +117,18 @@ impl EnrolError {
             Self::AkPublic(_) | Self::EkPublic(EkPublicError::Unsupported { .. }) => {
                 Grade::Indeterminate
             }
-            Self::Vendor { .. } | Self::Old { .. } | Self::NoIndex { .. } | Self::Validity => {
-                Grade::Failed
-            }
+            Self::Vendor { .. }
+            | Self::Old { .. }
+            | Self::NoIndex { .. }
+            | Self::NoGeotag
+            | Self::Validity => Grade::Failed,
             Self::Form { .. }
             | Self::Node { .. }
             | Self::AkName { .. }
             | Self::AkAttributes { .. }
             | Self::EkPublic(_)
             | Self::EkKey
+            | Self::Geotag { .. }
             | Self::Credential(_)
             | Self::Other { .. }
             | Self::Used { .. }

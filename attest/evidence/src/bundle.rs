@@ -1,7 +1,7 @@
 //! Everything a verifier needs, in one file. Nothing in it is trusted for being in it.
 
 use crate::canonical::{Limits, Record};
-use crate::{Blob, BundleKind, Digest};
+use crate::{Blob, BundleKind, Digest, NvCertified};
 use minicbor::{Decode, Encode};
 
 /// One register's value.
@@ -41,6 +41,9 @@ pub struct SealedEpoch {
     /// The quote.
     #[n(1)]
     pub quote: Quote,
+    /// The counter of epochs, certified for the statement.
+    #[n(2)]
+    pub nv: Option<Vec<NvCertified>>,
 }
 
 /// A session statement, the quote over it, the logs of that boot, and its epochs.
@@ -62,6 +65,31 @@ pub struct SealedSession {
     /// Every epoch of the session up to the last one shown, in order.
     #[n(4)]
     pub epochs: Vec<SealedEpoch>,
+    /// NV indices, certified for the session statement.
+    #[n(5)]
+    pub nv_start: Option<Vec<NvCertified>>,
+    /// The counter of sessions, certified for [`crate::session_end`] of the last statement.
+    #[n(6)]
+    pub nv_end: Option<Vec<NvCertified>>,
+    /// What its GPUs said of themselves, where they do.
+    #[n(7)]
+    pub gpu_reports: Option<Vec<GpuReport>>,
+}
+
+/// A GPU's report on itself, as the driver gave it.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct GpuReport {
+    /// What the agent calls the GPU.
+    #[n(0)]
+    pub uuid: String,
+    /// One signed SPDM `GET_MEASUREMENTS` exchange; its nonce is the digest of the session's
+    /// statement.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub report: Vec<u8>,
+    /// Its certificate and those between it and its maker's root, PEM.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub certificates: Vec<u8>,
 }
 
 /// A gapless run of leaves and what the tree looked like before it.

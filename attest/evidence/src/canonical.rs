@@ -47,6 +47,31 @@ pub enum DecodeError {
         /// First byte that differs.
         at: usize,
     },
+    /// The bytes could not be had.
+    #[error("cannot be read at byte {at}: {detail}")]
+    Unreadable {
+        /// Where.
+        at: u64,
+        /// Why.
+        detail: String,
+    },
+}
+
+impl DecodeError {
+    /// The same of a file in which everything behind byte `from` stands `by` bytes further on.
+    pub(crate) fn moved(self, from: usize, by: usize) -> Self {
+        match self {
+            Self::Shape { kind, source } => Self::Shape {
+                kind,
+                source: source.moved(from, by),
+            },
+            Self::NotCanonical { kind, at } if at > from => Self::NotCanonical {
+                kind,
+                at: at.saturating_add(by),
+            },
+            other => other,
+        }
+    }
 }
 
 /// The canonical bytes of a value: what is hashed, quoted and carried.
@@ -79,13 +104,40 @@ where
         kind,
         detail: error.to_string(),
     })?;
-    let again = encode(&value);
-    if again != bytes {
-        let same = again.iter().zip(bytes).take_while(|(a, b)| a == b);
-        return Err(DecodeError::NotCanonical {
-            kind,
-            at: same.count(),
-        });
-    }
+    same(&value, bytes).map_err(|at| DecodeError::NotCanonical { kind, at })?;
     Ok(value)
+}
+
+/// Whether a value encodes to these bytes; the first byte that differs where not.
+fn same<T: Encode<()>>(value: &T, bytes: &[u8]) -> Result<(), usize> {
+    let mut against = Against { bytes, at: 0 };
+    let encoded = minicbor::encode(value, &mut against);
+    if encoded.is_ok() && against.at == bytes.len() {
+        return Ok(());
+    }
+    Err(against.at)
+}
+
+/// Compares what is written instead of keeping it: no second copy of anything.
+struct Against<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+/// What was written is not what was read.
+#[derive(Debug)]
+struct Differs;
+
+impl minicbor::encode::Write for &mut Against<'_> {
+    type Error = Differs;
+
+    fn write_all(&mut self, written: &[u8]) -> Result<(), Differs> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        if rest.starts_with(written) {
+            self.at += written.len();
+            return Ok(());
+        }
+        self.at += written.iter().zip(rest).take_while(|(a, b)| a == b).count();
+        Err(Differs)
+    }
 }

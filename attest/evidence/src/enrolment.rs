@@ -7,7 +7,7 @@
 use crate::canonical::{Limits, Record};
 use crate::{
     Blob, Digest, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
-    EnrolmentKind, RevocationsKind, Site, TpmInfo,
+    EnrolmentKind, GeotagOffer, GeotagVouched, RevocationsKind, Site, TpmInfo,
 };
 use core::fmt;
 use minicbor::{Decode, Encode};
@@ -76,6 +76,9 @@ pub struct EnrolRequest {
     /// The TPM, as the host read it.
     #[n(9)]
     pub tpm: TpmInfo,
+    /// A geotag that the host wants vouched for.
+    #[n(10)]
+    pub geotag: Option<GeotagOffer>,
 }
 
 /// A secret that only the TPM of the request can open, and only for that attestation key.
@@ -249,6 +252,9 @@ pub struct Enrolment {
     /// The endorsement key's certificate and its issuers', as the authority checked them (DER).
     #[n(12)]
     pub ek_chain: Option<Vec<Blob>>,
+    /// The geotag that the authority saw in that TPM.
+    #[n(13)]
+    pub geotag: Option<GeotagVouched>,
 }
 
 /// One certificate that is no longer to be believed.

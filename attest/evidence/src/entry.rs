@@ -118,6 +118,22 @@ pub struct GrantTerms {
     pub reason: String,
 }
 
+/// A pod that came under another boundary.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct PodMove {
+    /// Its uid, as its cgroup bears it.
+    #[n(0)]
+    pub uid: String,
+    /// Namespace and name, as in `serving/vllm-0`.
+    #[n(1)]
+    pub name: String,
+    /// The name of the boundary that judges it; none where it is known no
+    /// longer, so that everything is denied.
+    #[n(2)]
+    pub boundary: Option<String>,
+}
+
 /// What happened.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 pub enum Body {
@@ -203,6 +219,10 @@ pub enum Body {
         /// address is then all zero.
         #[n(10)]
         family: Option<u16>,
+        /// The name that was asked for, or that the address had; without its
+        /// last dot.
+        #[n(11)]
+        name: Option<String>,
     },
     /// The boundary was read again.
     #[n(5)]
@@ -420,6 +440,14 @@ pub enum Body {
         /// The one that it takes the place of.
         #[n(1)]
         previous: Option<String>,
+    },
+    /// Pods came under other boundaries by their labels.
+    #[n(21)]
+    #[cbor(map)]
+    Pods {
+        /// Which.
+        #[n(0)]
+        moved: Vec<PodMove>,
     },
 }
 

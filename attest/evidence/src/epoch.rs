@@ -198,6 +198,9 @@ pub struct EpochStatement {
     /// The canary; absent where it is switched off.
     #[n(21)]
     pub canary: Option<Canary>,
+    /// What the counter of epochs comes to with this one, where the session counts.
+    #[n(23)]
+    pub counter: Option<u64>,
 }
 
 impl Record for EpochStatement {

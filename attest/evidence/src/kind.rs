@@ -52,6 +52,8 @@ kinds! {
     EntryKind = "merestone/entry/v1";
     /// A [`crate::Bundle`].
     BundleKind = "merestone/bundle/v1";
+    /// A [`crate::Geotag`].
+    GeotagKind = "merestone/geotag/v1";
     /// An [`crate::EnrolRequest`].
     EnrolRequestKind = "merestone/enrol-request/v1";
     /// An [`crate::EnrolChallenge`].

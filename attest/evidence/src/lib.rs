@@ -16,13 +16,16 @@ mod entry;
 mod epoch;
 mod inference;
 mod kind;
+mod nv;
 mod proof;
 mod session;
 mod shape;
+mod stored;
 mod tree;
 
 pub use bundle::{
-    Bundle, ConsistencyProof, InclusionProof, PcrValue, Quote, SealedEpoch, SealedSession, Span,
+    Bundle, ConsistencyProof, GpuReport, InclusionProof, PcrValue, Quote, SealedEpoch,
+    SealedSession, Span,
 };
 pub use canonical::{DecodeError, Limits, Record, decode, encode};
 pub use digest::{Digest, SessionId, sha256};
@@ -30,16 +33,20 @@ pub use enrolment::{
     EkIdentity, EnrolAnswer, EnrolChallenge, EnrolPending, EnrolRequest, Enrolment, NvIndex,
     Replaced, Revocation, Revocations, Serial,
 };
-pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, Process};
+pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, PodMove, Process};
 pub use epoch::{
     Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
 };
 pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{
     BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
-    EnrolmentKind, EntryKind, EpochKind, RevocationsKind, SessionKind,
+    EnrolmentKind, EntryKind, EpochKind, GeotagKind, RevocationsKind, SessionKind,
 };
 pub use minicbor::bytes::ByteVec as Blob;
+pub use nv::{
+    Geotag, GeotagOffer, GeotagVouched, NvCertified, NvCounter, NvCounters, NvHeld, geotag_offer,
+    session_end,
+};
 pub use proof::{
     ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,
 };
@@ -48,4 +55,5 @@ pub use session::{
     TpmInfo,
 };
 pub use shape::ShapeError;
+pub use stored::{Leaves, Run, RunBytes, Source, Stored, open_bundle};
 pub use tree::{Frontier, FrontierError, empty_root, leaf_hash, node_hash, root_of};

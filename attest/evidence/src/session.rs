@@ -1,7 +1,7 @@
 //! What the agent says of itself when it starts; sealed by a quote over its digest.
 
 use crate::canonical::{Limits, Record};
-use crate::{Digest, SessionId, SessionKind};
+use crate::{Digest, NvCounters, NvHeld, SessionId, SessionKind};
 use minicbor::{Decode, Encode};
 
 /// Whether refused flows are stopped or only reported.
@@ -230,6 +230,12 @@ pub struct SessionStatement {
     /// Tiers the configuration requires.
     #[n(20)]
     pub require: Vec<String>,
+    /// The counters it counts with, or why it has none.
+    #[n(21)]
+    pub counters: Option<NvCounters>,
+    /// The index that holds the geotag, where the host has one.
+    #[n(23)]
+    pub geotag: Option<NvHeld>,
 }
 
 impl Record for SessionStatement {

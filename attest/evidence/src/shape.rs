@@ -57,6 +57,25 @@ pub enum ShapeError {
     },
 }
 
+impl ShapeError {
+    /// The same of bytes in which everything behind `from` stands `by` further on.
+    pub(crate) const fn moved(mut self, from: usize, by: usize) -> Self {
+        match &mut self {
+            Self::Truncated { at }
+            | Self::TooDeep { at, .. }
+            | Self::NotShortest { at }
+            | Self::Forbidden { at, .. }
+            | Self::NotText { at } => {
+                if *at > from {
+                    *at = at.saturating_add(by);
+                }
+            }
+            Self::TooLong { .. } | Self::Trailing { .. } => {}
+        }
+        self
+    }
+}
+
 /// Checks that `bytes` is one deterministic item at most `depth` levels deep.
 pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), ShapeError> {
     let mut walk = Walk { bytes, at: 0 };

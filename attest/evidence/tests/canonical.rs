@@ -21,6 +21,7 @@ fn entry() -> Entry {
             rule: 0,
             count: 1,
             family: None,
+            name: None,
         },
     }
 }

@@ -107,7 +107,7 @@ impl Address {
         }
     }
 
-    fn unreachable(&self, source: &io::Error) -> TpmError {
+    pub(crate) fn unreachable(&self, source: &io::Error) -> TpmError {
         let hint = match (self, source.kind()) {
             (Self::Device(_), io::ErrorKind::NotFound) => {
                 "enable the TPM in the firmware and load its driver, or set [tpm] tcti"

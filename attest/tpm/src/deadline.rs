@@ -5,7 +5,7 @@
 //! it may still take effect. That is said by [`TpmError::Deadline`]; every later
 //! call is refused with [`TpmError::Busy`] until the command has come back.
 
-use crate::{Clock, Properties, Quoted, Tpm, TpmError};
+use crate::{Certified, Clock, NvAuth, NvIndex, NvRole, Properties, Quoted, Tpm, TpmError};
 use merestone_evidence::{Digest, PcrValue};
 use std::{
     fmt,
@@ -153,5 +153,36 @@ impl Tpm for Deadline {
 
     fn clock(&mut self) -> Result<Clock, TpmError> {
         self.call("read its clock", |tpm| tpm.clock())
+    }
+
+    fn nv_find(&mut self, role: NvRole) -> Result<Option<NvIndex>, TpmError> {
+        self.call("find an NV index", move |tpm| tpm.nv_find(role))
+    }
+
+    fn nv_counter(&mut self, role: NvRole, auth: &NvAuth) -> Result<NvIndex, TpmError> {
+        let auth = auth.clone();
+        self.call("find its counters", move |tpm| tpm.nv_counter(role, &auth))
+    }
+
+    fn nv_increment(&mut self, index: u32, auth: &NvAuth) -> Result<(), TpmError> {
+        let auth = auth.clone();
+        self.call("count", move |tpm| tpm.nv_increment(index, &auth))
+    }
+
+    fn nv_read(&mut self, index: u32, auth: &NvAuth) -> Result<Vec<u8>, TpmError> {
+        let auth = auth.clone();
+        self.call("read an NV index", move |tpm| tpm.nv_read(index, &auth))
+    }
+
+    fn nv_certify(
+        &mut self,
+        index: u32,
+        auth: &NvAuth,
+        qualifying: &Digest,
+    ) -> Result<Certified, TpmError> {
+        let (auth, qualifying) = (auth.clone(), *qualifying);
+        self.call("certify an NV index", move |tpm| {
+            tpm.nv_certify(index, &auth, &qualifying)
+        })
     }
 }

@@ -83,7 +83,7 @@ impl EsysTpm {
     /// The endorsement key with its certificates; `None` takes the first kind that the TPM holds
     /// a certificate of.
     pub fn endorsement(&mut self, wanted: Option<EkKind>) -> Result<Endorsement, TpmError> {
-        let context = &mut self.context;
+        let (context, _key) = self.link.esys()?;
         let kinds = wanted.map_or(vec![EkKind::EccP256, EkKind::Rsa2048], |one| vec![one]);
         let mut found = None;
         for kind in kinds {
@@ -125,8 +125,8 @@ impl EsysTpm {
         let doing = TpmError::command("open the challenge");
         let id_object = IdObject::try_from(id_object.to_vec()).map_err(&doing)?;
         let seed = EncryptedSecret::try_from(encrypted_seed.to_vec()).map_err(&doing)?;
-        let ak = self.ak.handle;
-        let context = &mut self.context;
+        let (context, ak) = self.link.esys()?;
+        let ak = *ak;
         for kind in [EkKind::EccP256, EkKind::Rsa2048] {
             // A TPM without one of the algorithms can still have the other.
             let Ok((handle, public)) = create(context, kind) else {
@@ -147,12 +147,12 @@ impl EsysTpm {
     pub fn nv_name(&mut self, index: u32) -> Result<Vec<u8>, TpmError> {
         let reading = TpmError::command("read an NV index's public area");
         let handle = NvIndexTpmHandle::new(index).map_err(&reading)?;
-        let mut object = self
-            .context
+        let (context, _key) = self.link.esys()?;
+        let mut object = context
             .tr_from_tpm_public(TpmHandle::NvIndex(handle))
             .map_err(&reading)?;
-        let public = self.context.nv_read_public(NvIndexHandle::from(object));
-        self.context.tr_close(&mut object).map_err(&reading)?;
+        let public = context.nv_read_public(NvIndexHandle::from(object));
+        context.tr_close(&mut object).map_err(&reading)?;
         let (_, name) = public.map_err(&reading)?;
         Ok(name.value().to_vec())
     }

@@ -121,6 +121,32 @@ pub enum TpmError {
         /// The TPM's reason.
         cause: String,
     },
+    /// A command of ours was refused.
+    #[error("the TPM refused to {doing}: {}", reason(*.code))]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// The response code.
+        code: u32,
+    },
+    /// Something else is under a handle of ours in the TPM's memory.
+    #[error(
+        "nv index {index:#010x} is not ours ({why}, name {name}); free it with tpm2_nvundefine -C o {index:#x}, after making sure that nobody needs it"
+    )]
+    NvTaken {
+        /// The handle.
+        index: u32,
+        /// How it differs.
+        why: &'static str,
+        /// Its Name, hex.
+        name: String,
+    },
+    /// An index was undefined while it was in use.
+    #[error("nv index {index:#010x} is gone: somebody undefined it")]
+    NvGone {
+        /// The handle.
+        index: u32,
+    },
     /// The caller's time ran out. The command may still take effect.
     #[error("the TPM did not {doing} within {limit:?}")]
     Deadline {
@@ -149,6 +175,28 @@ impl TpmError {
             },
         }
     }
+}
+
+/// A response code in words, where it is one that an operator can do something about (part 2
+/// §6.6.3; a format-one code names its handle, parameter or session in bits 6 and 8 to 11).
+fn reason(code: u32) -> String {
+    const FORMAT_ONE: u32 = 0x80;
+    let plain = if code & FORMAT_ONE == 0 {
+        code
+    } else {
+        code & 0xBF
+    };
+    let words = match plain {
+        0x8E | 0xA2 => "the password is wrong",
+        0x148 => "it is locked",
+        0x149 => "it is not authorized by its attributes",
+        0x14A => "it was never written",
+        0x14B => "its memory is full",
+        0x143 => "it does not have this command",
+        0x921 => "it is in dictionary-attack lockout",
+        _ => "see the TPM 2.0 library, part 2, 6.6.3",
+    };
+    format!("{words} (response code {code:#x})")
 }
 
 fn kind(error: tss_esapi::Error) -> Option<Kind> {

@@ -1,9 +1,11 @@
 //! [`Tpm`] over libtss2's ESYS, through `tss-esapi`.
 
 use crate::{
-    Address, AkKind, Clock, Properties, Quoted, RESETTABLE_PCRS, Tpm, TpmError,
+    Address, AkKind, Certified, Clock, NvAuth, NvIndex, NvRole, Properties, Quoted,
+    RESETTABLE_PCRS, Tpm, TpmError,
     ak::{self, Ak, hex},
     error::one_line,
+    link::Link,
     properties,
 };
 use merestone_evidence::{Digest, PcrValue, Quote, sha256};
@@ -52,8 +54,9 @@ impl Options {
 /// A real (or real enough) TPM with its attestation key loaded.
 #[derive(Debug)]
 pub struct EsysTpm {
-    pub(crate) context: Context,
-    pub(crate) ak: Ak,
+    pub(crate) link: Link,
+    public: Vec<u8>,
+    name: Vec<u8>,
     properties: Properties,
 }
 
@@ -70,10 +73,21 @@ impl EsysTpm {
         let mut context = Context::new(address.tcti()?).map_err(not_a_tpm)?;
         let software = matches!(address, Address::Swtpm { .. });
         let properties = properties::read(&mut context, software).map_err(not_a_tpm)?;
-        let ak = ak::provision(&mut context, options.ak_handle, options.ak_kind)?;
+        let Ak {
+            handle,
+            public,
+            name,
+        } = ak::provision(&mut context, options.ak_handle, options.ak_kind)?;
+        let link = Link::new(
+            address.clone(),
+            options.ak_handle,
+            name.clone(),
+            (context, handle),
+        );
         Ok(Self {
-            context,
-            ak,
+            link,
+            public,
+            name,
             properties,
         })
     }
@@ -81,16 +95,16 @@ impl EsysTpm {
     /// The AK's Name in hex, as `trust.toml` wants it.
     #[must_use]
     pub fn ak_name_hex(&self) -> String {
-        hex(&self.ak.name)
+        hex(&self.name)
     }
 
     fn quote_once(&mut self, pcrs: &[u8], qualifying: &Digest) -> Result<Signed, TpmError> {
         let quoting = TpmError::command("quote");
         let selection = selection(pcrs)?;
         let data = Data::try_from(qualifying.0.to_vec()).map_err(&quoting)?;
-        let key = self.ak.handle;
-        let (attest, signature) = self
-            .context
+        let (context, key) = self.link.esys()?;
+        let key = *key;
+        let (attest, signature) = context
             .execute_with_session(Some(AuthSession::Password), |context| {
                 context.quote(key, data, SignatureScheme::Null, selection)
             })
@@ -120,11 +134,11 @@ struct Signed {
 
 impl Tpm for EsysTpm {
     fn ak_public(&self) -> &[u8] {
-        &self.ak.public
+        &self.public
     }
 
     fn ak_name(&self) -> &[u8] {
-        &self.ak.name
+        &self.name
     }
 
     fn properties(&self) -> &Properties {
@@ -140,7 +154,8 @@ impl Tpm for EsysTpm {
             tss_esapi::structures::Digest::try_from(digest.0.to_vec()).map_err(&extending)?,
         );
         let handle = pcr_handle(pcr)?;
-        self.context
+        let (context, _key) = self.link.esys()?;
+        context
             .execute_with_session(Some(AuthSession::Password), |context| {
                 context.pcr_extend(handle, values)
             })
@@ -157,10 +172,9 @@ impl Tpm for EsysTpm {
         // which; it leaves out PCRs that the bank does not have.
         while let Some(first) = wanted.first().copied() {
             let chunk: Vec<u8> = wanted.iter().copied().take(8).collect();
-            let (_updates, selected, digests) = self
-                .context
-                .pcr_read(selection(&chunk)?)
-                .map_err(&reading)?;
+            let (context, _key) = self.link.esys()?;
+            let (_updates, selected, digests) =
+                context.pcr_read(selection(&chunk)?).map_err(&reading)?;
             let mut got: Vec<u8> = selected
                 .get_selections()
                 .iter()
@@ -222,6 +236,31 @@ impl Tpm for EsysTpm {
     fn clock(&mut self) -> Result<Clock, TpmError> {
         let nothing = sha256(b"merestone/clock/v1");
         Ok(self.quote_once(&[], &nothing)?.clock)
+    }
+
+    fn nv_find(&mut self, role: NvRole) -> Result<Option<NvIndex>, TpmError> {
+        Self::nv_find(self, role)
+    }
+
+    fn nv_counter(&mut self, role: NvRole, auth: &NvAuth) -> Result<NvIndex, TpmError> {
+        Self::nv_counter(self, role, auth)
+    }
+
+    fn nv_increment(&mut self, index: u32, auth: &NvAuth) -> Result<(), TpmError> {
+        self.increment_index(index, &auth.index)
+    }
+
+    fn nv_read(&mut self, index: u32, auth: &NvAuth) -> Result<Vec<u8>, TpmError> {
+        self.read_index(index, &auth.index)
+    }
+
+    fn nv_certify(
+        &mut self,
+        index: u32,
+        auth: &NvAuth,
+        qualifying: &Digest,
+    ) -> Result<Certified, TpmError> {
+        self.certify_index(index, &auth.index, qualifying)
     }
 }
 

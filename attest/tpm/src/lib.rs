@@ -25,7 +25,10 @@ mod deadline;
 mod ek;
 mod error;
 mod esys;
+mod link;
+mod nv;
 mod properties;
+mod wire;
 
 pub use address::Address;
 pub use ak::{AkKind, DEFAULT_AK_HANDLE};
@@ -33,6 +36,7 @@ pub use deadline::Deadline;
 pub use ek::{EkKind, Endorsement};
 pub use error::TpmError;
 pub use esys::{EsysTpm, Options, check_chain_pcr};
+pub use nv::{Certified, EPOCHS_INDEX, GEOTAG_INDEX, NvAuth, NvIndex, NvRole, SESSIONS_INDEX};
 pub use properties::Properties;
 
 use merestone_evidence::{Digest, PcrValue, Quote};
@@ -117,4 +121,24 @@ pub trait Tpm: Send {
 
     /// The TPM's clock, read from a quote over no PCR.
     fn clock(&mut self) -> Result<Clock, TpmError>;
+
+    /// The index of a role, `None` where it is not defined.
+    fn nv_find(&mut self, role: NvRole) -> Result<Option<NvIndex>, TpmError>;
+
+    /// The counter of a role, defined where it is not there yet.
+    fn nv_counter(&mut self, role: NvRole, auth: &NvAuth) -> Result<NvIndex, TpmError>;
+
+    /// Count up by one.
+    fn nv_increment(&mut self, index: u32, auth: &NvAuth) -> Result<(), TpmError>;
+
+    /// The contents of an index; nobody signs them.
+    fn nv_read(&mut self, index: u32, auth: &NvAuth) -> Result<Vec<u8>, TpmError>;
+
+    /// The contents of an index, signed for `qualifying` by the attestation key.
+    fn nv_certify(
+        &mut self,
+        index: u32,
+        auth: &NvAuth,
+        qualifying: &Digest,
+    ) -> Result<Certified, TpmError>;
 }

@@ -12,15 +12,19 @@ use crate::verdict::{CheckId, Tally};
 
 /// A file with a key that is believed and that can sign only what its TPM says.
 #[derive(Debug)]
-pub struct KeyTrusted {
-    pub(crate) unverified: Unverified,
+pub struct KeyTrusted<'s> {
+    pub(crate) unverified: Unverified<'s>,
     pub(crate) public: Public,
     pub(crate) name: Vec<u8>,
     pub(crate) vouched: Vec<Vouched>,
 }
 
-impl KeyTrusted {
-    pub(crate) fn check(unverified: Unverified, trust: &Trust, tally: &mut Tally) -> Option<Self> {
+impl<'s> KeyTrusted<'s> {
+    pub(crate) fn check(
+        unverified: Unverified<'s>,
+        trust: &Trust,
+        tally: &mut Tally,
+    ) -> Option<Self> {
         let bundle = &unverified.bundle;
         let vouched = vouch(bundle, trust, tally)?;
         let pinned = trust.nodes.get(&bundle.node);

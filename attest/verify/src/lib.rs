@@ -13,15 +13,19 @@ mod account;
 pub mod boot;
 mod chain;
 mod clock;
+mod counters;
 mod coverage;
 pub mod ear;
 pub mod ek;
 pub mod enrolment;
 pub mod escape;
 mod frame;
+mod geotag;
+pub mod gpu;
 pub mod html;
 mod incidents;
 mod key;
+mod leaves;
 mod log;
 mod network;
 mod pipeline;
@@ -41,16 +45,18 @@ pub use account::{
 pub use boot::BootChecked;
 pub use coverage::{Coverage, Gap};
 pub use frame::{Purpose, Unverified};
+pub use geotag::GeotagError;
 pub use incidents::{
     Attempt, BreakGlass, CanaryReport, Deputies, Deputy, GrantUsed, Grants, Opening, Tamper,
     Unkept, Who,
 };
 pub use key::KeyTrusted;
+pub use leaves::{OneByOne, Workers};
 pub use log::{LogChecked, LogTrust};
-pub use pipeline::verify;
+pub use pipeline::{verify, verify_stored};
 pub use quote::QuoteChecked;
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
-pub use trust::{DeputyRule, Permit, Require, Trust, TrustError};
+pub use trust::{DeputyRule, GpuTrust, Permit, Require, Trust, TrustError};
 pub use verdict::{CHECKS, Check, CheckId, CheckResult, NotChecked, Outcome, Source, Verdict};
 pub use wire::WireError;

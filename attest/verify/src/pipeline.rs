@@ -5,29 +5,50 @@ use crate::boot::BootChecked;
 use crate::coverage::Coverage;
 use crate::enrolment::{self, Vouched};
 use crate::frame::{Purpose, Unverified};
+use crate::geotag;
+use crate::gpu::{self, GpuAttested};
 use crate::incidents::Incidents;
 use crate::key::KeyTrusted;
+use crate::leaves::{OneByOne, Workers};
 use crate::log::LogChecked;
 use crate::policy::{self, Matter};
 use crate::quote::QuoteChecked;
+use crate::refusal::Refusal;
 use crate::report::{Egress, Location, ReceiptEntry};
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally, Verdict};
+use merestone_evidence::Source;
 
 /// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
 pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
+    verify_stored(Source::Memory(bytes), trust, purpose, now_ms, &OneByOne)
+}
+
+/// The same of a file that need not be in memory. The leaves are read twice, about a megabyte at
+/// a time, and worked on by `workers`; the verdict is the same whoever they are.
+pub fn verify_stored(
+    source: Source<'_>,
+    trust: &Trust,
+    purpose: Purpose,
+    now_ms: u64,
+    workers: &dyn Workers,
+) -> Verdict {
     let mut tally = Tally::new();
-    let Some((log, vouched)) = stages(bytes, trust, purpose, &mut tally) else {
+    let unverified = Unverified::open(source, purpose, workers);
+    let Some((log, vouched)) = stages(unverified, source.size(), trust, &mut tally) else {
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
+    let gpus_attested = gpu::check(&log, trust.gpu.as_ref(), &mut tally);
     let coverage = Coverage::of(&log.bundle, &log.sessions, &incidents.unproven());
+    let geotag = geotag::judge(&log.sessions, &vouched);
     let shown = Shown {
         account: Account::of(&log, &coverage),
         coverage,
-        location: Location::of(&log.sessions),
+        location: Location::of(&log.sessions, geotag.as_ref().ok().and_then(Option::as_ref)),
         egress: Egress::of(&log.sessions, &log.notable, incidents.grants.bytes),
         incidents,
+        gpus_attested,
         entries: log
             .proven
             .iter()
@@ -39,6 +60,7 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
         coverage: &shown.coverage,
         egress: &shown.egress,
         location: &shown.location,
+        geotag: &geotag,
         incidents: &shown.incidents,
         now_ms,
     };
@@ -49,24 +71,21 @@ pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Ver
 
 /// The log, and the certificates that the key in it is believed by.
 fn stages(
-    bytes: &[u8],
+    unverified: Result<Unverified<'_>, Refusal>,
+    bytes: u64,
     trust: &Trust,
-    purpose: Purpose,
     tally: &mut Tally,
 ) -> Option<(LogChecked, Vec<Vouched>)> {
-    let unverified = match Unverified::open(bytes, purpose) {
+    let unverified = match unverified {
         Ok(unverified) => unverified,
         Err(refusal) => {
             tally.fail(CheckId::Frame, &refusal);
             return None;
         }
     };
-    tally.pass(
-        CheckId::Frame,
-        format!("{} bytes, one canonical item", bytes.len()),
-    );
-    let mut key = KeyTrusted::check(unverified, trust, tally)?;
-    let vouched = core::mem::take(&mut key.vouched);
+    tally.pass(CheckId::Frame, format!("{bytes} bytes, one canonical item"));
+    let key = KeyTrusted::check(unverified, trust, tally)?;
+    let vouched = key.vouched.clone();
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
     let log = LogChecked::check(boot, trust, tally)?;
@@ -79,6 +98,7 @@ struct Shown {
     egress: Egress,
     incidents: Incidents,
     account: Account,
+    gpus_attested: Vec<GpuAttested>,
     entries: Vec<ReceiptEntry>,
 }
 
@@ -98,6 +118,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         grants: None,
         deputies: None,
         canary: None,
+        gpus_attested: Vec::new(),
         entries: Vec::new(),
     };
     if let Some(shown) = shown {
@@ -110,6 +131,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         verdict.grants = Some(shown.incidents.grants);
         verdict.deputies = Some(shown.incidents.deputies);
         verdict.canary = Some(shown.incidents.canary);
+        verdict.gpus_attested = shown.gpus_attested;
         verdict.entries = shown.entries;
     }
     verdict

@@ -3,13 +3,14 @@
 //! All or nothing: one bad quote among good ones spoils the file (N10). Statements are decoded
 //! at the end, when the TPM's signature over their digest has been checked.
 
+use crate::counters::{self, Held};
 use crate::key::KeyTrusted;
 use crate::refusal::Refusal;
 use crate::tpm::{Attest, ClockInfo, Public, Signature};
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::{
-    Digest, EpochStatement, PcrValue, Quote, SealedEpoch, SealedSession, SessionStatement, decode,
-    sha256,
+    Digest, EpochStatement, GpuReport, PcrValue, Quote, SealedEpoch, SealedSession,
+    SessionStatement, decode, session_end, sha256,
 };
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +86,8 @@ pub(crate) struct Epoch {
     pub(crate) at: String,
     pub(crate) said: Said,
     pub(crate) statement: EpochStatement,
+    /// What was certified with it.
+    pub(crate) nv: Vec<Held>,
 }
 
 /// A session whose quotes hold.
@@ -95,18 +98,25 @@ pub(crate) struct Session {
     pub(crate) statement: SessionStatement,
     pub(crate) boot_log: Option<Vec<u8>>,
     pub(crate) ima_log: Option<Vec<u8>>,
+    pub(crate) gpu_reports: Vec<GpuReport>,
+    /// Of the statement's bytes.
+    pub(crate) digest: Digest,
     pub(crate) epochs: Vec<Epoch>,
+    /// What was certified at its start.
+    pub(crate) nv_start: Vec<Held>,
+    /// What was certified at its end; absent where no end is shown.
+    pub(crate) nv_end: Option<Vec<Held>>,
 }
 
 /// Sessions whose every quote holds, with their statements.
 #[derive(Debug)]
-pub struct QuoteChecked {
-    pub(crate) key: KeyTrusted,
+pub struct QuoteChecked<'s> {
+    pub(crate) key: KeyTrusted<'s>,
     pub(crate) sessions: Vec<Session>,
 }
 
-impl QuoteChecked {
-    pub(crate) fn check(mut key: KeyTrusted, tally: &mut Tally) -> Option<Self> {
+impl<'s> QuoteChecked<'s> {
+    pub(crate) fn check(mut key: KeyTrusted<'s>, tally: &mut Tally) -> Option<Self> {
         let sealed = core::mem::take(&mut key.unverified.bundle.sessions);
         let mut said = Vec::new();
         for (quote, bytes, at) in quotes(&sealed) {
@@ -126,7 +136,7 @@ impl QuoteChecked {
         let sessions = match statements(&key, sealed, said) {
             Ok(sessions) => sessions,
             Err((id, refusal)) => {
-                if id == CheckId::ChainRegister {
+                if matches!(id, CheckId::ChainRegister | CheckId::NvCertified) {
                     tally.pass(CheckId::Statements, "well formed");
                 }
                 tally.fail(id, &refusal);
@@ -141,6 +151,7 @@ impl QuoteChecked {
             CheckId::ChainRegister,
             format!("register {registers:?} cannot be reset"),
         );
+        counters::tell(&sessions, tally);
         Some(Self { key, sessions })
     }
 }
@@ -183,9 +194,9 @@ fn quotes(sessions: &[SealedSession]) -> impl Iterator<Item = (&Quote, &[u8], St
     })
 }
 
-type Refused = (CheckId, Refusal);
+pub(crate) type Refused = (CheckId, Refusal);
 
-fn one(key: &KeyTrusted, quote: &Quote, statement: &[u8], at: &str) -> Result<Said, Refused> {
+fn one(key: &KeyTrusted<'_>, quote: &Quote, statement: &[u8], at: &str) -> Result<Said, Refused> {
     let at = || at.to_owned();
     Signature::parse(&quote.signature)
         .and_then(|signature| signature.check(&key.public.key, &quote.attest))
@@ -243,7 +254,7 @@ fn values_digest(pcrs: &[PcrValue]) -> Digest {
 }
 
 /// A key elsewhere than under the endorsement hierarchy shows obfuscated counters (N29).
-fn hierarchy(key: &KeyTrusted, sealed: &[SealedSession], tally: &mut Tally) {
+fn hierarchy(key: &KeyTrusted<'_>, sealed: &[SealedSession], tally: &mut Tally) {
     let want = Public::endorsement_primary(&key.name);
     let other = quotes(sealed).find_map(|(quote, _, at)| {
         let attest = Attest::parse(&quote.attest).ok()?;
@@ -265,7 +276,7 @@ fn hierarchy(key: &KeyTrusted, sealed: &[SealedSession], tally: &mut Tally) {
 }
 
 fn statements(
-    key: &KeyTrusted,
+    key: &KeyTrusted<'_>,
     sealed: Vec<SealedSession>,
     said: Vec<Said>,
 ) -> Result<Vec<Session>, Refused> {
@@ -279,13 +290,29 @@ fn statements(
             decode(&sealed.statement).map_err(|source| statement_refused(&at, source))?;
         belongs(&at, "node", &statement.node, &key.unverified.bundle.node)?;
         declared(&at, &own, &statement)?;
+        let indices = counters::Indices::of(&at, &statement, &key.vouched)?;
+        let start = sealed.nv_start.as_deref().unwrap_or_default();
+        let nv_start = indices.certified(&at, key, start, own.digest, own.clock)?;
         let mut epochs = Vec::new();
         for (sequence, (sealed, said)) in sealed.epochs.iter().zip(&mut said).enumerate() {
             let at = format!("session {number} epoch {sequence}");
-            epochs.push(epoch(at, sealed, said, &statement)?);
+            let (digest, clock) = (said.digest, said.clock);
+            let mut epoch = epoch(at, sealed, said, &statement)?;
+            let held = sealed.nv.as_deref().unwrap_or_default();
+            epoch.nv = indices.certified(&epoch.at, key, held, digest, clock)?;
+            epochs.push(epoch);
         }
+        let digest = sha256(&sealed.statement);
+        let last = epochs.last().map_or(&own, |epoch| &epoch.said);
+        let (end, clock) = (session_end(&last.digest), last.clock);
+        let nv_end = sealed.nv_end.as_deref();
+        let nv_end = nv_end.map(|end_of| indices.certified(&at, key, end_of, end, clock));
+        let nv_end = nv_end.transpose()?;
         let SealedSession {
-            boot_log, ima_log, ..
+            boot_log,
+            ima_log,
+            gpu_reports,
+            ..
         } = sealed;
         sessions.push(Session {
             at,
@@ -293,7 +320,11 @@ fn statements(
             statement,
             boot_log,
             ima_log,
+            gpu_reports: gpu_reports.unwrap_or_default(),
+            digest,
             epochs,
+            nv_start,
+            nv_end,
         });
     }
     Ok(sessions)
@@ -319,6 +350,7 @@ fn epoch(
         at,
         said,
         statement,
+        nv: Vec::new(),
     })
 }
 

@@ -3,7 +3,10 @@
 use crate::boot::{EventLogError, ImaError};
 use crate::chain::ChainError;
 use crate::clock::ClockError;
+use crate::counters::{NvError, TailError};
 use crate::enrolment::EnrolmentError;
+use crate::geotag::GeotagError;
+use crate::gpu::GpuError;
 use crate::incidents::IncidentError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
@@ -97,6 +100,25 @@ pub enum Refusal {
         /// Why.
         source: QuoteError,
     },
+    /// What the TPM signed of its memory is not what it should be.
+    #[error("{at}: {source}")]
+    Nv {
+        /// Which statement.
+        at: String,
+        /// Why.
+        source: NvError,
+    },
+    /// Counters do not fit what is shown.
+    #[error("{at}: {source}")]
+    Tail {
+        /// Which statement.
+        at: String,
+        /// Why.
+        source: TailError,
+    },
+    /// The geotag is not the one that the authority vouches for.
+    #[error(transparent)]
+    Geotag(#[from] GeotagError),
     /// A statement is not well formed.
     #[error("{at}: {source}")]
     Statement {
@@ -140,6 +162,14 @@ pub enum Refusal {
     /// No authority that is pinned vouches for it.
     #[error(transparent)]
     Enrolment(#[from] EnrolmentError),
+    /// What a GPU said of itself does not hold.
+    #[error("{at}: {source}")]
+    Gpu {
+        /// Which session.
+        at: String,
+        /// Why.
+        source: GpuError,
+    },
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
@@ -157,10 +187,12 @@ impl Refusal {
     pub const fn grade(&self) -> Grade {
         match self {
             Self::Key(_) => Grade::Indeterminate,
-            Self::KeyHierarchy { .. } | Self::Incident(_) => Grade::Failed,
+            Self::KeyHierarchy { .. } | Self::Geotag(_) | Self::Incident(_) => Grade::Failed,
             Self::Clock { source, .. } => source.grade(),
             Self::Chain { source, .. } => source.grade(),
+            Self::Tail { source, .. } => source.grade(),
             Self::Enrolment(source) => source.grade(),
+            Self::Gpu { source, .. } => source.grade(),
             Self::Log(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)
@@ -171,6 +203,7 @@ impl Refusal {
             | Self::Signature { .. }
             | Self::Attest { .. }
             | Self::Quote { .. }
+            | Self::Nv { .. }
             | Self::Statement { .. }
             | Self::EventLog { .. }
             | Self::Ima { .. } => Grade::Untrusted,

@@ -2,6 +2,7 @@
 
 use crate::account::kind;
 use crate::coverage::rfc3339;
+use crate::geotag::Tagged;
 use crate::quote::{Epoch, Session};
 use merestone_evidence::{Body, Entry, FlowVerdict};
 use serde::Serialize;
@@ -27,20 +28,30 @@ pub struct Location {
 }
 
 impl Location {
-    pub(crate) fn of(sessions: &[Session]) -> Self {
+    pub(crate) fn of(sessions: &[Session], tagged: Option<&Tagged>) -> Self {
         let sites = || {
             sessions
                 .iter()
                 .filter_map(|session| session.statement.site.as_ref())
         };
+        let unstated = (sessions.len() - sites().count()) as u64;
+        let (level, assumption, source) = match tagged {
+            None => (
+                "L0",
+                "the operator tells the truth: nothing measured the place",
+                "operator",
+            ),
+            Some(_) => ("L1", Tagged::ASSUMPTION, "authority and tpm"),
+        };
+        let sites = || sites().chain(tagged.map(|tagged| &tagged.tag.site));
         Self {
-            level: "L0",
-            assumption: "the operator tells the truth: nothing measured the place",
-            source: "operator",
+            level,
+            assumption,
+            source,
             countries: sites().filter_map(|site| site.country.clone()).collect(),
             regions: sites().filter_map(|site| site.region.clone()).collect(),
             facilities: sites().filter_map(|site| site.facility.clone()).collect(),
-            unstated_sessions: (sessions.len() - sites().count()) as u64,
+            unstated_sessions: unstated,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! The grammar is closed: an unknown key, a repeated node or a malformed digest is a usage
 //! error with the line it stands on, never something passed over (N74).
 
-use crate::enrolment::{Authority, Table};
+use crate::ek::Anchors;
+use crate::enrolment::{Authority, Table, all_certificates};
 use crate::log::{self, LogTrust};
 use crate::network::Network;
 use core::ops::Range;
@@ -42,8 +43,21 @@ pub struct Trust {
     pub authority: Option<Authority>,
     /// Keys of the log and of its witnesses, where any is believed.
     pub log: Option<LogTrust>,
+    /// Whose GPUs may attest themselves; `None` believes none.
+    pub gpu: Option<GpuTrust>,
     /// What evidence must show.
     pub require: Require,
+}
+
+/// Makers of GPUs, and what is asked of a GPU's report on itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GpuTrust {
+    /// Makers' roots.
+    pub anchors: Anchors,
+    /// Accepted measurement records, by SHA-256; `None` accepts any.
+    pub measurements: Option<BTreeSet<Digest>>,
+    /// Every GPU has to report.
+    pub required: bool,
 }
 
 /// What evidence must show. Each field is a key of `[require]`.
@@ -101,6 +115,10 @@ pub struct Require {
     pub deputies: DeputyRule,
     /// Every epoch must tell of a canary at work.
     pub canary: bool,
+    /// Every session must count its epochs in the TPM.
+    pub counters: bool,
+    /// Most epochs that may be missing after losses of power.
+    pub max_crash_epochs: u64,
     /// Accepted values by register.
     pub pcrs: BTreeMap<u8, BTreeSet<Digest>>,
 }
@@ -179,8 +197,35 @@ struct File {
     node: Vec<Node>,
     authority: Option<Table>,
     log: Option<log::Table>,
+    gpu: Option<GpuTable>,
     #[serde(default)]
     require: RequireTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GpuTable {
+    roots: Spanned<Vec<Spanned<String>>>,
+    measurements: Option<Spanned<OneOrMany>>,
+    #[serde(default)]
+    required: bool,
+}
+
+impl GpuTable {
+    fn check(self, files: &dyn Fn(&str) -> Result<Vec<u8>, String>) -> Result<GpuTrust, Fault> {
+        let roots = all_certificates(self.roots.get_ref(), files)?;
+        if roots.is_empty() {
+            return Err((self.roots.span(), "name at least one root".to_owned()));
+        }
+        Ok(GpuTrust {
+            anchors: Anchors {
+                roots,
+                intermediates: Vec::new(),
+            },
+            measurements: self.measurements.map(digests).transpose()?,
+            required: self.required,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -222,6 +267,8 @@ struct RequireTable {
     deputies: Option<Spanned<String>>,
     deputy: Option<Spanned<OneOrMany>>,
     canary: bool,
+    counters: bool,
+    max_crash_epochs: Option<u64>,
     pcr: BTreeMap<Spanned<String>, Spanned<OneOrMany>>,
 }
 
@@ -266,6 +313,7 @@ impl File {
             nodes,
             authority: self.authority.map(|table| table.check(files)).transpose()?,
             log: self.log.map(|table| table.check(files)).transpose()?,
+            gpu: self.gpu.map(|table| table.check(files)).transpose()?,
             require: self.require.check()?,
         })
     }
@@ -313,6 +361,8 @@ impl RequireTable {
             max_grant_bytes: self.max_grant_bytes,
             deputies: deputies(self.deputies, self.deputy)?,
             canary: self.canary,
+            counters: self.counters,
+            max_crash_epochs: self.max_crash_epochs.unwrap_or(u64::MAX),
             pcrs,
         })
     }

@@ -6,6 +6,7 @@
 
 use crate::account::Account;
 use crate::coverage::Coverage;
+use crate::gpu::GpuAttested;
 use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
 use crate::refusal::{Grade, Refusal};
 use crate::report::{Egress, Location, ReceiptEntry};
@@ -106,6 +107,8 @@ checks! {
     Statements = "statements", Agent;
     /// The chain register cannot be reset.
     ChainRegister = "chain.register", Tpm;
+    /// Counters and geotag are certified by the TPM, and nobody else can write them.
+    NvCertified = "nv.certified", Tpm;
     /// The boot event log replays to the quoted registers.
     BootLog = "boot.log", Boot;
     /// The IMA list replays to the quoted register.
@@ -138,6 +141,10 @@ checks! {
     Receipts = "receipts", Agent;
     /// The GPU attests itself.
     GpuAttestation = "gpu.attestation", Gpu;
+    /// What the GPU measured of itself is accepted.
+    GpuMeasurements = "gpu.measurements", Gpu;
+    /// The GPU is in this host.
+    GpuBinding = "gpu.binding", Gpu;
     /// The place it ran at is an accepted one.
     Location = "location", Operator;
     /// Enforcement was not found changed.
@@ -294,6 +301,8 @@ pub struct Verdict {
     pub deputies: Option<Deputies>,
     /// What tries to get out came to.
     pub canary: Option<CanaryReport>,
+    /// GPUs that attested themselves.
+    pub gpus_attested: Vec<GpuAttested>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }

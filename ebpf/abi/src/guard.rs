@@ -184,6 +184,8 @@ pub struct SocketMark {
 }
 
 /// What a socket remembers of the last peer it asked on this host.
+///
+/// Its map is not pinned, so that it may change with each build.
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
 )]
@@ -191,8 +193,10 @@ pub struct SocketMark {
 pub struct Asked {
     /// Of a datagram to a local address.
     pub address: [u8; 16],
-    /// Which peer of a Unix datagram socket: a number, nothing to follow.
+    /// Which peer of a Unix socket: a number, nothing to follow.
     pub peer: u64,
+    /// The group whose own that peer is; 0 where it is somebody outside.
+    pub own: GroupId,
     /// The port at `address`.
     pub port: u16,
     /// Always zero.
@@ -237,7 +241,7 @@ impl Armed {
 const _: () = {
     assert!(size_of::<Group>() == 24);
     assert!(size_of::<Task>() == 32);
-    assert!(size_of::<Asked>() == 32);
+    assert!(size_of::<Asked>() == 40);
     assert!(size_of::<CachedVerdict>() == 48);
     assert!(size_of::<SocketMark>() == 64);
 };

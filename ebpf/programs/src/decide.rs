@@ -44,6 +44,14 @@ pub(crate) struct Decision {
     pub(crate) name: u64,
 }
 
+pub(crate) const EPERM: i32 = -1;
+
+/// What an LSM hook answers.
+#[inline(always)]
+pub(crate) fn answer(verdict: Verdict) -> i32 {
+    if verdict == Verdict::DENY { EPERM } else { 0 }
+}
+
 /// `::ffff:0:0/96`, RFC 4291 §2.5.5.2.
 const MAPPED: (u64, u32) = (0, 0xffff);
 /// `64:ff9b::/96`, RFC 6052 §2.1.

@@ -11,19 +11,18 @@ use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::layout::{SK_CGROUP_DATA, field};
 use crate::lineage;
+use crate::listener;
 use crate::maps::SETTINGS;
 use crate::sockets;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_CURRENT_NETNS, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type,
-    bpf_sock, bpf_sock_addr, bpf_sock_tuple,
+    __sk_buff, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock,
+    bpf_sock_addr,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_lookup_tcp,
-    bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+    bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_release,
+    bpf_sk_storage_get, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::btf_map;
-use core::ffi::c_void;
-use core::mem;
 use core::ptr;
 use merestone_abi::{
     Asked, Deputies, EventKind, GENERATION_SLOTS, Hook, Reason, Verdict, protocol,
@@ -62,9 +61,6 @@ impl Storage {
 /// The loopback link of every network namespace (include/net/flow.h
 /// `LOOPBACK_IFINDEX`): what is sent through it stays on this host.
 const LOOPBACK: u32 = 1;
-/// Bytes of `struct bpf_sock_tuple` for each family; they say which it is.
-const V4_BYTES: u32 = 12;
-const V6_BYTES: u32 = 36;
 /// include/net/tcp_states.h
 const TCP_SYN_SENT: u32 = 2;
 
@@ -112,7 +108,7 @@ pub(crate) fn local(
     if sk.is_null() || !is_first(sk, to) {
         return;
     }
-    let Some(asked) = listener(skb, sk, subject, to) else {
+    let Some(asked) = answerer(skb, sk, subject, to) else {
         return;
     };
     let verdict = verdict(Deputies::DENY_LOOPBACK);
@@ -160,7 +156,7 @@ struct Answerer {
 
 /// Finds who listens there; none where it is the group itself, or nobody.
 #[inline(always)]
-fn listener(
+fn answerer(
     skb: *mut __sk_buff,
     sk: *mut bpf_sock,
     subject: &Subject,
@@ -168,8 +164,9 @@ fn listener(
 ) -> Option<Answerer> {
     // SAFETY: a full socket; volatile, as above.
     let port = unsafe { (&raw const (*sk).src_port).read_volatile() } as u16;
-    let (mut tuple, size) = tuple(to, port);
-    let found = find(skb.cast(), &mut tuple, size, to.protocol);
+    // From the address itself, as it is with loopback.
+    let (mut tuple, size) = listener::tuple((&to.address, port), (&to.address, to.port));
+    let found = listener::find(skb.cast(), &mut tuple, size, to.protocol);
     if found.is_null() {
         return None;
     }
@@ -194,52 +191,6 @@ fn listener(
     Some(Answerer { cgroup, owner })
 }
 
-#[inline(always)]
-fn find(
-    ctx: *mut c_void,
-    tuple: &mut bpf_sock_tuple,
-    size: u32,
-    protocol_number: u8,
-) -> *mut bpf_sock {
-    let here = BPF_F_CURRENT_NETNS as u64;
-    let tuple = ptr::from_mut(tuple);
-    if protocol_number == protocol::TCP {
-        // SAFETY: the tuple has `size` bytes.
-        unsafe { bpf_sk_lookup_tcp(ctx, tuple, size, here, 0) }
-    } else {
-        // SAFETY: as above.
-        unsafe { bpf_sk_lookup_udp(ctx, tuple, size, here, 0) }
-    }
-}
-
-/// From the address itself, as it is with loopback, and `port`.
-#[inline(always)]
-fn tuple(to: &Destination, port: u16) -> (bpf_sock_tuple, u32) {
-    // SAFETY: integers only.
-    let mut tuple: bpf_sock_tuple = unsafe { mem::zeroed() };
-    if decide::is_mapped(&to.address) {
-        let [.., a, b, c, d] = to.address;
-        let address = u32::from_ne_bytes([a, b, c, d]);
-        // SAFETY: the union was zeroed whole.
-        let v4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
-        v4.saddr = address;
-        v4.daddr = address;
-        v4.sport = port.to_be();
-        v4.dport = to.port.to_be();
-        (tuple, V4_BYTES)
-    } else {
-        // SAFETY: as above.
-        let v6 = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
-        // SAFETY: 16 bytes, as four words.
-        let address: [u32; 4] = unsafe { mem::transmute(to.address) };
-        v6.saddr = address;
-        v6.daddr = address;
-        v6.sport = port.to_be();
-        v6.dport = to.port.to_be();
-        (tuple, V6_BYTES)
-    }
-}
-
 /// The quick answer at connect(2), where deputies are refused: whether the
 /// listener on loopback is somebody outside. The report is egress's.
 #[inline(always)]
@@ -254,8 +205,8 @@ pub(crate) fn refuses_connect(
     if !is_denied(Deputies::DENY_LOOPBACK) {
         return false;
     }
-    let (mut tuple, size) = tuple(to, 0);
-    let found = find(ctx.cast(), &mut tuple, size, protocol::TCP);
+    let (mut tuple, size) = listener::tuple((&to.address, 0), (&to.address, to.port));
+    let found = listener::find(ctx.cast(), &mut tuple, size, protocol::TCP);
     if found.is_null() {
         return false;
     }

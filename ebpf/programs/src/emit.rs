@@ -199,7 +199,8 @@ pub(crate) fn send(kind: EventKind, hook: Hook, subject: &Subject, fill: impl Fn
 /// Everything else is told at once, also when it comes behind such an event.
 #[inline(always)]
 fn wake(event: &Event) -> u64 {
-    let is_quiet = event.kind == EventKind::FLOW && event.verdict == Verdict::ALLOW;
+    let is_told_often = event.kind == EventKind::FLOW || event.kind == EventKind::DEPUTY;
+    let is_quiet = is_told_often && event.verdict == Verdict::ALLOW;
     if is_quiet
         && EVENTS.query(u64::from(BPF_RB_AVAIL_DATA))
             < EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 8

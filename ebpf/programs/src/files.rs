@@ -7,27 +7,29 @@
 //! when a name in it is looked up: the name itself is sent. It does not look
 //! into what a file holds, and sees no memory that was mapped before.
 
-use crate::decide;
+use crate::decide::{self, EPERM};
 use crate::device;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::layout::{
-    DENTRY_NAME, FILE_INODE, FILE_MODE, FILE_PATH, INODE_MODE, INODE_RDEV, INODE_SB, PATH_DENTRY,
-    QSTR_NAME, SB_MAGIC, field,
+    DENTRY_NAME, FILE_INODE, FILE_MODE, FILE_PATH, INODE_MODE, INODE_RDEV, INODE_SB, OPS_SENDPAGE,
+    PATH_DENTRY, QSTR_NAME, SB_MAGIC, SOCKET_SK, field,
 };
 use crate::lsm;
 use crate::power;
+use crate::unix;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use merestone_abi::{Device, EventKind, Hook, Reason, Verdict};
 
-const EPERM: i32 = -1;
-
 // include/uapi/linux/stat.h
 const S_IFMT: u16 = 0o170_000;
 const S_IFCHR: u16 = 0o020_000;
+const S_IFSOCK: u16 = 0o140_000;
+/// include/linux/fs.h
+const MAY_WRITE: i32 = 2;
 /// include/linux/kdev_t.h: the minor is the low 20 bits.
 const MINOR_BITS: u32 = 20;
 
@@ -88,6 +90,10 @@ pub(crate) fn file_permission(ctx: LsmContext) -> i32 {
         return before;
     }
     let file: *const u8 = ctx.arg(0);
+    if OPS_SENDPAGE.load() != 0 && kind(file) == S_IFSOCK {
+        let permission: i32 = ctx.arg(1);
+        return spliced(file, permission, mask);
+    }
     if character_device(file).is_none() && !is_networked(file) {
         return 0;
     }
@@ -95,6 +101,30 @@ pub(crate) fn file_permission(ctx: LsmContext) -> i32 {
         Some(subject) => judge(Hook::LSM_OPEN, &subject, file),
         None => 0,
     }
+}
+
+/// Until Linux 6.5 what is spliced to a socket passes no hook of sockets
+/// (net/unix/af_unix.c `unix_stream_sendpage`), but this one (fs/splice.c
+/// `do_splice`, fs/read_write.c `do_sendfile`). Packets are judged as such.
+#[inline(always)]
+fn spliced(file: *const u8, permission: i32, mask: u64) -> i32 {
+    if permission & MAY_WRITE == 0 || !unix::is_refused() {
+        return 0;
+    }
+    let Some(subject) = guarded::current(mask) else {
+        return 0;
+    };
+    // SAFETY: the argument is a file; the helper returns its socket or null.
+    let socket: *const u8 = unsafe { bpf_sock_from_file(file.cast_mut().cast()) }.cast();
+    if socket.is_null() {
+        return 0;
+    }
+    // SAFETY: a socket.
+    let sk: *const u8 = unsafe { field(socket, &SOCKET_SK) };
+    if sk.is_null() {
+        return 0;
+    }
+    unix::connected(Hook::LSM_SENDMSG, &subject, sk)
 }
 
 /// `inode_permission(inode, mask)`: at each component of a path that is walked.
@@ -194,16 +224,23 @@ fn judge(hook: Hook, subject: &Subject, file: *const u8) -> i32 {
     0
 }
 
+/// What kind of file it is, as in `S_IFMT`.
 #[inline(always)]
-fn character_device(file: *const u8) -> Option<Device> {
+fn kind(file: *const u8) -> u16 {
     // SAFETY: a file.
     let inode: *const u8 = unsafe { field(file, &FILE_INODE) };
     // SAFETY: its inode.
-    let mode: u16 = unsafe { field(inode, &INODE_MODE) };
-    if mode & S_IFMT != S_IFCHR {
+    unsafe { field::<u16>(inode, &INODE_MODE) & S_IFMT }
+}
+
+#[inline(always)]
+fn character_device(file: *const u8) -> Option<Device> {
+    if kind(file) != S_IFCHR {
         return None;
     }
-    // SAFETY: as above.
+    // SAFETY: a file.
+    let inode: *const u8 = unsafe { field(file, &FILE_INODE) };
+    // SAFETY: its inode.
     let number: u32 = unsafe { field(inode, &INODE_RDEV) };
     Some(Device {
         major: number >> MINOR_BITS,

@@ -54,12 +54,24 @@ offsets! {
     SKC_V6_DADDR,
     /// `sock.sk_protocol`
     SK_PROTOCOL,
+    /// `sock.sk_type`
+    SK_TYPE,
     /// `sock.sk_cgrp_data`
     SK_CGROUP_DATA,
     /// `sock.sk_peer_pid`
     SK_PEER_PID,
     /// `unix_sock.peer`
     UNIX_PEER,
+    /// `unix_sock.addr`
+    UNIX_ADDR,
+    /// `unix_address.refcnt`
+    UNIX_ADDRESS_REFS,
+    /// `proto_ops.sendpage`; 0 since Linux 6.5, where there is none
+    OPS_SENDPAGE,
+    /// `pid.tasks`
+    PID_TASKS,
+    /// `task_struct.pid_links`
+    TASK_PID_LINKS,
     /// `pid.numbers`
     PID_NUMBERS,
     /// `upid.nr`

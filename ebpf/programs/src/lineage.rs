@@ -240,16 +240,22 @@ pub(crate) fn ancestor_id(cgroup: *const u8, level: i32) -> u64 {
     // SAFETY: `cgroup` has its ancestors in a flexible array, one for each
     // level above its own; a read past it faults or finds another pointer,
     // whose id is then not the group's.
-    let ancestor = unsafe { bpf_probe_read_kernel(cgroup.wrapping_add(slot).cast::<u64>()) };
-    let Ok(ancestor) = ancestor else {
-        return 0;
-    };
-    let kn_at = (ancestor as usize).wrapping_add(CGROUP_KN.load() as usize) as *const u64;
+    match unsafe { bpf_probe_read_kernel(cgroup.wrapping_add(slot).cast::<u64>()) } {
+        Ok(ancestor) => id_at(ancestor),
+        Err(_) => 0,
+    }
+}
+
+/// The id of a cgroup at an address that the verifier knows nothing of; 0 where
+/// there is none.
+#[inline(always)]
+pub(crate) fn id_at(cgroup: u64) -> u64 {
+    let kn_at = cgroup.wrapping_add(u64::from(CGROUP_KN.load())) as *const u64;
     // SAFETY: the helper survives any address.
     let Ok(kn) = (unsafe { bpf_probe_read_kernel(kn_at) }) else {
         return 0;
     };
-    let id_at = (kn as usize).wrapping_add(KN_ID.load() as usize) as *const u64;
+    let id_at = kn.wrapping_add(u64::from(KN_ID.load())) as *const u64;
     // SAFETY: as above.
     unsafe { bpf_probe_read_kernel(id_at) }.unwrap_or(0)
 }

@@ -6,7 +6,6 @@
 //! into what an AF_UNIX or loopback peer does with what it is told.
 
 use crate::decide::{self, Decision, Destination};
-use crate::deputy;
 use crate::emit;
 use crate::guarded::{self, Subject};
 use crate::layout::{
@@ -21,13 +20,11 @@ use crate::unix;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
-use merestone_abi::{Deputies, EventKind, Hook, LostReason, Reason, Verdict, protocol};
-
-const EPERM: i32 = -1;
+use merestone_abi::{EventKind, Hook, LostReason, Reason, Verdict, protocol};
 
 // include/linux/socket.h
 const AF_UNSPEC: u16 = 0;
-const AF_UNIX: u16 = 1;
+pub(crate) const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const AF_NETLINK: u16 = 16;
@@ -130,9 +127,7 @@ pub(crate) fn judge(
     if !family_is_allowed(family, u32::from(sk_protocol)) {
         return refuse_family(hook, subject, family);
     }
-    if family == AF_UNIX
-        && (hook == Hook::LSM_RECEIVE || (hook == Hook::LSM_SENDMSG && deputies_are_refused()))
-    {
+    if family == AF_UNIX && (hook == Hook::LSM_RECEIVE || hook == Hook::LSM_SENDMSG) {
         return unix::connected(hook, subject, sk);
     }
     if family != AF_INET && family != AF_INET6 {
@@ -183,12 +178,6 @@ pub(crate) fn judge(
     report(hook, subject, &to, &decision)
 }
 
-/// Then a connection that is older than the guard is cut as well.
-#[inline(always)]
-fn deputies_are_refused() -> bool {
-    deputy::verdict(Deputies::DENY_UNIX).verdict == Verdict::DENY
-}
-
 /// `inet_conn_request(sk, skb, req)`: somebody connects in. The kernel answers
 /// with a SYN-ACK, which before 6.6 passes no egress hook with IPv6
 /// (include/linux/bpf-cgroup.h `BPF_CGROUP_RUN_PROG_INET_EGRESS`).
@@ -229,11 +218,7 @@ pub(crate) fn inet_conn_request(ctx: LsmContext) -> i32 {
     emit::send(EventKind::FLOW, hook, &subject, |event| {
         decide::describe(event, &to, &decision);
     });
-    if decision.verdict == Verdict::DENY {
-        EPERM
-    } else {
-        0
-    }
+    decide::answer(decision.verdict)
 }
 
 /// What a listener is judged as: by its cgroup, or by its mark.
@@ -324,11 +309,7 @@ fn report(hook: Hook, subject: &Subject, to: &Destination, decision: &Decision) 
         emit::describe_current(event);
         decide::describe(event, to, decision);
     });
-    if decision.verdict == Verdict::DENY {
-        EPERM
-    } else {
-        0
-    }
+    decide::answer(decision.verdict)
 }
 
 #[inline(never)]
@@ -342,9 +323,5 @@ fn refuse_family(hook: Hook, subject: &Subject, family: u16) -> i32 {
         event.reason = decision.reason;
         event.generation = decision.generation;
     });
-    if decision.verdict == Verdict::DENY {
-        EPERM
-    } else {
-        0
-    }
+    decide::answer(decision.verdict)
 }

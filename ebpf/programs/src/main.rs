@@ -53,6 +53,8 @@ mod lineage;
 #[cfg(target_arch = "bpf")]
 mod link;
 #[cfg(target_arch = "bpf")]
+mod listener;
+#[cfg(target_arch = "bpf")]
 mod lsm;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -23,8 +23,6 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use merestone_abi::{EventKind, Hook, Reason, Verdict};
 
-const EPERM: i32 = -1;
-
 // include/uapi/linux/capability.h
 const CAP_NET_ADMIN: i32 = 12;
 const CAP_SYS_MODULE: i32 = 16;
@@ -198,10 +196,7 @@ fn judge(hook: Hook, reason: Reason, what: u32) -> i32 {
     if tamper::is_agent_itself() {
         return 0;
     }
-    match refuse(hook, reason, &subject, what) {
-        Verdict::DENY => EPERM,
-        _ => 0,
-    }
+    decide::answer(refuse(hook, reason, &subject, what))
 }
 
 /// Counts and reports the refusal of something that has no destination.

@@ -7,6 +7,7 @@
 //! into a terminal that an operator's shell reads. It does not see memory that
 //! both share already, and of a terminal not what is written to it.
 
+use crate::decide;
 use crate::guarded::{self, Subject};
 use crate::layout::{CSS_SET_CGROUP, TASK_CGROUPS, TASK_TGID, field};
 use crate::lineage;
@@ -14,9 +15,8 @@ use crate::power;
 use crate::tamper;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
-use merestone_abi::{Hook, Reason, Verdict};
+use merestone_abi::{Hook, Reason};
 
-const EPERM: i32 = -1;
 /// include/linux/ptrace.h
 const PTRACE_MODE_ATTACH: u32 = 2;
 
@@ -39,10 +39,12 @@ pub(crate) fn reach_terminal(ctx: LsmContext) -> i32 {
     let Some(subject) = guarded::current(guarded::armed()) else {
         return 0;
     };
-    match power::refuse(Hook::LSM_PTRACE, Reason::INTRUSION, &subject, command) {
-        Verdict::DENY => EPERM,
-        _ => 0,
-    }
+    decide::answer(power::refuse(
+        Hook::LSM_PTRACE,
+        Reason::INTRUSION,
+        &subject,
+        command,
+    ))
 }
 
 /// `ptrace_access_check(child, mode)`.
@@ -63,10 +65,12 @@ pub(crate) fn reach(ctx: LsmContext) -> i32 {
     if is_in_group(task, &subject) || tamper::is_agent_itself() {
         return 0;
     }
-    match power::refuse(Hook::LSM_PTRACE, Reason::INTRUSION, &subject, mode) {
-        Verdict::DENY => EPERM,
-        _ => 0,
-    }
+    decide::answer(power::refuse(
+        Hook::LSM_PTRACE,
+        Reason::INTRUSION,
+        &subject,
+        mode,
+    ))
 }
 
 /// Whether a process is guarded with the calling one.

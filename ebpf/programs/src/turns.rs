@@ -9,27 +9,23 @@
 //! TLS and HTTP/2 among it, one for the whole connection. A turn that cannot be
 //! recorded is counted as lost.
 
+use crate::decide;
 use crate::egress;
 use crate::emit;
 use crate::guarded;
+use crate::listener;
 use crate::maps::{TURN_ENDS, TURNS};
+use crate::packet;
 use crate::sockets;
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_ANY, BPF_F_CURRENT_NETNS, BPF_RB_NO_WAKEUP, bpf_sock_tuple,
-};
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_socket_cookie;
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skb_load_bytes,
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_sk_release, bpf_skb_load_bytes};
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use core::arch::asm;
-use core::mem;
-use merestone_abi::{Form, LostReason, TURN_HEAD, Turn, TurnState, protocol};
+use merestone_abi::{Form, LostReason, Reason, TURN_HEAD, Turn, TurnState, protocol};
 
 const PASS: i32 = 1;
-const V4_BYTES: u32 = 12;
-const V6_BYTES: u32 = 36;
 /// `TCP_LISTEN`, include/net/tcp_states.h.
 const LISTEN: u32 = 10;
 /// Flags of a TCP header (RFC 9293 §3.1).
@@ -62,7 +58,6 @@ struct Segment {
     to: [u8; 16],
     from_port: u16,
     to_port: u16,
-    is_v6: bool,
     flags: u8,
     /// Where the payload begins, and its length.
     at: u32,
@@ -75,7 +70,6 @@ impl Segment {
         to: [0; 16],
         from_port: 0,
         to_port: 0,
-        is_v6: false,
         flags: 0,
         at: 0,
         payload: 0,
@@ -165,7 +159,7 @@ fn follow(skb: *mut __sk_buff, cookie: u64, group: u64, segment: &Segment) {
         head: [0; TURN_HEAD],
     };
     turn.request_ns = turn.started_ns;
-    if let Some(owner) = listener(skb, segment) {
+    if let Some(owner) = owner(skb, segment) {
         turn.state = TurnState::OPEN;
         turn.owner = owner;
     }
@@ -220,8 +214,9 @@ fn more(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment) {
 fn answer(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment) {
     // SAFETY: a map value; so below.
     if unsafe { (*turn).form == Form::HTTP1 && (*turn).answered_ns == 0 } {
-        let mut status = [0_u8; 12];
-        if load(skb, segment.at, &mut status) && is_interim(&status) {
+        if let Ok(status) = packet::load::<[u8; 12]>(skb, segment.at)
+            && is_interim(&status)
+        {
             if status[11] != b'1' {
                 return;
             }
@@ -269,12 +264,15 @@ fn end(turn: *mut Turn, state: TurnState) {
     }
 }
 
-/// Whether the payload begins like a request line: `G`, `P`, …
 #[inline(always)]
 fn begins_request(skb: *mut __sk_buff, segment: &Segment) -> bool {
-    let mut first = [0_u8; 4];
-    load(skb, segment.at, &mut first)
-        && is_upper(first[0])
+    packet::load(skb, segment.at).is_ok_and(|first: [u8; 4]| is_request(first))
+}
+
+/// Whether that is how a request line begins: `GET `, `POST`, …
+#[inline(always)]
+fn is_request(first: [u8; 4]) -> bool {
+    is_upper(first[0])
         && is_upper(first[1])
         && is_upper(first[2])
         && (is_upper(first[3]) || first[3] == b' ')
@@ -290,14 +288,11 @@ fn form_of(head: &[u8; TURN_HEAD]) -> Form {
     if head[0] == 0x16 && head[1] == 0x03 {
         return Form::TLS;
     }
-    if head[0] == b'P' && head[1] == b'R' && head[2] == b'I' && head[3] == b' ' {
+    let first = [head[0], head[1], head[2], head[3]];
+    if first == *b"PRI " {
         return Form::HTTP2;
     }
-    if is_upper(head[0])
-        && is_upper(head[1])
-        && is_upper(head[2])
-        && (is_upper(head[3]) || head[3] == b' ')
-    {
+    if is_request(first) {
         return Form::HTTP1;
     }
     Form::OTHER
@@ -341,19 +336,15 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-#[inline(always)]
-fn load<const N: usize>(skb: *mut __sk_buff, at: u32, into: &mut [u8; N]) -> bool {
-    // SAFETY: `N` bytes are written, which is what there is.
-    unsafe { bpf_skb_load_bytes(skb.cast(), at, into.as_mut_ptr().cast(), N as u32) == 0 }
-}
-
 /// Extension headers are left alone: a connection with them is not followed.
 #[inline(never)]
 fn parse(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
-    let mut ip = [0_u8; 20];
-    if !load(skb, 0, &mut ip) {
-        return false;
-    }
+    read(skb, segment).is_ok()
+}
+
+#[inline(always)]
+fn read(skb: *mut __sk_buff, segment: &mut Segment) -> Result<(), Reason> {
+    let ip: [u8; 20] = packet::load(skb, 0)?;
     // SAFETY: the context is valid; volatile, because the verifier wants the
     // field loaded whole.
     let length = unsafe { (&raw const (*skb).len).read_volatile() };
@@ -361,71 +352,38 @@ fn parse(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
         4 => {
             let fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff;
             if ip[9] != protocol::TCP || fragment != 0 {
-                return false;
+                return Err(Reason::UNPARSABLE);
             }
-            segment.from[10] = 0xff;
-            segment.from[11] = 0xff;
-            segment.to[10] = 0xff;
-            segment.to[11] = 0xff;
-            for i in 0..4 {
-                segment.from[12 + i] = ip[12 + i];
-                segment.to[12 + i] = ip[16 + i];
-            }
+            segment.from = decide::mapped([ip[12], ip[13], ip[14], ip[15]]);
+            segment.to = decide::mapped([ip[16], ip[17], ip[18], ip[19]]);
             u32::from(ip[0] & 15) * 4
         }
         6 => {
-            if ip[6] != protocol::TCP
-                || !load(skb, 8, &mut segment.from)
-                || !load(skb, 24, &mut segment.to)
-            {
-                return false;
+            if ip[6] != protocol::TCP {
+                return Err(Reason::UNPARSABLE);
             }
-            segment.is_v6 = true;
+            segment.from = packet::load(skb, 8)?;
+            segment.to = packet::load(skb, 24)?;
             40
         }
-        _ => return false,
+        _ => return Err(Reason::UNPARSABLE),
     };
-    let mut tcp = [0_u8; 14];
-    if !load(skb, tcp_at, &mut tcp) {
-        return false;
-    }
+    let tcp: [u8; 14] = packet::load(skb, tcp_at)?;
     segment.from_port = u16::from_be_bytes([tcp[0], tcp[1]]);
     segment.to_port = u16::from_be_bytes([tcp[2], tcp[3]]);
     segment.flags = tcp[13];
     segment.at = tcp_at + u32::from(tcp[12] >> 4) * 4;
     segment.payload = length.saturating_sub(segment.at);
-    true
+    Ok(())
 }
 
 /// Who listens where the segment goes; none where nobody does, so that this
 /// side opened the connection.
 #[inline(always)]
-fn listener(skb: *mut __sk_buff, segment: &Segment) -> Option<u32> {
-    // SAFETY: integers only.
-    let mut tuple: bpf_sock_tuple = unsafe { mem::zeroed() };
+fn owner(skb: *mut __sk_buff, segment: &Segment) -> Option<u32> {
     // From port 0, which no connection has: only a listener is found.
-    let size = if segment.is_v6 {
-        // SAFETY: the union was zeroed whole.
-        let v6 = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
-        // SAFETY: 16 bytes, as four words.
-        v6.saddr = unsafe { mem::transmute::<[u8; 16], [u32; 4]>(segment.from) };
-        // SAFETY: as above.
-        v6.daddr = unsafe { mem::transmute::<[u8; 16], [u32; 4]>(segment.to) };
-        v6.dport = segment.to_port.to_be();
-        V6_BYTES
-    } else {
-        // SAFETY: as above.
-        let v4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
-        let [.., a, b, c, d] = segment.from;
-        v4.saddr = u32::from_ne_bytes([a, b, c, d]);
-        let [.., a, b, c, d] = segment.to;
-        v4.daddr = u32::from_ne_bytes([a, b, c, d]);
-        v4.dport = segment.to_port.to_be();
-        V4_BYTES
-    };
-    let here = BPF_F_CURRENT_NETNS as u64;
-    // SAFETY: the tuple has `size` bytes.
-    let found = unsafe { bpf_sk_lookup_tcp(skb.cast(), &raw mut tuple, size, here, 0) };
+    let (mut tuple, size) = listener::tuple((&segment.from, 0), (&segment.to, segment.to_port));
+    let found = listener::find(skb.cast(), &mut tuple, size, protocol::TCP);
     if found.is_null() {
         return None;
     }

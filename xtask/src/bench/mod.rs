@@ -5,6 +5,10 @@
 //! the command succeeds. It is not part of `cargo xtask test` or of CI, whose
 //! machines say nothing about cost.
 
+mod gateway;
+
+pub(crate) use gateway::gateway;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    build,
+    build, foreign,
     leftovers::{self, Which},
     programs::{self, Program},
     progress::{self, Step},
@@ -109,6 +109,7 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
         clippy.args(["--", "--deny", "warnings"]),
     );
     host::all(&programs, tally)?;
+    foreign_eyes(tally);
     let verifier = release_verifier()?;
     needs_no_tpm_library(&verifier, tally)?;
     if no_vm {
@@ -119,6 +120,16 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
         guest::all(&Series::ALL, &programs, &verifier, tally);
     }
     Ok(())
+}
+
+/// A second verifier and other people's tools on the cases of the tests.
+fn foreign_eyes(tally: &mut Tally) {
+    let _step = Step::begin("foreign", "a second verifier, in Python, on every case");
+    let result = foreign::run();
+    if let Err(error) = &result {
+        progress::line(format_args!("    {error:#}"));
+    }
+    tally.check("foreign", result.is_ok());
 }
 
 fn remove_orphans() {

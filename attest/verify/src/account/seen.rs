@@ -3,7 +3,7 @@
 use super::{Account, Inferences};
 use crate::coverage::rfc3339;
 use core::net::Ipv6Addr;
-use merestone_evidence::{Body, Entry, FlowVerdict, Process};
+use merestone_evidence::{Body, Entry, FlowVerdict, PodMove, Process};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 const MOST_HAPPENINGS: usize = 400;
 /// Destinations told apart; attempts to others are counted together.
 const MOST_DESTINATIONS: usize = 4096;
+/// Names told of one destination.
+const MOST_NAMES: usize = 5;
 /// Destinations told of.
 const MOST_TOLD: usize = 100;
 
@@ -47,9 +49,29 @@ pub struct Destination {
     pub count: u64,
     /// Why, the last time.
     pub reason: String,
+    /// Names that were asked for there, or that the address had: the first few.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// There were further names.
+    #[serde(skip_serializing_if = "is_false")]
+    pub more_names: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 type Where = ([u8; 16], u16, u8, bool);
+
+/// What was refused there.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    reason: String,
+    names: Vec<String>,
+    more_names: bool,
+}
 
 /// The sums so far.
 #[derive(Debug, Default)]
@@ -57,7 +79,7 @@ pub(crate) struct Seen {
     kinds: BTreeMap<&'static str, u64>,
     happenings: Vec<Happening>,
     happenings_left_out: u64,
-    refused: BTreeMap<Where, (u64, String)>,
+    refused: BTreeMap<Where, Refused>,
     refused_left_out: u64,
     inferences: Inferences,
 }
@@ -74,12 +96,18 @@ impl Seen {
             port,
             protocol,
             count,
+            name,
             ..
         } = &entry.body
         {
             let audit = *verdict == FlowVerdict::Audit;
             if *verdict != FlowVerdict::Allow {
-                self.refuse((*address, *port, *protocol, audit), *count, reason);
+                self.refuse(
+                    (*address, *port, *protocol, audit),
+                    *count,
+                    reason,
+                    name.as_deref(),
+                );
             }
         } else if let Body::Inference(one) = &entry.body {
             self.inferences.see(one);
@@ -99,39 +127,54 @@ impl Seen {
         }
     }
 
-    fn refuse(&mut self, at: Where, count: u64, reason: &str) {
+    fn refuse(&mut self, at: Where, count: u64, reason: &str, name: Option<&str>) {
         let full = self.refused.len() >= MOST_DESTINATIONS;
         if full && !self.refused.contains_key(&at) {
             self.refused_left_out = self.refused_left_out.saturating_add(count);
             return;
         }
-        let (sum, last) = self.refused.entry(at).or_default();
-        *sum = sum.saturating_add(count);
-        reason.clone_into(last);
+        let here = self.refused.entry(at).or_default();
+        here.count = here.count.saturating_add(count);
+        reason.clone_into(&mut here.reason);
+        if let Some(name) = name
+            && !here.names.iter().any(|known| known == name)
+        {
+            if here.names.len() < MOST_NAMES {
+                here.names.push(name.to_owned());
+            } else {
+                here.more_names = true;
+            }
+        }
+    }
+
+    /// Where guarded processes were refused most, and how often elsewhere.
+    fn refused(&self) -> (Vec<Destination>, u64) {
+        let mut refused: Vec<_> = self.refused.iter().collect();
+        refused.sort_by_key(|(_, here)| core::cmp::Reverse(here.count));
+        let left_out = refused
+            .iter()
+            .skip(MOST_TOLD)
+            .fold(self.refused_left_out, |sum, (_, here)| {
+                sum.saturating_add(here.count)
+            });
+        let told = refused.into_iter().take(MOST_TOLD);
+        let told = told
+            .map(|(&(address, port, protocol, audit), here)| Destination {
+                address: Ipv6Addr::from(address).to_canonical().to_string(),
+                port,
+                protocol: protocol_name(protocol),
+                verdict: if audit { "audit" } else { "deny" },
+                count: here.count,
+                reason: here.reason.clone(),
+                names: here.names.clone(),
+                more_names: here.more_names,
+            })
+            .collect();
+        (told, left_out)
     }
 
     pub(crate) fn tell(&self, account: &mut Account) {
-        let mut refused: Vec<_> = self.refused.iter().collect();
-        refused.sort_by_key(|(_, (count, _))| core::cmp::Reverse(*count));
-        account.refused_left_out = refused
-            .iter()
-            .skip(MOST_TOLD)
-            .fold(self.refused_left_out, |sum, (_, (count, _))| {
-                sum.saturating_add(*count)
-            });
-        let told = refused.into_iter().take(MOST_TOLD);
-        account.refused = told
-            .map(
-                |(&(address, port, protocol, audit), (count, reason))| Destination {
-                    address: Ipv6Addr::from(address).to_canonical().to_string(),
-                    port,
-                    protocol: protocol_name(protocol),
-                    verdict: if audit { "audit" } else { "deny" },
-                    count: *count,
-                    reason: reason.clone(),
-                },
-            )
-            .collect();
+        (account.refused, account.refused_left_out) = self.refused();
         account.entries.clone_from(&self.kinds);
         account.inferences.clone_from(&self.inferences);
         account.happenings.clone_from(&self.happenings);
@@ -171,6 +214,7 @@ pub(crate) const fn kind(body: &Body) -> &'static str {
         Body::Deputy { .. } => "deputy",
         Body::Inference { .. } => "inference",
         Body::LogKey { .. } => "log_key",
+        Body::Pods { .. } => "pods",
     }
 }
 
@@ -216,8 +260,18 @@ fn told(body: &Body) -> Option<Told> {
             let instead = instead.map_or_else(String::new, |old| format!(" in place of {old}"));
             once(format!("{key}{instead}"))
         }
+        Body::Pods { moved } => once(moves(moved)),
         judged => outcome(judged),
     }
+}
+
+/// Which pods came under which boundary.
+fn moves(moved: &[PodMove]) -> String {
+    let one = |pod: &PodMove| match &pod.boundary {
+        Some(boundary) => format!("{} ({}) by {boundary}", pod.name, pod.uid),
+        None => format!("{} ({}) known no longer", pod.name, pod.uid),
+    };
+    moved.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// What an entry says of leave given, refused or taken.
@@ -308,5 +362,71 @@ fn leave(body: &Body) -> Option<Told> {
             Some((word(*kept, "kept", "removed"), detail, 1))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use merestone_evidence::EntryKind;
+
+    fn entry(body: Body) -> Entry {
+        Entry {
+            kind: EntryKind,
+            time_ms: 1,
+            boot_ns: 1,
+            body,
+        }
+    }
+
+    fn question(name: Option<&str>) -> Entry {
+        entry(Body::Flow {
+            verdict: FlowVerdict::Deny,
+            hook: "sendmsg4".into(),
+            reason: "name".into(),
+            group: 1,
+            process: None,
+            address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 18, 0, 9],
+            port: 53,
+            protocol: 17,
+            rule: 0,
+            count: 2,
+            family: None,
+            name: name.map(ToOwned::to_owned),
+        })
+    }
+
+    #[test]
+    fn b47_the_first_few_names_that_were_refused_are_told_and_that_there_were_more() {
+        let mut seen = Seen::default();
+        seen.see(&question(None));
+        for name in ["a.example", "a.example", "b.example"] {
+            seen.see(&question(Some(name)));
+        }
+        let told = seen.refused().0;
+        let told = told.first().unwrap();
+        assert_eq!(told.names, ["a.example", "b.example"]);
+        assert_eq!((told.count, told.more_names), (8, false));
+        for number in 0..9 {
+            seen.see(&question(Some(&format!("{number}.example"))));
+        }
+        let told = seen.refused().0;
+        let told = told.first().unwrap();
+        assert_eq!((told.names.len(), told.more_names), (MOST_NAMES, true));
+    }
+
+    #[test]
+    fn pods_that_came_under_another_boundary_are_told() {
+        let pod = |name: &str, boundary: Option<&str>| PodMove {
+            uid: "u".into(),
+            name: name.into(),
+            boundary: boundary.map(ToOwned::to_owned),
+        };
+        let mut seen = Seen::default();
+        let moved = vec![pod("n/a", Some("strict")), pod("n/b", None)];
+        seen.see(&entry(Body::Pods { moved }));
+        let told = seen.happenings.first().unwrap();
+        assert_eq!(told.kind, "pods");
+        assert_eq!(told.detail, "n/a (u) by strict; n/b (u) known no longer");
     }
 }

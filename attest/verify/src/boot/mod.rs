@@ -27,12 +27,16 @@ const ALWAYS_EXTENDED: [u8; 2] = [0, 4];
 
 /// Sessions whose boots are explained as far as logs are shown.
 #[derive(Debug)]
-pub struct BootChecked {
-    pub(crate) quotes: QuoteChecked,
+pub struct BootChecked<'s> {
+    pub(crate) quotes: QuoteChecked<'s>,
 }
 
-impl BootChecked {
-    pub(crate) fn check(quotes: QuoteChecked, trust: &Trust, tally: &mut Tally) -> Option<Self> {
+impl<'s> BootChecked<'s> {
+    pub(crate) fn check(
+        quotes: QuoteChecked<'s>,
+        trust: &Trust,
+        tally: &mut Tally,
+    ) -> Option<Self> {
         if let Err(refusal) = boot_logs(&quotes.sessions, trust, tally) {
             tally.fail(CheckId::BootLog, &refusal);
             return None;

@@ -3,9 +3,9 @@
 //! Its outer structure is read by hand and its parts by `x509-cert`: a strict parser refuses whole
 //! generations of chips for a set in their issuer's name that is not sorted.
 
-use super::der::{Element, INTEGER, SEQUENCE, elements, only};
+use super::der::{Element, INTEGER, OCTET_STRING, SEQUENCE, elements, only};
 use super::name::Name;
-use super::signature::{self, EC_PUBLIC_KEY, P256, RSA_ENCRYPTION, RSA_OAEP};
+use super::signature::{self, EC_PUBLIC_KEY, P256, P384, RSA_ENCRYPTION, RSA_OAEP};
 use super::{EkError, EkKey};
 use base64ct::{Base64, Encoding as _};
 use merestone_evidence::{Digest, sha256};
@@ -16,6 +16,8 @@ use x509_cert::ext::Extension;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::Validity;
 
+/// `tcg-dice-fwid`.
+const DICE: Oid = Oid::new_unwrap("2.23.133.5.4.1");
 const VERSION: u8 = 0xa0;
 const ISSUER_ID: u8 = 0x81;
 const SUBJECT_ID: u8 = 0x82;
@@ -166,6 +168,35 @@ impl Certificate {
     /// The bytes that were signed, as they stand in the file.
     pub(super) fn signed_part(&self) -> &[u8] {
         &self.signed
+    }
+
+    /// The point that is the key, on P-384 (SEC 1).
+    pub fn p384_point(&self) -> Result<&[u8], EkError> {
+        let info = self.key_info();
+        let unknown = |what, got: Oid| EkError::Unknown {
+            subject: self.subject(),
+            what,
+            got: got.to_string(),
+        };
+        if info.algorithm.oid != EC_PUBLIC_KEY {
+            return Err(unknown("key algorithm", info.algorithm.oid));
+        }
+        match signature::curve(info) {
+            Some(P384) => Ok(info.subject_public_key.as_bytes().unwrap_or_default()),
+            other => Err(unknown("curve", other.unwrap_or(EC_PUBLIC_KEY))),
+        }
+    }
+
+    /// The digest of the firmware that holds the key, where it is certified: the `fwid` of a
+    /// `CompositeDeviceID` (TCG DICE Layering Architecture, 5.1), which is its last part.
+    #[must_use]
+    pub fn firmware_id(&self) -> Option<Vec<u8>> {
+        let extension = self.extensions.iter().find(|one| one.extn_id == DICE)?;
+        let parts = elements(only(extension.extn_value.as_bytes(), SEQUENCE)?)?;
+        let fwid = parts.last().filter(|part| part.tag == SEQUENCE)?;
+        let parts = elements(fwid.contents)?;
+        let digest = parts.last().filter(|part| part.tag == OCTET_STRING)?;
+        Some(digest.contents.to_vec())
     }
 
     /// The key that it certifies, if a TPM can decrypt with it.

@@ -5,6 +5,7 @@ pub(super) const SEQUENCE: u8 = 0x30;
 pub(super) const SET: u8 = 0x31;
 pub(super) const OID: u8 = 0x06;
 pub(super) const INTEGER: u8 = 0x02;
+pub(super) const OCTET_STRING: u8 = 0x04;
 /// `directoryName [4]` of a `GeneralName`; explicit, since a `Name` is a choice.
 pub(super) const DIRECTORY_NAME: u8 = 0xa4;
 

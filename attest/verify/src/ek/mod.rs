@@ -20,6 +20,7 @@ mod signature;
 pub use certificate::{Certificate, certificates};
 pub use error::EkError;
 pub use identity::Identity;
+pub(crate) use path::signs_statements;
 pub use path::{Anchors, EkTrusted, Rules};
 
 /// A public key that a TPM can decrypt with.

@@ -108,23 +108,7 @@ impl Anchors {
         let between: Vec<Certificate> = offered.filter_map(Result::ok).collect();
         let identity = leaf_profile(&leaf, rules)?;
         let key = leaf.key()?;
-        valid(&leaf, at_s)?;
-        let mut search = Search {
-            anchors: self,
-            between: &between,
-            at_s,
-            tries: 0,
-            worst: None,
-        };
-        let mut path = vec![&leaf];
-        let Some(anchor) = search.climb(&mut path) else {
-            let last = path.last().copied().unwrap_or(&leaf);
-            let nobody = EkError::NoIssuer {
-                subject: last.subject(),
-                issuer: last.issuer(),
-            };
-            return Err(search.worst.unwrap_or(nobody));
-        };
+        let (path, anchor) = self.path(&leaf, &between, at_s)?;
         Ok(EkTrusted {
             certificate: leaf.sha256(),
             anchor: anchor.sha256(),
@@ -134,6 +118,54 @@ impl Anchors {
             chain: path.iter().map(|one| one.der().to_vec()).collect(),
         })
     }
+
+    /// The way from `leaf`, whose own profile is the caller's to judge, over any of `between` to
+    /// a pinned certificate, and that one.
+    pub(crate) fn path<'c>(
+        &'c self,
+        leaf: &'c Certificate,
+        between: &'c [Certificate],
+        at_s: u64,
+    ) -> Result<(Vec<&'c Certificate>, &'c Certificate), EkError> {
+        valid(leaf, at_s)?;
+        let mut search = Search {
+            anchors: self,
+            between,
+            at_s,
+            tries: 0,
+            worst: None,
+        };
+        let mut path = vec![leaf];
+        let Some(anchor) = search.climb(&mut path) else {
+            let last = path.last().copied().unwrap_or(leaf);
+            let nobody = EkError::NoIssuer {
+                subject: last.subject(),
+                issuer: last.issuer(),
+            };
+            return Err(search.worst.unwrap_or(nobody));
+        };
+        Ok((path, anchor))
+    }
+}
+
+/// The end of a path whose key signs statements: no authority, and for signatures.
+pub(crate) fn signs_statements(leaf: &Certificate) -> Result<(), EkError> {
+    let refused = |why: &str| EkError::Profile {
+        subject: leaf.subject(),
+        why: why.to_owned(),
+    };
+    let extensions = Extensions::read(leaf)?;
+    if extensions
+        .constraints
+        .is_some_and(|constraints| constraints.ca)
+    {
+        return Err(refused("it is a certificate authority"));
+    }
+    let signs = |usage: KeyUsage| usage.0.contains(KeyUsages::DigitalSignature);
+    if !extensions.usage.is_some_and(signs) {
+        return Err(refused("its key usage does not allow signatures"));
+    }
+    Ok(())
 }
 
 struct Search<'c> {

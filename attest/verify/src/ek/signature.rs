@@ -15,7 +15,7 @@ pub(super) const RSA_ENCRYPTION: Oid = Oid::new_unwrap("1.2.840.113549.1.1.1");
 pub(super) const RSA_OAEP: Oid = Oid::new_unwrap("1.2.840.113549.1.1.7");
 pub(super) const EC_PUBLIC_KEY: Oid = Oid::new_unwrap("1.2.840.10045.2.1");
 pub(super) const P256: Oid = Oid::new_unwrap("1.2.840.10045.3.1.7");
-const P384: Oid = Oid::new_unwrap("1.3.132.0.34");
+pub(super) const P384: Oid = Oid::new_unwrap("1.3.132.0.34");
 const P521: Oid = Oid::new_unwrap("1.3.132.0.35");
 
 const MD5_RSA: Oid = Oid::new_unwrap("1.2.840.113549.1.1.4");

@@ -20,5 +20,5 @@ pub use error::EnrolmentError;
 pub use trust::Authority;
 
 pub(crate) use judge::judge;
-pub(crate) use trust::Table;
+pub(crate) use trust::{Table, all_certificates};
 pub(crate) use vouch::{Vouched, vouch};

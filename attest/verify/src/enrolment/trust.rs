@@ -108,7 +108,7 @@ fn content(entry: &Spanned<String>, inline: &str, files: Files<'_>) -> Result<Ve
     files(text).map_err(|detail| (entry.span(), detail))
 }
 
-fn all_certificates(
+pub(crate) fn all_certificates(
     entries: &[Spanned<String>],
     files: Files<'_>,
 ) -> Result<Vec<crate::ek::Certificate>, Fault> {

@@ -83,7 +83,10 @@ fn destinations(account: &Account) -> Markup {
                 tbody {
                     @for to in &account.refused {
                         tr {
-                            td data-h="Destination" { (to.address) @if to.port != 0 { " port " (to.port) } }
+                            td data-h="Destination" { (to.address) @if to.port != 0 { " port " (to.port) }
+                                @for name in &to.names { br; bdi { (name) } }
+                                @if to.more_names { br; "and further names" }
+                            }
                             td data-h="Protocol" { (to.protocol) }
                             td data-h="Decision" { (to.verdict) }
                             td data-h="Why" { bdi { (to.reason) } }

@@ -3,9 +3,10 @@
 use super::MOST_ROWS;
 use super::tell::{fact, instant, more, number, says};
 use crate::account::{Account, Happening, SessionAccount};
+use crate::gpu::GpuAttested;
 use maud::{Markup, html};
 
-pub(super) fn gpus(account: &Account) -> Markup {
+pub(super) fn gpus(account: &Account, attested: &[GpuAttested]) -> Markup {
     let devices = account
         .sessions
         .iter()
@@ -22,7 +23,7 @@ pub(super) fn gpus(account: &Account) -> Markup {
     html! {
         section aria-labelledby="gpus" {
             h2 #gpus { "GPUs" }
-            p.warn { "An inventory as the driver's library told it. No GPU has signed it: it is not proof of which hardware computed." }
+            p.warn { "An inventory as the driver's library told it. No GPU has signed this list: it is not proof of which hardware computed." }
             @if double { p.warn { b { "The library was a test double: its readings mean nothing." } } }
             @if devices.is_empty() { p { "No GPU is listed." } } @else {
                 table.stack {
@@ -47,7 +48,32 @@ pub(super) fn gpus(account: &Account) -> Markup {
                 p.note { "Energy is what the GPU's counter rose by between a session's first and last epoch; not told is not zero." }
             }
             (says("the agent, from NVML; sealed by the TPM"))
+            @if !attested.is_empty() { (reports(attested)) }
         }
+    }
+}
+
+/// What GPUs signed themselves.
+fn reports(attested: &[GpuAttested]) -> Markup {
+    html! {
+        h3 { "Reports that GPUs signed" }
+        p.warn { "A signature says which GPU answered, not that it is in this host." }
+        table.stack {
+            caption { "Reports over the digest of a session" }
+            thead { tr { th scope="col" { "GPU" } th scope="col" { "Certificate" } th scope="col" { "Driver, VBIOS" } th scope="col" { "Measurements" } } }
+            tbody {
+                @for one in attested.iter().take(MOST_ROWS) {
+                    tr {
+                        td data-h="GPU" { code { (one.uuid) } }
+                        td data-h="Certificate" { bdi { (one.subject) } ", to " bdi { (one.anchor) } }
+                        td data-h="Driver, VBIOS" { bdi { (one.driver.as_deref().unwrap_or("not told")) } ", " bdi { (one.vbios.as_deref().unwrap_or("not told")) } }
+                        td data-h="Measurements" { (one.measurements) ", " code { (one.measurements_sha256) } }
+                    }
+                }
+            }
+        }
+        (more(MOST_ROWS, attested.len()))
+        (says("the GPU, by its own key"))
     }
 }
 

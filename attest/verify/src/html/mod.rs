@@ -86,6 +86,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
         grants,
         deputies,
         canary,
+        gpus_attested,
         entries,
     } = verdict;
     let claims = *outcome != Outcome::Untrusted;
@@ -110,7 +111,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
                         (incidents::section(tamper, break_glass, grants, deputies, canary))
                     }
                     @if let Some(account) = account {
-                        (host::gpus(account))
+                        (host::gpus(account, gpus_attested))
                         (host::sessions(account))
                     }
                     @if let Some(account) = account { (inferences::section(&account.inferences, entries)) }

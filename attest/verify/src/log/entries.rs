@@ -1,12 +1,13 @@
 //! Leaves → entries: each decoded, those kept that later stages look at one by one.
 
-use super::LogError;
+use super::{LogError, Shown};
 use crate::account::Seen;
 use crate::coverage::rfc3339;
 use crate::incidents;
+use crate::leaves;
 use crate::quote::Session;
 use crate::verdict::{CheckId, Tally};
-use merestone_evidence::{Bundle, Entry, decode};
+use merestone_evidence::{DecodeError, Digest, Entry, Leaves, Run, RunBytes, decode, leaf_hash};
 
 /// What is kept of the entries.
 #[derive(Debug, Default)]
@@ -21,7 +22,8 @@ pub(super) struct Entries {
 
 impl Entries {
     pub(super) fn read(
-        bundle: &Bundle,
+        log: &Shown<'_>,
+        hashed: Digest,
         sessions: &[Session],
         leeway_ms: u64,
         tally: &mut Tally,
@@ -31,13 +33,16 @@ impl Entries {
         let mut late = None;
         let epochs = sessions.iter().flat_map(|session| &session.epochs);
         let mut epochs = epochs.map(|epoch| &epoch.statement).peekable();
-        if let Some(span) = &bundle.span {
-            for (index, leaf) in (span.start..).zip(&span.leaves) {
-                let entry: Entry =
-                    decode(leaf).map_err(|source| LogError::Entry { index, source })?;
+        let mut index = log.range().start;
+        let mut again = log.frontier()?;
+        let work = |run: &Run, bytes: &RunBytes<'_>| decoded(log.leaves, run, bytes);
+        leaves::each(log.leaves, log.workers, work, |leaves| {
+            for (hash, entry) in leaves.ok_or(LogError::Changed)? {
+                hash.into_iter().for_each(|hash| again.append(hash));
+                let entry = entry.map_err(|source| LogError::Entry { index, source })?;
                 while epochs.next_if(|epoch| epoch.size_after <= index).is_some() {}
                 let closed = epochs.peek().map(|epoch| epoch.closed_ms);
-                late = late.or_else(|| {
+                late = late.take().or_else(|| {
                     let want = closed.filter(|ms| entry.time_ms > ms.saturating_add(leeway_ms))?;
                     Some((index, rfc3339(entry.time_ms), rfc3339(want)))
                 });
@@ -46,9 +51,15 @@ impl Entries {
                     entries.notable.push((index, entry));
                 }
                 count += 1;
+                index += 1;
             }
+            Ok(())
+        })?;
+        // Whoever gave other bytes the second time is found out here.
+        if !log.leaves.is_borrowed() && again.root() != hashed {
+            return Err(LogError::Changed);
         }
-        for proof in &bundle.proofs {
+        for proof in &log.bundle.proofs {
             let index = proof.index;
             let entry = decode(&proof.leaf).map_err(|source| LogError::Entry { index, source })?;
             entries.seen.see(&entry);
@@ -63,4 +74,16 @@ impl Entries {
         }
         Ok(entries)
     }
+}
+
+/// A leaf: its hash, where it may be another than it was at first, and what it says.
+type Leaf = (Option<Digest>, Result<Entry, DecodeError>);
+
+fn decoded(leaves: &Leaves<'_>, run: &Run, bytes: &RunBytes<'_>) -> Option<Vec<Leaf>> {
+    let one = |leaf: &[u8]| {
+        let hash = (!leaves.is_borrowed()).then(|| leaf_hash(leaf));
+        (hash, decode(leaf))
+    };
+    let all: Vec<Leaf> = bytes.leaves().map(one).collect();
+    (all.len() as u64 == run.count).then_some(all)
 }

@@ -141,6 +141,12 @@ pub enum LogError {
         /// Leaves seen.
         want: u64,
     },
+    /// The file could be opened and not be read.
+    #[error("the leaves: {0}")]
+    Unreadable(DecodeError),
+    /// The leaves are no longer those that were hashed first.
+    #[error("the file was changed while it was read")]
+    Changed,
     /// A leaf that is not an entry.
     #[error("leaf {index}: {source}")]
     Entry {

@@ -15,14 +15,15 @@ use entries::Entries;
 use crate::account::Seen;
 use crate::boot::BootChecked;
 use crate::chain;
+use crate::counters;
 use crate::frame::Purpose;
+use crate::leaves::{self, Workers};
 use crate::quote::{Epoch, Session};
-
 use crate::trust::Trust;
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::{
-    Bundle, ConsistencyProof, Digest, Entry, Frontier, ProofError, SessionId, Span, leaf_hash,
-    verify_consistency, verify_inclusion,
+    Bundle, ConsistencyProof, Digest, Entry, Frontier, Leaves, ProofError, Run, RunBytes,
+    SessionId, Span, leaf_hash, verify_consistency, verify_inclusion,
 };
 use std::collections::BTreeMap;
 
@@ -41,10 +42,15 @@ pub struct LogChecked {
 }
 
 impl LogChecked {
-    pub(crate) fn check(boot: BootChecked, trust: &Trust, tally: &mut Tally) -> Option<Self> {
+    pub(crate) fn check(boot: BootChecked<'_>, trust: &Trust, tally: &mut Tally) -> Option<Self> {
         let sessions = boot.quotes.sessions;
         let unverified = boot.quotes.key.unverified;
         let (bundle, purpose) = (unverified.bundle, unverified.purpose);
+        let shown = Shown {
+            bundle: &bundle,
+            leaves: &unverified.leaves,
+            workers: unverified.workers.0,
+        };
         if !chain::check(&sessions, trust, tally) {
             return None;
         }
@@ -57,10 +63,11 @@ impl LogChecked {
             Err(error) => return fail(CheckId::LogSizes, error, tally),
         };
         tally.pass(CheckId::LogSizes, "contiguous");
-        if let Err(error) = leaves(&bundle, purpose, &sessions, &roots, tally) {
-            return fail(CheckId::LogLeaves, error, tally);
-        }
-        let proofs = match consistency(&bundle, purpose, &sessions, tally) {
+        let hashed = match leaves(&shown, purpose, &sessions, &roots, tally) {
+            Ok(root) => root,
+            Err(error) => return fail(CheckId::LogLeaves, error, tally),
+        };
+        let proofs = match consistency(&shown, purpose, &sessions, tally) {
             Ok(proofs) => proofs,
             Err(error) => return fail(CheckId::LogConsistency, error, tally),
         };
@@ -68,14 +75,11 @@ impl LogChecked {
             return fail(CheckId::LogInclusion, error, tally);
         }
         let leeway_ms = trust.require.max_clock_step_s.saturating_mul(1000);
-        let entries = match Entries::read(&bundle, &sessions, leeway_ms, tally) {
+        let entries = match Entries::read(&shown, hashed, &sessions, leeway_ms, tally) {
             Ok(entries) => entries,
             Err(error) => return fail(CheckId::LogEntries, error, tally),
         };
-        tally.skip(
-            CheckId::LogTail,
-            "epochs cut from the end of the last session would not show: no certified counter",
-        );
+        counters::tail(&sessions, bundle.to_ms, purpose, &trust.require, tally);
         let matter = witness::Matter {
             bundle: &bundle,
             purpose,
@@ -98,6 +102,32 @@ impl LogChecked {
             seen: entries.seen,
             notable: entries.notable,
         })
+    }
+}
+
+/// What a file shows of the log, and who goes over it.
+pub(super) struct Shown<'s> {
+    bundle: &'s Bundle,
+    /// Of the bundle's span.
+    leaves: &'s Leaves<'s>,
+    workers: &'s dyn Workers,
+}
+
+impl Shown<'_> {
+    /// The leaves shown, by their numbers in the log.
+    fn range(&self) -> core::ops::Range<u64> {
+        let span = self.bundle.span.as_ref();
+        span.map_or(0..0, |span| {
+            span.start..span.start.saturating_add(self.leaves.count())
+        })
+    }
+
+    /// The tree before the first leaf shown.
+    fn frontier(&self) -> Result<Frontier, LogError> {
+        let Some(span) = &self.bundle.span else {
+            return Ok(Frontier::new());
+        };
+        Ok(Frontier::from_peaks(span.start, span.frontier.clone())?)
     }
 }
 
@@ -209,22 +239,24 @@ fn tallies(epoch: &Epoch) -> BTreeMap<String, u64> {
     sums
 }
 
-/// Recomputes the root at every seal within the span, from the leaves themselves.
+/// Recomputes the root at every seal within the span, from the leaves themselves; the last root.
 fn leaves(
-    bundle: &Bundle,
+    log: &Shown<'_>,
     purpose: Purpose,
     sessions: &[Session],
     roots: &Roots,
     tally: &mut Tally,
-) -> Result<(), LogError> {
-    if let Some(span) = &bundle.span {
-        span_roots(span, roots)?;
-    }
+) -> Result<Digest, LogError> {
+    let bundle = log.bundle;
+    let root = match &bundle.span {
+        Some(span) => span_roots(span, log, roots)?,
+        None => merestone_evidence::empty_root(),
+    };
     if purpose == Purpose::Receipt {
         tally.skip(CheckId::LogLeaves, "a receipt shows single leaves, not all");
-        return Ok(());
+        return Ok(root);
     }
-    let shown = bundle.span.as_ref().map_or(0..0, range);
+    let shown = log.range();
     let absent = sessions
         .iter()
         .flat_map(|session| &session.epochs)
@@ -250,15 +282,11 @@ fn leaves(
         );
         tally.pass(CheckId::LogLeaves, detail);
     }
-    Ok(())
+    Ok(root)
 }
 
-fn range(span: &Span) -> core::ops::Range<u64> {
-    span.start..span.start.saturating_add(span.leaves.len() as u64)
-}
-
-fn span_roots(span: &Span, roots: &Roots) -> Result<(), LogError> {
-    let mut frontier = Frontier::from_peaks(span.start, span.frontier.clone())?;
+fn span_roots(span: &Span, log: &Shown<'_>, roots: &Roots) -> Result<Digest, LogError> {
+    let mut frontier = log.frontier()?;
     let Some(&want) = roots.get(&span.start) else {
         return Err(LogError::Edge {
             what: "begins",
@@ -266,19 +294,26 @@ fn span_roots(span: &Span, roots: &Roots) -> Result<(), LogError> {
         });
     };
     same(&frontier, want, "the span's start")?;
-    for leaf in &span.leaves {
-        frontier.append(leaf_hash(leaf));
-        if let Some(&want) = roots.get(&frontier.size()) {
-            same(&frontier, want, "the span")?;
+    let hashes = |run: &Run, bytes: &RunBytes<'_>| -> Option<Vec<Digest>> {
+        let hashes: Vec<_> = bytes.leaves().map(leaf_hash).collect();
+        (hashes.len() as u64 == run.count).then_some(hashes)
+    };
+    leaves::each(log.leaves, log.workers, hashes, |hashes| {
+        for hash in hashes.ok_or(LogError::Changed)? {
+            frontier.append(hash);
+            if let Some(&want) = roots.get(&frontier.size()) {
+                same(&frontier, want, "the span")?;
+            }
         }
-    }
+        Ok(())
+    })?;
     if !roots.contains_key(&frontier.size()) {
         return Err(LogError::Edge {
             what: "ends",
             got: frontier.size(),
         });
     }
-    Ok(())
+    Ok(frontier.root())
 }
 
 fn same(frontier: &Frontier, want: Digest, at: &str) -> Result<(), LogError> {
@@ -297,14 +332,14 @@ fn same(frontier: &Frontier, want: Digest, at: &str) -> Result<(), LogError> {
 /// Each epoch outside the span: its tree begins with the one before it. What is left of the
 /// proofs where the file has a checkpoint, which one of them may be for.
 fn consistency<'b>(
-    bundle: &'b Bundle,
+    log: &Shown<'b>,
     purpose: Purpose,
     sessions: &[Session],
     tally: &mut Tally,
 ) -> Result<Vec<&'b ConsistencyProof>, LogError> {
-    let span = bundle.span.as_ref().map_or(0..0, range);
+    let span = log.range();
     let mut proofs: BTreeMap<(u64, u64), &ConsistencyProof> = BTreeMap::new();
-    for proof in &bundle.consistency {
+    for proof in &log.bundle.consistency {
         proofs.insert((proof.from_size, proof.to_size), proof);
     }
     let mut proven = 0;
@@ -327,7 +362,7 @@ fn consistency<'b>(
         }
     }
     let left: Vec<_> = proofs.into_values().collect();
-    if let (Some(proof), None) = (left.first(), &bundle.checkpoint) {
+    if let (Some(proof), None) = (left.first(), &log.bundle.checkpoint) {
         // A proof that belongs to no epoch is not part of the evidence.
         let (from, to) = (proof.from_size, proof.to_size);
         let source = ProofError::Sizes { from, to };

@@ -6,6 +6,7 @@ pub(crate) use error::PolicyError;
 
 use crate::coverage::{Coverage, rfc3339};
 use crate::frame::Purpose;
+use crate::geotag::{GeotagError, Tagged};
 use crate::incidents::Incidents;
 use crate::log::LogChecked;
 
@@ -24,16 +25,13 @@ pub(crate) struct Matter<'e> {
     pub(crate) coverage: &'e Coverage,
     pub(crate) egress: &'e Egress,
     pub(crate) location: &'e Location,
+    pub(crate) geotag: &'e Result<Option<Tagged>, GeotagError>,
     pub(crate) incidents: &'e Incidents,
     pub(crate) now_ms: u64,
 }
 
 pub(crate) fn check(matter: &Matter<'_>, trust: &Trust, tally: &mut Tally) {
     let require = &trust.require;
-    tally.skip(
-        CheckId::GpuAttestation,
-        "no evidence signed by a gpu is in this format yet",
-    );
     location(matter, require, tally);
     matter.incidents.check(matter.log.purpose, require, tally);
     period(matter, require, tally);
@@ -93,6 +91,11 @@ fn settle(id: CheckId, good: impl Into<String>, fault: Option<PolicyError>, tall
 fn location(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
     let location = matter.location;
     let id = CheckId::Location;
+    let tagged = match matter.geotag {
+        Ok(tagged) => tagged.as_ref(),
+        // Whether or not it was asked for: what was computed is also consulted (N66).
+        Err(error) => return tally.fail(id, &error.clone().into()),
+    };
     // Exact comparison: "EU" is neither "eu" nor the beginning of "EU-OUT" (N49).
     let places = [
         ("country", &require.country, &location.countries),
@@ -116,11 +119,15 @@ fn location(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
             place.is_none()
         });
         let got = silent.count() as u64;
-        if got > 0 {
+        let is_tagged = tagged.is_some_and(|tagged| match what {
+            "country" => tagged.tag.site.country.is_some(),
+            _ => tagged.tag.site.region.is_some(),
+        });
+        if got > 0 && !is_tagged {
             return tally.fail(id, &PolicyError::Unstated { got, what }.into());
         }
     }
-    if require.location_level > 0 {
+    if require.location_level > u8::from(tagged.is_some()) {
         let want = format!("L{}", require.location_level);
         return tally.fail(
             id,
@@ -131,7 +138,9 @@ fn location(matter: &Matter<'_>, require: &Require, tally: &mut Tally) {
             .into(),
         );
     }
-    if asked {
+    if let Some(tagged) = tagged {
+        tally.pass(id, tagged.told());
+    } else if asked {
         tally.pass(
             id,
             "L0: the operator states an accepted place; nothing measured it",

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 const MAGIC: u32 = 0xff54_4347;
 /// `TPM_ST_ATTEST_QUOTE`.
 const TYPE_QUOTE: u16 = 0x8018;
+/// `TPM_ST_ATTEST_NV`.
+pub(super) const TYPE_NV: u16 = 0x8014;
 /// Longest `TPM2B_DATA` we look at.
 const MAX_EXTRA: usize = 66;
 /// Bytes of the selection bit map: registers 0 to 31.
@@ -24,10 +26,12 @@ pub enum AttestError {
         got: u32,
     },
     /// Another kind of attestation.
-    #[error("attestation type is {got:#06x}, not a quote ({TYPE_QUOTE:#06x})")]
+    #[error("attestation type is {got:#06x}, not {}", kind(*.want))]
     Type {
         /// The value.
         got: u16,
+        /// The type that belongs there.
+        want: u16,
     },
     /// Not one bank, or not the SHA-256 bank.
     #[error("the quote selects {got}, not the sha-256 bank alone")]
@@ -70,22 +74,42 @@ pub struct Attest {
     pub pcr_digest: Digest,
 }
 
+/// What every `TPMS_ATTEST` begins with.
+pub(super) struct Header {
+    pub(super) qualified_signer: Vec<u8>,
+    pub(super) extra: Vec<u8>,
+    pub(super) clock: ClockInfo,
+    pub(super) firmware: u64,
+}
+
+/// Reads the beginning of an attestation of the type `want`.
+pub(super) fn header(reader: &mut Reader<'_>, want: u16) -> Result<Header, AttestError> {
+    let magic = reader.u32()?;
+    if magic != MAGIC {
+        return Err(AttestError::Magic { got: magic });
+    }
+    let got = reader.u16()?;
+    if got != want {
+        return Err(AttestError::Type { got, want });
+    }
+    Ok(Header {
+        qualified_signer: reader.sized("qualifiedSigner length", MAX_NAME)?.to_vec(),
+        extra: reader.sized("extraData length", MAX_EXTRA)?.to_vec(),
+        clock: clock_info(reader)?,
+        firmware: reader.u64()?,
+    })
+}
+
 impl Attest {
     /// Reads a whole `TPMS_ATTEST`; nothing may follow it.
     pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
         let mut reader = Reader::new(bytes);
-        let magic = reader.u32()?;
-        if magic != MAGIC {
-            return Err(AttestError::Magic { got: magic });
-        }
-        let kind = reader.u16()?;
-        if kind != TYPE_QUOTE {
-            return Err(AttestError::Type { got: kind });
-        }
-        let qualified_signer = reader.sized("qualifiedSigner length", MAX_NAME)?.to_vec();
-        let extra = reader.sized("extraData length", MAX_EXTRA)?.to_vec();
-        let clock = clock_info(&mut reader)?;
-        let firmware = reader.u64()?;
+        let Header {
+            qualified_signer,
+            extra,
+            clock,
+            firmware,
+        } = header(&mut reader, TYPE_QUOTE)?;
         let selected = selection(&mut reader)?;
         let at = reader.at();
         let digest = reader.sized("pcrDigest length", MAX_NAME)?;
@@ -106,6 +130,15 @@ impl Attest {
             pcr_digest: Digest(pcr_digest),
         })
     }
+}
+
+fn kind(code: u16) -> String {
+    let name = match code {
+        TYPE_QUOTE => "a quote",
+        TYPE_NV => "a certification of an NV index",
+        _ => "known",
+    };
+    format!("{name} ({code:#06x})")
 }
 
 fn clock_info(reader: &mut Reader<'_>) -> Result<ClockInfo, WireError> {

@@ -5,11 +5,13 @@
 
 mod attest;
 mod ek;
+mod nv;
 mod public;
 mod signature;
 
 pub use attest::{Attest, AttestError, ClockInfo};
 pub use ek::{EkPublic, EkPublicError};
+pub use nv::{NvAttest, NvPublic, NvPublicError, NvUse};
 pub use public::{Attributes, KeyMaterial, Public, PublicError};
 pub use signature::{Signature, SignatureError};
 

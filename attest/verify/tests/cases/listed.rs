@@ -144,6 +144,7 @@ fn n65_an_inventory_of_gpus_is_never_called_proven_by_a_gpu() {
     assert!(gpu.all(|check| check.result == CheckResult::NotChecked));
     let skipped = verdict.not_checked.iter();
     assert_eq!(skipped.filter(|one| one.id == "gpu.attestation").count(), 1);
+    assert!(verdict.gpus_attested.is_empty());
 }
 
 #[test]

@@ -8,7 +8,9 @@
 )]
 
 mod boot;
+mod counters;
 mod good;
+mod gpu;
 mod hostile;
 mod incidents;
 mod kept;

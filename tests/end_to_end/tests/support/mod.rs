@@ -341,15 +341,30 @@ pub(crate) struct Workload(Kept);
 
 impl Workload {
     pub(crate) fn start(cgroup: &Cgroup, node: Option<&Node>) -> Self {
+        Self::within(None, &cgroup.0, node)
+    }
+
+    /// In a network namespace that has a name.
+    pub(crate) fn within(network: Option<&str>, cgroup: &Path, node: Option<&Node>) -> Self {
         let script = r#"
 import os, socket, sys
 open(os.path.join(sys.argv[1], "cgroup.procs"), "w").write(str(os.getpid()))
 if len(sys.argv) > 2:
     try: os.open(sys.argv[2], os.O_RDWR)
     except OSError: pass
+def ask(name, server):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(2)
+    s.connect((server, 53))
+    labels = b"".join(bytes([len(l)]) + l.encode() for l in name.split("."))
+    s.send(os.urandom(2) + b"\x01\x00\x00\x01" + bytes(6) + labels + b"\x00\x00\x01\x00\x01")
+    return socket.inet_ntoa(s.recv(2048)[-4:])
 for line in sys.stdin:
     kind, address, port = line.split()
     try:
+        if kind == "ask":
+            print(ask(address, port), flush=True)
+            continue
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         s = socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
         s.settimeout(1)
@@ -360,9 +375,16 @@ for line in sys.stdin:
 "#;
         // Without a network of its own a test would send to the world: here a
         // send that is not refused finds no route.
-        let mut command = Command::new("unshare");
-        command.args(["--net", "/usr/bin/python3"]);
-        command.args(["-c", script]).arg(&cgroup.0);
+        let mut command = match network {
+            None => Command::new("unshare"),
+            // Not `ip netns exec`: it hides the cgroups behind a /sys of its own.
+            Some(_) => Command::new("nsenter"),
+        };
+        match network {
+            None => command.arg("--net"),
+            Some(network) => command.arg(format!("--net=/run/netns/{network}")),
+        };
+        command.args(["/usr/bin/python3", "-c", script]).arg(cgroup);
         if let Some(node) = node {
             command.arg(&node.0);
         }
@@ -380,9 +402,14 @@ for line in sys.stdin:
 
     /// Tries, and gives `sent` or the error number.
     pub(crate) fn send(&mut self, kind: &str, address: &str, port: u16) -> String {
+        self.say(&format!("{kind} {address} {port}"))
+    }
+
+    /// Says a line to it, and gives its answer.
+    pub(crate) fn say(&mut self, line: &str) -> String {
         let child = &mut self.0.0;
         let input = child.stdin.as_mut().expect("piped");
-        writeln!(input, "{kind} {address} {port}").expect("writes");
+        writeln!(input, "{line}").expect("writes");
         let output = child.stdout.as_mut().expect("piped");
         let mut line = Vec::new();
         let mut byte = [0];

@@ -71,16 +71,20 @@ pub fn unix(probe: &Probe, v6: bool) -> io::Result<()> {
     })
 }
 
-/// A daemon on a Unix socket that was asked for before the GPU was opened.
+/// A daemon on a Unix socket that was asked for before the GPU was opened; and
+/// no less the group's own connections, which must go on.
 pub fn older_unix(probe: &Probe, v6: bool) -> io::Result<()> {
     let (ours, mut theirs) = UnixStream::pair()?;
+    let own_name = SocketAddr::from_abstract_name([probe.marker(), b"-own"].concat())?;
+    let own = UnixListener::bind_addr(&own_name)?;
     match sys::fork()? {
         Fork::Child => become_child(|| {
-            drop(ours);
+            drop((ours, own));
             enter(&probe.job.elsewhere)?;
             // Its own listener, so that the socket is nobody else's.
             let name = SocketAddr::from_abstract_name(probe.marker())?;
             let listener = UnixListener::bind_addr(&name)?;
+            let _client = UnixStream::connect_addr(&own_name)?;
             theirs.write_all(b"!")?;
             pass_on(probe, v6, &mut listener.accept()?.0)
         }),
@@ -88,15 +92,41 @@ pub fn older_unix(probe: &Probe, v6: bool) -> io::Result<()> {
             drop(theirs);
             (&ours).read_exact(&mut [0])?;
             let name = SocketAddr::from_abstract_name(probe.marker())?;
-            let mut older = UnixStream::connect_addr(&name)?;
+            let older = UnixStream::connect_addr(&name)?;
+            let inner = UnixStream::connect_addr(&own_name)?;
+            let pair = UnixStream::pair()?;
+            let unasked = [own.accept()?.0, own.accept()?.0, inner, pair.0];
             probe.open_gpu()?;
-            probe.attempt("write", || older.write_all(probe.marker()));
+            // Neither the group itself nor who asks it is a deputy.
+            for mut stream in &unasked {
+                stream.write_all(b"own")?;
+            }
+            probe.attempt("write", || (&older).write_all(probe.marker()));
+            probe.attempt("splice", || splice(probe.marker(), &older));
+            probe.attempt("sendfile", || send_file(probe.marker(), &older));
             drop(older);
             std::thread::sleep(Duration::from_millis(50));
             drop(sys::kill(pid, libc::SIGKILL));
             sys::wait(pid).map(drop)
         }
     }
+}
+
+/// Until Linux 6.5 by no hook of sockets.
+fn splice(word: &[u8], into: &UnixStream) -> io::Result<usize> {
+    let (reader, writer) = rustix::pipe::pipe()?;
+    File::from(writer).write_all(word)?;
+    let flags = rustix::pipe::SpliceFlags::empty();
+    let length = word.len();
+    Ok(rustix::pipe::splice(
+        &reader, None, into, None, length, flags,
+    )?)
+}
+
+fn send_file(word: &[u8], into: &UnixStream) -> io::Result<usize> {
+    let file = rustix::fs::memfd_create(c"word", rustix::fs::MemfdFlags::CLOEXEC)?;
+    rustix::io::write(&file, word)?;
+    Ok(rustix::fs::sendfile(into, &file, Some(&mut 0), word.len())?)
 }
 
 /// A proxy on loopback.

@@ -91,6 +91,7 @@ pub(crate) fn request(vendor: &Vendor, ak: &Key) -> EnrolRequest {
             firmware: "1.0".into(),
             software: true,
         },
+        geotag: None,
     }
 }
 

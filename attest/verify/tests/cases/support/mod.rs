@@ -5,6 +5,7 @@
 mod boot;
 mod keep;
 pub(crate) mod key;
+pub(crate) mod nv;
 
 pub(crate) use boot::{EventLogMaker, ImaMaker};
 pub(crate) use key::{ATTRIBUTES, Key};
@@ -93,6 +94,7 @@ type TpmHook = Box<dyn Fn(u64, &mut Tpm)>;
 pub(crate) type EpochHook = Box<dyn Fn(u64, &mut EpochStatement)>;
 type SessionHook = Box<dyn Fn(&mut SessionStatement)>;
 pub(crate) type SpellHook = Box<dyn Fn(Vec<u8>) -> Vec<u8>>;
+pub(crate) type LeafHook = Box<dyn Fn(u64, u64) -> Vec<u8>>;
 type AttestHook = Box<dyn Fn(usize, &mut Attest)>;
 
 /// Makes a good bundle; each field is a way to make a bad one.
@@ -101,6 +103,8 @@ pub(crate) struct Maker {
     pub(crate) tpm: Tpm,
     pub(crate) epochs: u64,
     pub(crate) leaves_each: u64,
+    /// Called with an epoch's start and the number of the leaf in it.
+    pub(crate) leaf: LeafHook,
     /// One more leaf in the first epoch.
     pub(crate) extra_leaf: Option<Vec<u8>>,
     /// More entries, each in the epoch of its number, before the flows.
@@ -138,6 +142,7 @@ impl Maker {
             tpm,
             epochs: 4,
             leaves_each: 3,
+            leaf: Box::new(|opened, number| encode(&flow(opened + number, number))),
             extra_leaf: None,
             told: Vec::new(),
             span_from: 0,
@@ -190,7 +195,7 @@ impl Maker {
                 log.append(encode(entry));
             }
             for leaf in 0..self.leaves_each {
-                log.append(encode(&flow(opened + leaf, leaf)));
+                log.append((self.leaf)(opened, leaf));
             }
             let mut epoch = epoch_statement(&statement, sequence, before, opened);
             epoch.size_before = size_before;
@@ -208,6 +213,7 @@ impl Maker {
             epochs.push(SealedEpoch {
                 statement: bytes,
                 quote,
+                nv: None,
             });
         }
         let (boot_log, ima_log) = (self.boot_log.clone(), self.ima_log.clone());
@@ -217,6 +223,9 @@ impl Maker {
             boot_log,
             ima_log,
             epochs,
+            gpu_reports: None,
+            nv_start: None,
+            nv_end: None,
         }
     }
 
@@ -360,6 +369,7 @@ pub(crate) fn flow(time_ms: u64, number: u64) -> Entry {
             rule: 0,
             count: number + 1,
             family: None,
+            name: None,
         },
     }
 }
@@ -431,6 +441,8 @@ fn session_statement(start: u64, id: u8, previous: Option<Digest>, log: &Log) ->
             facility: None,
         }),
         require: Vec::new(),
+        counters: None,
+        geotag: None,
     }
 }
 
@@ -477,6 +489,7 @@ fn epoch_statement(
             error_us: Some(10),
         },
         canary: None,
+        counter: None,
     }
 }
 

@@ -1,0 +1,170 @@
+//! The page.
+
+use crate::Amount;
+use crate::server::{SLOTS, SMALL, TOKEN, TOKENS};
+use crate::stage::Stage;
+use crate::work::{ANSWERS, CLIENTS, FLOODERS, Taken};
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+/// Median and quartiles.
+struct Spread(f64, f64, f64);
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let at = |quarter: usize| {
+            values
+                .get(values.len().saturating_sub(1) * quarter / 4)
+                .copied()
+        };
+        Self(
+            at(1).unwrap_or(0.0),
+            at(2).unwrap_or(0.0),
+            at(3).unwrap_or(0.0),
+        )
+    }
+
+    fn shown(&self, digits: usize) -> String {
+        let Self(low, median, high) = self;
+        format!("{median:.digits$} ({low:.digits$}–{high:.digits$})")
+    }
+
+    fn percent(&self) -> String {
+        let percent = |ratio: f64| (ratio - 1.0) * 100.0;
+        let Self(low, median, high) = self;
+        format!(
+            "{:+.1} % ({:+.1} to {:+.1})",
+            percent(*median),
+            percent(*low),
+            percent(*high)
+        )
+    }
+}
+
+fn pairs(one: &[f64], floor: &[f64], join: fn(f64, f64) -> f64) -> Spread {
+    Spread::of(one.iter().zip(floor).map(|(one, floor)| join(*one, *floor)))
+}
+
+fn file(path: &str) -> String {
+    std::fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// The whole page, in Markdown.
+pub(crate) fn write(stage: &Stage, amount: Amount, taken: &[Taken]) -> String {
+    let mut page = String::new();
+    head(&mut page, stage, amount);
+    let floor = &taken[0];
+    let last = taken.len() - 1;
+    let met = |is: bool| if is { "met" } else { "**missed**" };
+    let added = pairs(&taken[1].p50_us, &floor.p50_us, |one, floor| one - floor);
+    let rate = pairs(&taken[last].tokens, &floor.tokens, |one, floor| one / floor);
+    page.push_str("\n## Bounds\n\n| what | bound | measured | |\n|---|---|---|---|\n");
+    let name = stage.arms[last].name;
+    let is_short = added.1 < 200.0;
+    let is_close = rate.1 > 0.98;
+    line(
+        &mut page,
+        &[
+            "added to a small request, p50".into(),
+            "200 µs".into(),
+            format!("{} µs", added.shown(0)),
+            met(is_short).into(),
+        ],
+    );
+    line(
+        &mut page,
+        &[
+            format!("tokens a second of an inference server, {name}"),
+            "-2 %".into(),
+            rate.percent(),
+            met(is_close).into(),
+        ],
+    );
+    page.push_str("\n## Values\n\n| | small p50, µs | small p99, µs | a token's way, µs | tokens/s | small/s, flood | large, MB/s |\n|---|---|---|---|---|---|---|\n");
+    for (arm, taken) in stage.arms.iter().zip(taken) {
+        let show = |values: &[f64], digits| Spread::of(values.iter().copied()).shown(digits);
+        line(
+            &mut page,
+            &[
+                arm.name.into(),
+                show(&taken.p50_us, 0),
+                show(&taken.p99_us, 0),
+                show(&taken.token_us, 0),
+                show(&taken.tokens, 0),
+                show(&taken.flood, 0),
+                show(&taken.large, 0),
+            ],
+        );
+    }
+    page.push_str("\n## Over nothing, round by round\n\n| | small p50, µs more | small p99, µs more | tokens/s | small/s, flood | large |\n|---|---|---|---|---|---|\n");
+    for (arm, taken) in stage.arms.iter().zip(taken).skip(1) {
+        let more =
+            |one: &[f64], floor: &[f64]| pairs(one, floor, |one, floor| one - floor).shown(0);
+        let over =
+            |one: &[f64], floor: &[f64]| pairs(one, floor, |one, floor| one / floor).percent();
+        line(
+            &mut page,
+            &[
+                arm.name.into(),
+                more(&taken.p50_us, &floor.p50_us),
+                more(&taken.p99_us, &floor.p99_us),
+                over(&taken.tokens, &floor.tokens),
+                over(&taken.flood, &floor.flood),
+                over(&taken.large, &floor.large),
+            ],
+        );
+    }
+    if let Some(why) = &stage.without_r1 {
+        write!(page, "\nR1 was not measured: {why}.\n").ok();
+    }
+    page.push_str(
+        "\nThe flood and the large answer are what a server that computes nothing would lose: the gateway is a process on the same \
+         processors, which\nparses, hashes and copies. A server that computes is bound by its device, and the gateway runs meanwhile.\n",
+    );
+    page
+}
+
+fn line(page: &mut String, cells: &[String]) {
+    writeln!(page, "| {} |", cells.join(" | ")).ok();
+}
+
+fn head(page: &mut String, stage: &Stage, amount: Amount) {
+    let cpu = file("/proc/cpuinfo");
+    let cpu = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name\t: "))
+        .unwrap_or("unknown")
+        .to_owned();
+    let count = std::thread::available_parallelism().map_or(0, Into::into);
+    let Amount {
+        rounds,
+        asks,
+        floods,
+        large_bytes,
+    } = amount;
+    let large = large_bytes >> 20;
+    let records = stage.records.load(Ordering::Relaxed);
+    let token_ms = TOKEN.as_secs_f64() * 1000.0;
+    write!(
+        page,
+        "# What the gateway costs\n\n\
+         As `cargo xtask bench gateway` measured it; the command writes this page. The same server without and with `merestone \
+         gateway`, and both\nagain in a guarded group with the kernel's records (R1) on, all running at once and measured in turns: \
+         {rounds} rounds. A value is the median of\nthe rounds with its quartiles in brackets; a difference or ratio is that of each \
+         round over the same round of *nothing*. The machine is shared\nwith other work.\n\n\
+         - *small*: a request of {SMALL} bytes, an answer of {SMALL} at once; one client, {asks} a round, one after another.\n\
+         - *tokens*: an inference server as far as a proxy can tell: {SLOTS} answers at once, {TOKENS} tokens each, one every {token_ms} ms; \
+         {CLIENTS} clients, {ANSWERS} answers each a round.\n\
+         - *flood*: {FLOODERS} clients, {floods} small requests a round, as fast as they go. *large*: an answer of {large} MiB.\n\n\
+         Every answer through a gateway was recorded ({records} records), with receipts required, by a stand-in for the agent that takes \
+         a record at once.\n\n| | |\n|---|---|\n| processor | {cpu}, {count} processors |\n| kernel | Linux {} |\n| load of the machine at the end | {} |\n",
+        file("/proc/sys/kernel/osrelease"),
+        file("/proc/loadavg"),
+    )
+    .ok();
+}

@@ -1,0 +1,326 @@
+//! What GPUs say of themselves: a report that a GPU's own key signed, over a nonce that is the
+//! digest of the session's statement, and certificates that lead to a maker who is pinned.
+//!
+//! It never calls an inventory proven by a GPU (N65), nor a report bound to this host (N62): a
+//! GPU's signature says which GPU answered, and a relay can have asked one elsewhere. It does not
+//! fetch the maker's reference measurements or revocation lists; what is pinned is compared.
+
+mod spdm;
+
+pub use spdm::{Report, SpdmError};
+
+use crate::ek::{Anchors, Certificate, EkError, certificates, signs_statements};
+use crate::log::LogChecked;
+use crate::refusal::{Grade, Refusal};
+use crate::trust::GpuTrust;
+use crate::verdict::{CheckId, Tally};
+use merestone_evidence::{Digest, GpuReport, sha256};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// Most reports of one session.
+const MAX_REPORTS: usize = 64;
+
+/// Why what a GPU said of itself is not accepted.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum GpuError {
+    /// The report itself.
+    #[error(transparent)]
+    Spdm(#[from] SpdmError),
+    /// Its certificates.
+    #[error(transparent)]
+    Certificate(#[from] EkError),
+    /// There is no certificate.
+    #[error("it comes without a certificate")]
+    NoCertificate,
+    /// It answers another question (N60).
+    #[error("its nonce is {got}, not the digest {want} of the session's statement")]
+    Nonce {
+        /// The nonce.
+        got: String,
+        /// The digest.
+        want: Digest,
+    },
+    /// The key belongs to another firmware than the one that reports.
+    #[error("the firmware that reports has digest {got}, that of the certificate {want}")]
+    Firmware {
+        /// In the report.
+        got: String,
+        /// In the certificate.
+        want: String,
+    },
+    /// Not among what is pinned.
+    #[error("measurements {got} are not among those accepted")]
+    Measurements {
+        /// SHA-256 of the measurement record.
+        got: String,
+    },
+    /// A GPU of the inventory did not report.
+    #[error("no report of {uuid}, which the inventory has")]
+    Silent {
+        /// The GPU.
+        uuid: String,
+    },
+    /// Two GPUs report with one key.
+    #[error("the same gpu reports as {first} and as {second}")]
+    Twice {
+        /// One.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// More than any host has.
+    #[error("{got} reports where at most {limit} are looked at")]
+    TooMany {
+        /// How many.
+        got: usize,
+        /// How many may be.
+        limit: usize,
+    },
+}
+
+impl GpuError {
+    pub(crate) const fn grade(&self) -> Grade {
+        match self {
+            Self::Certificate(error) => error.grade(),
+            Self::Measurements { .. } => Grade::Failed,
+            Self::Silent { .. } => Grade::Indeterminate,
+            Self::Spdm(_)
+            | Self::NoCertificate
+            | Self::Nonce { .. }
+            | Self::Firmware { .. }
+            | Self::Twice { .. }
+            | Self::TooMany { .. } => Grade::Untrusted,
+        }
+    }
+}
+
+/// A GPU that attested itself.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct GpuAttested {
+    /// Session, hexadecimal.
+    pub session: String,
+    /// What the agent calls it. Its signature does not say.
+    pub uuid: String,
+    /// The certificate's subject.
+    pub subject: String,
+    /// Who is pinned at the end.
+    pub anchor: String,
+    /// SHA-256 of the certificate: the same GPU has the same.
+    pub certificate: String,
+    /// Its driver's version, as the GPU tells it.
+    pub driver: Option<String>,
+    /// Its VBIOS's version.
+    pub vbios: Option<String>,
+    /// How many measurements it gave.
+    pub measurements: usize,
+    /// SHA-256 of the measurement record.
+    pub measurements_sha256: String,
+}
+
+/// Judges every report of every session.
+pub(crate) fn check(
+    log: &LogChecked,
+    trust: Option<&GpuTrust>,
+    tally: &mut Tally,
+) -> Vec<GpuAttested> {
+    tally.skip(
+        CheckId::GpuBinding,
+        "a gpu's signature says which gpu answered, not which host it is in: another host's can \
+         be relayed",
+    );
+    let total: usize = log
+        .sessions
+        .iter()
+        .map(|session| session.gpu_reports.len())
+        .sum();
+    let is_required = trust.is_some_and(|trust| trust.required);
+    if total == 0 {
+        let detail = format!("no gpu reports on itself here{}", confidential(log));
+        let say = if is_required {
+            Tally::missing
+        } else {
+            Tally::skip
+        };
+        say(tally, CheckId::GpuAttestation, detail);
+        tally.skip(CheckId::GpuMeasurements, "no gpu reports on itself here");
+        return Vec::new();
+    }
+    let Some(trust) = trust else {
+        let detail = format!("{total} reports; no maker's root is pinned: [gpu] roots");
+        tally.skip(CheckId::GpuAttestation, detail);
+        tally.skip(CheckId::GpuMeasurements, "no maker's root is pinned");
+        return Vec::new();
+    };
+    let mut attested = Vec::new();
+    let mut sound = true;
+    for session in &log.sessions {
+        let id = hex::encode(session.statement.session.0);
+        let at_s = session.statement.started_ms / 1000;
+        let found = of_session(
+            &session.gpu_reports,
+            &id,
+            session.digest,
+            at_s,
+            &trust.anchors,
+        );
+        let mut fail = |source: GpuError| {
+            sound = false;
+            let at = format!("session {id}");
+            tally.fail(CheckId::GpuAttestation, &Refusal::Gpu { at, source });
+        };
+        match found {
+            Ok(found) => {
+                let named: BTreeSet<_> = found.iter().map(|one| one.uuid.as_str()).collect();
+                let silent = session.statement.gpu.devices.iter();
+                let silent = silent.filter(|device| !named.contains(device.uuid.as_str()));
+                for device in silent.filter(|_| is_required) {
+                    let uuid = device.uuid.clone();
+                    fail(GpuError::Silent { uuid });
+                }
+                attested.extend(found);
+            }
+            Err(error) => fail(error),
+        }
+    }
+    if sound {
+        tally.pass(
+            CheckId::GpuAttestation,
+            format!(
+                "{} reports, each signed by a gpu over the digest of its session",
+                attested.len()
+            ),
+        );
+    }
+    measured(&attested, trust, tally);
+    attested
+}
+
+/// What the host says of confidential computing, as words after a sentence.
+fn confidential(log: &LogChecked) -> String {
+    let devices = log
+        .sessions
+        .iter()
+        .flat_map(|session| &session.statement.gpu.devices);
+    let states: BTreeSet<_> = devices
+        .map(|device| device.confidential.as_deref().unwrap_or("not told"))
+        .collect();
+    if states.is_empty() {
+        return String::new();
+    }
+    let states: Vec<_> = states.into_iter().collect();
+    format!(
+        "; confidential computing, by the agent's word: {}",
+        states.join(", ")
+    )
+}
+
+fn of_session(
+    reports: &[GpuReport],
+    session: &str,
+    digest: Digest,
+    at_s: u64,
+    anchors: &Anchors,
+) -> Result<Vec<GpuAttested>, GpuError> {
+    if reports.len() > MAX_REPORTS {
+        return Err(GpuError::TooMany {
+            got: reports.len(),
+            limit: MAX_REPORTS,
+        });
+    }
+    let mut found: Vec<GpuAttested> = Vec::new();
+    for report in reports {
+        let one = of_gpu(report, session, digest, at_s, anchors)?;
+        let twin = found
+            .iter()
+            .find(|known| known.certificate == one.certificate);
+        if let Some(twin) = twin {
+            return Err(GpuError::Twice {
+                first: twin.uuid.clone(),
+                second: one.uuid,
+            });
+        }
+        found.push(one);
+    }
+    Ok(found)
+}
+
+/// The certificates first, then the signature, then what was signed.
+fn of_gpu(
+    told: &GpuReport,
+    session: &str,
+    digest: Digest,
+    at_s: u64,
+    anchors: &Anchors,
+) -> Result<GpuAttested, GpuError> {
+    let offered = certificates(&told.certificates)?;
+    let (leaf, between) = offered.split_first().ok_or(GpuError::NoCertificate)?;
+    signs_statements(leaf)?;
+    let (_, anchor) = anchors.path(leaf, between, at_s)?;
+    let report = Report::parse(&told.report)?;
+    report.signed_by(leaf.p384_point()?)?;
+    if report.nonce != digest.0 {
+        return Err(GpuError::Nonce {
+            got: hex::encode(report.nonce),
+            want: digest,
+        });
+    }
+    same_firmware(leaf, &report)?;
+    Ok(GpuAttested {
+        session: session.to_owned(),
+        uuid: told.uuid.clone(),
+        subject: leaf.subject(),
+        anchor: anchor.subject(),
+        certificate: leaf.sha256().to_string(),
+        driver: report.driver(),
+        vbios: report.vbios(),
+        measurements: report.measurements.len(),
+        measurements_sha256: sha256(report.record).to_string(),
+    })
+}
+
+/// The certificate is of a key that one firmware alone can derive (TCG DICE Attestation
+/// Architecture, 6.1.1 `TcbInfo`; NVIDIA's form has the digest last).
+fn same_firmware(leaf: &Certificate, report: &Report<'_>) -> Result<(), GpuError> {
+    let (Some(got), Some(certified)) = (report.firmware(), leaf.firmware_id()) else {
+        return Ok(());
+    };
+    if certified == got {
+        return Ok(());
+    }
+    Err(GpuError::Firmware {
+        got: hex::encode(got),
+        want: hex::encode(certified),
+    })
+}
+
+fn measured(attested: &[GpuAttested], trust: &GpuTrust, tally: &mut Tally) {
+    let Some(accepted) = &trust.measurements else {
+        let detail = "measurements are shown and compared with nothing: [gpu] measurements";
+        tally.skip(CheckId::GpuMeasurements, detail);
+        return;
+    };
+    let other = attested.iter().find(|one| {
+        !accepted
+            .iter()
+            .any(|digest| digest.to_string() == one.measurements_sha256)
+    });
+    match other {
+        Some(one) => {
+            let at = format!("session {}, {}", one.session, one.uuid);
+            let got = one.measurements_sha256.clone();
+            let source = GpuError::Measurements { got };
+            tally.fail(CheckId::GpuMeasurements, &Refusal::Gpu { at, source });
+        }
+        None if attested.is_empty() => {
+            tally.skip(CheckId::GpuMeasurements, "no report of a gpu is sound");
+        }
+        None => tally.pass(
+            CheckId::GpuMeasurements,
+            format!(
+                "measurements of {} reports are accepted ones",
+                attested.len()
+            ),
+        ),
+    }
+}
