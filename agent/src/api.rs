@@ -162,6 +162,12 @@ pub struct RecordsInfo {
     pub left_out: u64,
     /// Under way now.
     pub open: u64,
+    /// Receipts issued.
+    #[serde(default)]
+    pub receipts: u64,
+    /// Records that no receipt was issued for: no session was open, or the disk refused.
+    #[serde(default)]
+    pub unreceipted: u64,
 }
 
 /// A name with the digest of what it names.

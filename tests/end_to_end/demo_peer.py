@@ -5,10 +5,12 @@
 wire shows it; the server side has no say in it. It also listens on the ports the demo
 uses, so that a connection that does get through can deliver its text. Ends at the end of
 its standard input. `ask URL TEXT...` posts the texts to /v1/embeddings; `post URL JSON`
-posts JSON as it is.
+posts JSON as it is; `keep URL FOLDER TEXT...` asks, and keeps request and answer as they were
+sent; `get URL` gets.
 """
 import ipaddress
 import json
+import pathlib
 import socket
 import sys
 import threading
@@ -73,13 +75,20 @@ def sniff(v4, v6):
         print(json.dumps({"to": str(address), "protocol": PROTOCOLS.get(protocol, protocol), "port": port, "bytes": len(rest)}), flush=True)
 
 
-def post(url, value):
-    request = urllib.request.Request(url, json.dumps(value).encode(), {"Content-Type": "application/json"})
+def say(request, keep=None):
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            sys.stdout.write(answer.read().decode())
+            body = answer.read()
     except urllib.error.URLError as error:
-        sys.exit(f"error: {url}: {error}")
+        sys.exit(f"error: {request.full_url}: {error}")
+    if keep is not None:
+        (keep / "asked.json").write_bytes(request.data)
+        (keep / "answered.json").write_bytes(body)
+    sys.stdout.write(body.decode())
+
+
+def post(url, value, keep=None):
+    say(urllib.request.Request(url, json.dumps(value).encode(), {"Content-Type": "application/json"}), keep)
 
 
 def main():
@@ -88,6 +97,10 @@ def main():
             sniff(v4, v6)
         case ["ask", url, *texts] if texts:
             post(url, {"model": "all-MiniLM-L6-v2", "input": texts})
+        case ["keep", url, folder, *texts] if texts:
+            post(url, {"model": "all-MiniLM-L6-v2", "input": texts}, pathlib.Path(folder))
+        case ["get", url]:
+            say(urllib.request.Request(url))
         case ["post", url, text]:
             post(url, json.loads(text))
         case _:

@@ -8,7 +8,7 @@ import tlog
 REQUIRE = {"boundary", "object", "agent", "tiers", "boot_log", "ima", "software_tpm", "test_gpu_library",
            "audit", "uncovered", "max_gap_s", "max_lost", "max_clock_step_s", "max_age_s", "from", "to",
            "country", "region", "location_level", "pcr", "permit", "grant_to", "max_grant_bytes", "deputies",
-           "deputy", "canary"}
+           "deputy", "canary", "counters", "max_crash_epochs"}
 
 
 class Usage(Exception):
@@ -32,7 +32,7 @@ def read_trust(path):
     require = {"tiers": [], "boot_log": False, "ima": False, "software_tpm": False, "test_gpu_library": False,
                "audit": False, "uncovered": True, "max_gap_s": 120, "max_lost": 0, "max_clock_step_s": 60,
                "max_age_s": None, "location_level": "L0", "max_grant_bytes": None, "deputies": "any", "canary": False,
-               **given}
+               "counters": False, "max_crash_epochs": 1 << 64, **given}
     for key in ("boundary", "object", "agent", "country", "region", "permit", "grant_to", "deputy"):
         require[key] = many(given.get(key))
     for key in ("boundary", "object", "agent"):

@@ -117,6 +117,12 @@ enum Bench {
         #[arg(long, hide = true)]
         stage: bool,
     },
+    /// The evidence: records to the disk, a million verified; writes docs/benchmarks-attest.md
+    Attest {
+        /// Seconds, up to 100,000 records; prints the page and writes nothing
+        #[arg(long)]
+        quick: bool,
+    },
     /// The reverse proxy, against no proxy; writes docs/benchmarks-gateway.md
     Gateway {
         /// A few rounds; prints the page and writes nothing
@@ -136,6 +142,10 @@ struct VmArguments {
     /// Of the suite, only the programs whose name has this in it
     #[arg(long, value_name = "TEXT", conflicts_with = "command")]
     only: Option<String>,
+    /// Of the suite, only the machine that is enrolled, booted again, loses its power, and whose
+    /// disk gets another TPM
+    #[arg(long, conflicts_with_all = ["command", "only"])]
+    boots: bool,
     /// Build this package's tests and put them in /merestone/tests
     #[arg(long, value_name = "PACKAGE")]
     tests: Vec<String>,
@@ -191,6 +201,7 @@ fn run(task: Task) -> Result<ExitCode> {
             stage,
         })?,
         Task::Bench(Bench::Gateway { quick, yes }) => bench::gateway(quick, Consent::new(yes))?,
+        Task::Bench(Bench::Attest { quick }) => bench::attest(quick)?,
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
         Task::Bypasses(arguments) => bypasses::run(&arguments)?,
         Task::Soak(arguments) => soak::run(&arguments)?,
@@ -205,6 +216,7 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
     let VmArguments {
         kernel,
         only,
+        boots,
         tests,
         program,
         file,
@@ -212,6 +224,9 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
         command,
     } = arguments;
     let kernels = kernel.map_or_else(|| Series::ALL.to_vec(), |kernel| vec![kernel]);
+    if boots {
+        return test::boots_alone(&kernels);
+    }
     if command.is_empty() {
         return test::virtual_machines_alone(&kernels, only.as_deref());
     }

@@ -37,8 +37,21 @@ impl Program {
 /// One selection for everything that runs: another one has other features, and
 /// then compiles the same crates again.
 pub(crate) fn build(packages: &[String], features: &[&str]) -> Result<Vec<Program>> {
+    build_some(packages, packages, features)
+}
+
+/// The same, with the tests of fewer packages than those whose binaries are wanted.
+pub(crate) fn build_some(
+    binaries: &[String],
+    tests: &[String],
+    features: &[&str],
+) -> Result<Vec<Program>> {
     let mut found = Vec::new();
-    for what in [["build", "--bins"], ["test", "--no-run"]] {
+    let both = [
+        (["build", "--bins"], binaries),
+        (["test", "--no-run"], tests),
+    ];
+    for (what, packages) in both {
         let mut cargo = shell::cargo();
         cargo
             .args(what)

@@ -133,6 +133,11 @@ impl Running {
         })
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The standard output, once, where it was piped.
     pub(crate) fn lines(&mut self) -> Result<impl Iterator<Item = String> + use<>> {
         let out = self
@@ -164,6 +169,17 @@ impl Running {
         let status = self.child.wait();
         undo::yield_to_interruption();
         status.with_context(|| format!("cannot wait for `{}`", self.name))
+    }
+}
+
+impl Running {
+    /// Ends it at once, as a loss of power ends a machine.
+    pub(crate) fn kill(&mut self) {
+        if let Some(group) = self.group {
+            signal(group, Signal::KILL);
+        }
+        let mut gone = || !matches!(self.child.try_wait(), Ok(None));
+        within(GRACE, &mut gone);
     }
 }
 

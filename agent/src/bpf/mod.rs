@@ -59,7 +59,7 @@ pub use watch::Finding;
 
 use maps::Maps;
 use merestone_abi::{
-    Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task, Turn,
+    Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task, TaskFlags, Turn,
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -368,6 +368,20 @@ impl Kernel {
     /// `before_ns`.
     pub fn forget_turns(&mut self, before_ns: u64) -> Result<(), KernelError> {
         turns::forget(&mut self.maps, before_ns)
+    }
+
+    /// The guarded group that a process is in now: that of its own entry, or of its cgroup, or of
+    /// one above it, as the kernel's programs have it.
+    pub fn group_of(&self, tgid: u32) -> Option<GroupId> {
+        let task = self.task(tgid);
+        if let Some(task) = task.filter(|task| task.flags.0 & TaskFlags::ENDED == 0) {
+            return Some(task.group);
+        }
+        let path = cgroups::of_process(tgid)?;
+        std::path::Path::new(&path)
+            .ancestors()
+            .filter_map(|path| cgroups::id(&cgroups::at(&self.hierarchy, path.to_str()?)))
+            .find(|id| self.maps.groups.get(id, 0).is_ok())
     }
 
     /// What is known of one process; none where it is not guarded.

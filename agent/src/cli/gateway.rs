@@ -107,10 +107,17 @@ pub(super) fn execute(globals: &Globals, args: Args) -> Result<Exit, Failure> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
+    let Some(records) = config.records.socket else {
+        return Err(Failure::new(
+            Exit::No,
+            "`records.socket` is empty: no receipt could be had",
+        )
+        .hint("name the agent's records socket with --records"));
+    };
     let outcome = gateway::run(Options {
         listen: config.gateway.listen,
         to: config.gateway.to,
-        records: config.records.socket,
+        records,
         require_receipts: config.gateway.require_receipts,
         model_files: config.gateway.model_files,
         metrics: config.gateway.metrics,

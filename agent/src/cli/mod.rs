@@ -18,6 +18,7 @@ mod guarded;
 mod man;
 mod output;
 mod policy;
+mod receipt;
 mod report;
 mod run;
 mod sign;
@@ -129,6 +130,8 @@ enum Command {
     Gateway(gateway::Args),
     /// Write a signed report over a span of time
     Report(report::Args),
+    /// Write one record's receipt and its proof, for whoever it is about
+    Receipt(receipt::Args),
     /// Prepare what a verifier needs to know of this host
     #[command(subcommand, arg_required_else_help = true)]
     Enroll(enroll::Command),
@@ -192,6 +195,7 @@ fn obey(cli: Cli) -> Result<Exit, Failure> {
         Command::Policy(command) => policy::execute(&globals, command),
         Command::Gateway(args) => gateway::execute(&globals, args),
         Command::Report(args) => report::execute(&globals, &args),
+        Command::Receipt(args) => receipt::execute(&globals, &args),
         Command::Enroll(command) => enroll::execute(&globals, command),
         Command::Grant(command) => grant::execute(&globals, command),
         Command::Sign(command) => sign::execute(command),

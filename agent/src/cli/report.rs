@@ -34,6 +34,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) checkpoint: Option<PathBuf>,
 
+    /// Put the receipts of its records in too; about 600 bytes each
+    #[arg(long)]
+    pub(super) receipts: bool,
+
     /// Overwrite the file if it exists
     #[arg(long)]
     pub(super) force: bool,
@@ -56,6 +60,7 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
         &config.state_dir,
         milliseconds(args.from),
         milliseconds(args.to.unwrap_or(now)),
+        args.receipts,
         checkpoint.as_deref(),
     )
     .map_err(|error| Failure::of(&error))?;

@@ -142,6 +142,11 @@ impl Layers {
         }
     }
 
+    /// Whether a key was given as an empty string.
+    pub(super) fn is_empty_text(&self, name: &str) -> bool {
+        matches!(self.values.get(name), Some((Raw::Text(text), _)) if text.is_empty())
+    }
+
     /// The highest layer.
     pub(super) fn flags(&mut self, overrides: &[Override], faults: &mut Faults) {
         for Override { key, value, flag } in overrides {

@@ -179,8 +179,8 @@ pub struct Records {
     pub idle: Duration,
     /// Paths that are no inference: health, metrics.
     pub leave_out: Vec<String>,
-    /// Where the agent takes records of the guarded groups themselves.
-    pub socket: PathBuf,
+    /// Unix socket for digests from guarded processes; none where it is switched off.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[canary]`.
@@ -298,13 +298,14 @@ impl Config {
                 reader.later(key.name, what);
             }
         }
+        let socket = absolute(reader, "api.socket", "/run/merestone/merestone.sock");
         Self {
             path: path.to_owned(),
             node: node(reader),
             boundary: absolute(reader, "boundary", "/etc/merestone/boundary.toml"),
             state_dir: absolute(reader, "state_dir", "/var/lib/merestone"),
             api: Api {
-                socket: absolute(reader, "api.socket", "/run/merestone/merestone.sock"),
+                socket: socket.clone(),
             },
             metrics: metrics(reader),
             enforcement: Enforcement {
@@ -354,14 +355,14 @@ impl Config {
                     .list("break_glass.signers", glass_signer)
                     .unwrap_or_default(),
             },
-            records: records(reader),
+            records: records(reader, &socket),
             gateway: gateway::gateway(reader),
             notes: std::mem::take(&mut reader.layers.notes),
         }
     }
 }
 
-fn records(reader: &mut Reader) -> Records {
+fn records(reader: &mut Reader, api: &Path) -> Records {
     Records {
         enabled: reader.boolean("records.enabled", true),
         idle: reader.duration(
@@ -372,10 +373,18 @@ fn records(reader: &mut Reader) -> Records {
         leave_out: reader
             .list("records.leave_out", read::request_path)
             .unwrap_or_else(|| NO_INFERENCE.map(ToOwned::to_owned).to_vec()),
-        socket: reader
-            .path("records.socket")
-            .unwrap_or_else(|| PathBuf::from("/run/merestone/records.sock")),
+        socket: records_socket(reader, api),
     }
+}
+
+/// Beside the operator's socket. An empty string turns it off, absence does not.
+fn records_socket(reader: &mut Reader, api: &Path) -> Option<PathBuf> {
+    const NAME: &str = "records.socket";
+    if reader.layers.is_empty_text(NAME) {
+        return None;
+    }
+    let set = reader.path(NAME);
+    Some(set.unwrap_or_else(|| api.with_file_name("records.sock")))
 }
 
 fn node(reader: &mut Reader) -> String {

@@ -7,8 +7,8 @@ use crate::{
     ledger::{LedgerError, NvAt, Reader, StoredLogs, StoredSession},
 };
 use merestone_evidence::{
-    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, Record as _,
-    SealedEpoch, SealedSession, SessionStatement, Span, decode, encode,
+    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, SealedEpoch,
+    SealedSession, SessionStatement, Span, decode, encode,
 };
 use std::path::Path;
 
@@ -79,9 +79,15 @@ struct Chosen {
 }
 
 /// The canonical bytes of the bundle for the epochs that touch
-/// `from_ms..=to_ms`, with their sessions from the beginning.
-pub fn bundle(state_dir: &Path, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, ExportError> {
-    bundle_with(state_dir, from_ms, to_ms, None)
+/// `from_ms..=to_ms`, with their sessions from the beginning, and with the
+/// `receipts` of their records if they are wanted.
+pub fn bundle(
+    state_dir: &Path,
+    from_ms: u64,
+    to_ms: u64,
+    receipts: bool,
+) -> Result<Vec<u8>, ExportError> {
+    bundle_with(state_dir, from_ms, to_ms, receipts, None)
 }
 
 /// The same with a checkpoint that a witness gave back, in place of those kept beside the log.
@@ -89,6 +95,7 @@ pub fn bundle_with(
     state_dir: &Path,
     from_ms: u64,
     to_ms: u64,
+    receipts: bool,
     checkpoint: Option<&[u8]>,
 ) -> Result<Vec<u8>, ExportError> {
     if to_ms < from_ms {
@@ -104,6 +111,14 @@ pub fn bundle_with(
     let span = inside
         .map(|(start, end)| span(&reader, &tree, start, end))
         .transpose()?;
+    let receipts = match inside.filter(|_| receipts) {
+        Some((start, end)) => reader.receipts(start..end)?,
+        None => Vec::new(),
+    };
+    let receipts = (!receipts.is_empty()).then(|| {
+        let messages = receipts.into_iter().map(|kept| Blob::from(kept.message));
+        messages.collect()
+    });
     let mut consistency = consistency(&tree, &chosen, inside.unwrap_or_default());
     let seen = checkpoint::choose(&reader, checkpoint, &sizes(&chosen), &tree)?;
     let (checkpoint, proof) = seen.map_or((None, None), |seen| (Some(seen.note), seen.proof));
@@ -112,7 +127,7 @@ pub fn bundle_with(
         .into_iter()
         .map(|session| sealed(&reader, session))
         .collect::<Result<_, _>>()?;
-    let bytes = encode(&Bundle {
+    fit(&Bundle {
         kind: BundleKind,
         created_ms: clock::now_ms(),
         from_ms,
@@ -125,8 +140,15 @@ pub fn bundle_with(
         proofs: Vec::new(),
         enrolments,
         checkpoint,
-    });
-    let limit = Bundle::LIMITS.bytes;
+        receipts,
+    })
+}
+
+/// The file's bytes, if a verifier will read so many.
+pub(super) fn fit(bundle: &Bundle) -> Result<Vec<u8>, ExportError> {
+    let bytes = encode(bundle);
+    // What a verifier reads; the skeleton without the leaves has its own, smaller limit there.
+    let limit = usize::try_from(merestone_evidence::MOST_BUNDLE_BYTES).unwrap_or(usize::MAX);
     if bytes.len() > limit {
         return Err(ExportError::TooBig {
             got: bytes.len(),
@@ -261,6 +283,7 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         epochs,
         is_cut,
     } = session;
+    let gpu_reports = reader.gpu_reports(stored.number)?;
     let nv_start = reader.nv(stored.number, NvAt::Start)?;
     // The end is that of epochs which are not shown.
     let nv_end = reader
@@ -279,7 +302,7 @@ fn sealed(reader: &Reader, session: Chosen) -> Result<SealedSession, ExportError
         boot_log,
         ima_log,
         epochs: epochs.into_iter().map(|(_, sealed)| sealed).collect(),
-        gpu_reports: None,
+        gpu_reports,
         nv_start,
         nv_end,
     })

@@ -35,7 +35,7 @@ pub(super) fn choose(
         };
     };
     let last = sizes.iter().copied().max().unwrap_or_default();
-    let sealed = reader.sealed_size();
+    let sealed = reader.size();
     let mut seen = Vec::new();
     for (path, bytes) in reader.cosigned()? {
         match read(&bytes, &published.origin, sealed) {

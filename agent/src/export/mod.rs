@@ -7,8 +7,10 @@
 
 mod bundle;
 mod checkpoint;
+mod receipt;
 mod tree;
 mod trust;
 
 pub use bundle::{ExportError, bundle, bundle_with};
+pub use receipt::{Found, receipt};
 pub use trust::{TrustInputs, trust_file};

@@ -67,6 +67,24 @@ impl Tree {
         path
     }
 
+    /// The inclusion proof of leaf `at` among the first `size` (RFC 9162 §2.1.3.1).
+    pub(super) fn inclusion(&self, at: u64, size: u64) -> Vec<Digest> {
+        let mut path = Vec::new();
+        let (mut start, mut end) = (0, size);
+        while end - start > 1 && (start..end).contains(&at) {
+            let middle = start + split(end - start);
+            if at < middle {
+                path.push(self.root(middle, end));
+                end = middle;
+            } else {
+                path.push(self.root(start, middle));
+                start = middle;
+            }
+        }
+        path.reverse();
+        path
+    }
+
     /// Root over leaves `from..to`, where `from` is a multiple of the smallest
     /// power of two that is not below the length (as in every RFC 9162 split).
     fn root(&self, from: u64, to: u64) -> Digest {
@@ -97,7 +115,7 @@ const fn split(length: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use merestone_evidence::{Frontier, consistency_path, leaf_hash};
+    use merestone_evidence::{Frontier, consistency_path, inclusion_path, leaf_hash};
 
     #[test]
     fn proofs_peaks_and_roots_are_those_of_the_reference() {
@@ -111,6 +129,11 @@ mod tests {
                 .for_each(|leaf| frontier.append(*leaf));
             assert_eq!(tree.peaks(to), frontier.peaks(), "peaks of {to}");
             for from in 1..to {
+                assert_eq!(
+                    Some(tree.inclusion(from, to)),
+                    inclusion_path(&leaves, from, to),
+                    "{from} in {to}"
+                );
                 assert_eq!(
                     Some(tree.consistency(from, to)),
                     consistency_path(&leaves, from, to),

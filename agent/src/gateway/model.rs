@@ -160,8 +160,9 @@ mod tests {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         assert!(matches!(Sniff::of(&headers, Some(2 << 20)), Sniff::Off));
         let mut sniff = Sniff::of(&headers, None);
+        let piece = Bytes::from(vec![b' '; 64 << 10]);
         for _ in 0..17 {
-            sniff.see(&Bytes::from_static(&[b' '; 64 << 10]));
+            sniff.see(&piece);
         }
         assert!(matches!(sniff, Sniff::Off));
     }

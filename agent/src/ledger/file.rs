@@ -87,6 +87,11 @@ impl Appended {
     }
 }
 
+/// Open for reading and appending, made if missing; what is done with it is not heard of.
+pub(crate) fn open_append(path: &Path) -> Result<File, LedgerError> {
+    Appended::open(path).map(|appended| appended.file)
+}
+
 /// Replace `path` by `bytes`, durably: a reader sees the old or the new.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), LedgerError> {
     place(&path.with_extension("new"), path, bytes)?;

@@ -8,7 +8,7 @@ use super::{
     file::{self, Appended},
     frame::{Frames, Next, frame},
 };
-use merestone_evidence::{Digest, Entry, Frontier, Record as _, leaf_hash};
+use merestone_evidence::{Digest, Entry, Frontier, Record as _, RecordCounts, leaf_hash};
 use std::{
     fs::File,
     io::{BufReader, Read as _, Seek as _, SeekFrom},
@@ -38,6 +38,8 @@ pub(crate) struct Leaves {
     index: Arc<Appended>,
     frontier: Frontier,
     end: u64,
+    /// Appended since it was opened.
+    pub(crate) records: RecordCounts,
 }
 
 pub(crate) fn data_path(log: &Path) -> PathBuf {
@@ -71,6 +73,7 @@ impl Leaves {
             index: Arc::new(index),
             frontier: scan.frontier,
             end: scan.end,
+            records: RecordCounts::default(),
         };
         leaves.mend_index(&index_path, scan.index_good, size)?;
         Ok((leaves, scan.cut))
@@ -89,7 +92,18 @@ impl Leaves {
         [Arc::clone(&self.data), Arc::clone(&self.index)]
     }
 
-    pub(crate) fn append(&mut self, data: &[u8]) -> Result<u64, LedgerError> {
+    /// The hash of a leaf; none where there is no such leaf, or its index cannot be read.
+    pub(crate) fn hash(&self, at: u64) -> Option<Digest> {
+        if at >= self.size() {
+            return None;
+        }
+        read_index(self.index.file(), &self.path, at)
+            .ok()
+            .map(|(_, hash)| hash)
+    }
+
+    /// Its index and hash.
+    pub(crate) fn append(&mut self, data: &[u8]) -> Result<(u64, Digest), LedgerError> {
         if data.is_empty() || data.len() > RECORD_LIMIT {
             return Err(LedgerError::TooBig {
                 got: data.len(),
@@ -116,7 +130,7 @@ impl Leaves {
         let index = self.size();
         self.end += bytes.len() as u64;
         self.frontier.append(hash);
-        Ok(index)
+        Ok((index, hash))
     }
 
     /// Keep the first `good` records of the index and write the rest again.

@@ -4,6 +4,8 @@
 //! STATE_DIR/log/lock          held by the agent that writes
 //!               leaves        every entry, framed, in order
 //!               index         offset and leaf hash of each; derived
+//!               receipts      every receipt, framed, in the order of their leaves
+//!               receipts.d/   where each id's receipt is; derived
 //!               checkpoint    how far all of this is sealed by a quote
 //!               sessions/     statements, quotes, boot and IMA logs, epochs
 //!               key, vkey     signs what is published, and who checks it
@@ -33,6 +35,8 @@ mod power;
 #[cfg(test)]
 mod published;
 mod reader;
+mod receipts;
+mod runs;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -42,6 +46,7 @@ pub use error::LedgerError;
 pub use key::NewKey;
 pub use leaves::Cut;
 pub use reader::Reader;
+pub use receipts::Kept;
 pub(crate) use session::LOG_LIMIT;
 pub use session::{NvAt, StoredLogs, StoredSession};
 
@@ -49,10 +54,11 @@ use checkpoint::Checkpoint;
 use file::Appended;
 use leaves::Leaves;
 use merestone_evidence::{
-    Digest, Entry, EpochStatement, NvCertified, Quote, Record as _, SealedEpoch, SessionStatement,
-    decode, encode, sha256,
+    Body, Digest, Entry, EpochStatement, GpuReport, Grade, NvCertified, Quote, Record as _,
+    RecordCounts, SealedEpoch, SessionStatement, decode, encode, sha256,
 };
 use merestone_tlog::Sealed as Sealing;
+use receipts::Receipts;
 use rustix::fs::{FlockOperation, flock};
 use session::{Journal, SessionDir};
 use std::{
@@ -66,6 +72,9 @@ use tiles::Tiles;
 pub struct Ledger {
     log: PathBuf,
     leaves: Mutex<Leaves>,
+    receipts: Mutex<Receipts>,
+    /// Leaves and bytes of receipts that are known to be on the disk.
+    durable: Mutex<(u64, u64)>,
     seals: Mutex<Seals>,
     /// What others read, once it is known under which name.
     tiles: Mutex<Option<Tiles>>,
@@ -159,6 +168,7 @@ impl Ledger {
         if sealed != written {
             sealed.write(&log)?;
         }
+        let receipts = Receipts::open(&log, |index| leaves.hash(index))?;
         let opened = Opened {
             cut,
             unsealed: leaves.size() - sealed.size,
@@ -167,6 +177,8 @@ impl Ledger {
             Self {
                 log,
                 leaves: Mutex::new(leaves),
+                receipts: Mutex::new(receipts),
+                durable: Mutex::new((0, 0)),
                 seals: Mutex::new(seals),
                 tiles: Mutex::new(None),
                 _lock: lock,
@@ -177,7 +189,61 @@ impl Ledger {
 
     /// Append an entry; its index in the tree.
     pub fn append(&self, entry: &Entry) -> Result<u64, LedgerError> {
-        held(&self.leaves).append(&encode(entry))
+        self.append_hashed(entry).map(|(index, _)| index)
+    }
+
+    /// The same, with the leaf's hash.
+    pub fn append_hashed(&self, entry: &Entry) -> Result<(u64, Digest), LedgerError> {
+        let grade = match &entry.body {
+            Body::Inference(record) if record.grade == Grade::Bound || !record.amends => {
+                Some(record.grade)
+            }
+            _ => None,
+        };
+        let mut leaves = held(&self.leaves);
+        let appended = leaves.append(&encode(entry))?;
+        match grade {
+            Some(Grade::Observed) => leaves.records.observed += 1,
+            Some(Grade::Bound) => leaves.records.bound += 1,
+            None => {}
+        }
+        Ok(appended)
+    }
+
+    /// Records appended since the log was opened, by grade.
+    pub fn records(&self) -> RecordCounts {
+        held(&self.leaves).records
+    }
+
+    /// Keep the receipt of a leaf. Like an entry it is in the file when this returns.
+    pub fn keep_receipt(
+        &self,
+        id: [u8; 16],
+        (index, leaf): (u64, Digest),
+        message: &[u8],
+    ) -> Result<(), LedgerError> {
+        held(&self.receipts).append(id, index, &leaf, message)
+    }
+
+    /// Whether there is a receipt of that id.
+    pub fn has_receipt(&self, id: &[u8; 16]) -> Result<bool, LedgerError> {
+        held(&self.receipts).has(id)
+    }
+
+    /// Have every entry and receipt of now on the disk: after this a power cut takes none away.
+    /// Callers that come at once share one sync.
+    pub fn make_durable(&self) -> Result<(), LedgerError> {
+        let wanted = (self.size(), held(&self.receipts).end());
+        let mut durable = held(&self.durable);
+        if durable.0 >= wanted.0 && durable.1 >= wanted.1 {
+            return Ok(());
+        }
+        let (size, _) = self.sync()?;
+        let (end, file) = held(&self.receipts).file();
+        file.sync_data()
+            .map_err(LedgerError::io("sync", &self.log))?;
+        *durable = (size, end);
+        Ok(())
     }
 
     /// Leaves so far.
@@ -205,14 +271,19 @@ impl Ledger {
     /// Size and root, after all leaves they cover are on the disk. Appending
     /// goes on meanwhile.
     pub fn sync(&self) -> Result<(u64, Digest), LedgerError> {
-        let (size, root, files) = {
+        self.sync_counted().map(|(size, root, _)| (size, root))
+    }
+
+    /// The same, with the records among those leaves that were appended since the log was opened.
+    pub fn sync_counted(&self) -> Result<(u64, Digest, RecordCounts), LedgerError> {
+        let (size, root, records, files) = {
             let leaves = held(&self.leaves);
-            (leaves.size(), leaves.root(), leaves.files())
+            (leaves.size(), leaves.root(), leaves.records, leaves.files())
         };
         for file in files {
             file.sync().map_err(LedgerError::io("sync", &self.log))?;
         }
-        Ok((size, root))
+        Ok((size, root, records))
     }
 
     /// The epoch that still wants its quote, if there is one.
@@ -390,6 +461,26 @@ impl Ledger {
             (checkpoint.size, checkpoint.root),
             last,
         )
+    }
+
+    /// Keep what GPUs said of themselves for the session of that statement, if it is still the
+    /// current one.
+    pub fn keep_gpu_reports(
+        &self,
+        statement: &Digest,
+        reports: &[GpuReport],
+    ) -> Result<(), LedgerError> {
+        let mut seals = held(&self.seals);
+        let dir = &seals.current()?.dir;
+        let is_current = dir
+            .read()?
+            .is_some_and(|stored| sha256(&stored.statement) == *statement);
+        if !is_current {
+            return Err(LedgerError::Order {
+                doing: "keep reports of gpus for a session that ended",
+            });
+        }
+        dir.keep_gpu_reports(reports)
     }
 
     /// Keep what the TPM certified of its memory for the current session.

@@ -9,13 +9,15 @@ use super::{
     file,
     frame::Next,
     leaves, log_path,
+    receipts::{Kept, Shelf},
     session::{self, SessionDir},
     tiles,
 };
-use merestone_evidence::{Digest, NvCertified, SealedEpoch, root_of};
+use merestone_evidence::{Digest, GpuReport, NvCertified, SealedEpoch, root_of};
 use merestone_tlog::MAX_NOTE;
 use std::{
     fs::File,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -40,7 +42,7 @@ impl Reader {
 
     /// Leaves that are sealed.
     #[must_use]
-    pub const fn sealed_size(&self) -> u64 {
+    pub const fn size(&self) -> u64 {
         self.checkpoint.size
     }
 
@@ -77,6 +79,16 @@ impl Reader {
         Ok(notes)
     }
 
+    /// The receipt of an id, sealed or not.
+    pub fn receipt(&self, id: &[u8; 16]) -> Result<Option<Kept>, LedgerError> {
+        Shelf::open(&self.log)?.find(id)
+    }
+
+    /// The receipts of leaves, in their order; a leaf may have none.
+    pub fn receipts(&self, leaves: Range<u64>) -> Result<Vec<Kept>, LedgerError> {
+        Shelf::open(&self.log)?.of_leaves(leaves)
+    }
+
     /// Sessions that were sealed, oldest first.
     pub fn sessions(&self) -> Result<Vec<StoredSession>, LedgerError> {
         let mut sessions = Vec::new();
@@ -102,6 +114,11 @@ impl Reader {
     /// What the TPM certified of its memory at the start or the end of a session.
     pub fn nv(&self, session: u64, at: NvAt) -> Result<Option<Vec<NvCertified>>, LedgerError> {
         SessionDir::new(&self.log, session).read_nv(at)
+    }
+
+    /// What the GPUs of a session said of themselves.
+    pub fn gpu_reports(&self, session: u64) -> Result<Option<Vec<GpuReport>>, LedgerError> {
+        SessionDir::new(&self.log, session).read_gpu_reports()
     }
 
     /// The logs of a session's boot.

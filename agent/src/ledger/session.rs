@@ -8,6 +8,7 @@
 //!                   quote       written last: without it the session was never sealed
 //!                   epochs      frames: statement, then its quote or why it has none; after
 //!                               a quote, where epochs are counted, the certified counter
+//!                   gpu         what its GPUs said of themselves, where they do
 //!                   nv_start    NV certifications at the start, where the session counts
 //!                   nv_end      the same at its end; absent if it did not end by itself
 //! ```
@@ -22,7 +23,8 @@ use super::{
     frame::{Frames, Next, frame},
 };
 use merestone_evidence::{
-    EpochStatement, NvCertified, Quote, Record as _, SealedEpoch, SessionStatement, leaf_hash,
+    EpochStatement, GpuReport, NvCertified, Quote, Record as _, SealedEpoch, SessionStatement,
+    leaf_hash,
 };
 use std::{
     fs::{self, File},
@@ -38,6 +40,7 @@ const COUNTED: u8 = 4;
 const RECORD_LIMIT: usize = EpochStatement::LIMITS.bytes + 1;
 const KEY_LIMIT: u64 = 4096;
 const QUOTE_LIMIT: u64 = 64 << 10;
+const GPU_LIMIT: u64 = 4 << 20;
 /// Logs beyond this are left out of the evidence: the verifier reads no more.
 pub(crate) const LOG_LIMIT: u64 = 64 << 20;
 
@@ -155,6 +158,27 @@ impl SessionDir {
         let path = self.path.join(at.name());
         let bytes = file::read_if_there(&path, QUOTE_LIMIT)?;
         bytes.map(|bytes| decode_nv(&path, 0, &bytes)).transpose()
+    }
+
+    /// Keep what GPUs said of themselves.
+    pub(crate) fn keep_gpu_reports(&self, reports: &[GpuReport]) -> Result<(), LedgerError> {
+        let mut bytes = Vec::new();
+        // Writing to a Vec cannot fail.
+        let _infallible =
+            minicbor::encode(reports, &mut bytes).map_err(|error| debug_assert!(false, "{error}"));
+        file::replace(&self.path.join("gpu"), &bytes)
+    }
+
+    /// What GPUs said of themselves; `None` where none did.
+    pub(crate) fn read_gpu_reports(&self) -> Result<Option<Vec<GpuReport>>, LedgerError> {
+        let path = self.path.join("gpu");
+        let bytes = file::read_if_there(&path, GPU_LIMIT)?;
+        let read = bytes.map(|bytes| {
+            minicbor::decode(&bytes).map_err(|error| {
+                LedgerError::damaged(&path, 0, format!("not reports of gpus: {error}"))
+            })
+        });
+        read.transpose()
     }
 
     pub(crate) fn epochs_path(&self) -> PathBuf {

@@ -72,6 +72,7 @@ pub(super) fn epoch_of(
         },
         canary: None,
         counter: None,
+        records: None,
     })
 }
 

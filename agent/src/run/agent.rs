@@ -4,6 +4,7 @@
 //! It owns everything that changes. Nothing in it decides about a packet, and
 //! none of its waits is a wait for the GPU driver or the TPM.
 
+use super::attest;
 use super::attribute::Attributor;
 use super::canary;
 use super::entries::{self, Moment};
@@ -11,6 +12,7 @@ use super::exact::Exact;
 use super::held::{Held, Outcome};
 use super::jsonl::Jsonl;
 use super::pods::{self, Pods};
+use super::records::Issuing;
 use super::report;
 use super::turns::Turns;
 use crate::api::{Reply, Request};
@@ -80,6 +82,8 @@ pub(super) struct Agent {
     grants: Grants,
     pub(super) turns: Turns,
     pub(super) pods: Pods,
+    pub(super) issuing: Issuing,
+    pub(super) asked: attest::Asked,
     fold: Fold,
     lost: BTreeMap<String, u64>,
     gpu_state: String,
@@ -112,6 +116,8 @@ impl Agent {
             grants,
             turns,
             pods,
+            issuing: Issuing::default(),
+            asked: attest::Asked::default(),
             generation,
             reload_error: None,
             started_ms: clock::now_ms(),
@@ -191,22 +197,29 @@ impl Agent {
     /// Appends to the evidence log. Where the disk is full it waits; a disk that
     /// refuses otherwise is told and counted. Enforcement goes on without it.
     pub(super) fn log(&mut self, body: Body) {
+        self.append(body);
+    }
+
+    /// The same: its time, its index, its hash; none where the disk refuses.
+    pub(super) fn append(&mut self, body: Body) -> Option<(u64, u64, Digest)> {
         let moment = Moment {
             time_ms: clock::now_ms(),
             boot_ns: clock::boot_ns(),
         };
         let ledger = &self.parts.ledger;
         let entry = entries::entry(moment, body);
-        match self.held.take(entry, |entry| ledger.append(entry)) {
-            Outcome::Written => {
+        match self.held.take(entry, |entry| ledger.append_hashed(entry)) {
+            Outcome::Written((index, hash)) => {
                 self.dirty.get_or_insert_with(Instant::now);
+                Some((moment.time_ms, index, hash))
             }
-            Outcome::Held => {}
+            Outcome::Held => None,
             Outcome::Refused(error) => {
                 if self.unlogged == 0 {
                     tracing::error!(%error, "the evidence log refuses entries");
                 }
                 self.unlogged += 1;
+                None
             }
         }
     }
@@ -341,28 +354,33 @@ impl Agent {
         }
     }
 
-    fn read_groups(&mut self, keep: bool) {
+    pub(super) fn read_groups(&mut self, keep: bool) {
         if let Err(error) = self.turns.read(&self.parts.kernel, keep) {
             tracing::error!(%error, "cannot read what the groups sent");
         }
     }
 
     fn tell_turns(&mut self, open: Option<&[merestone_abi::Turn]>) {
-        let ended = match self.parts.kernel.ended_turns() {
-            Ok(ended) => ended,
+        match self.parts.kernel.ended_turns() {
+            Ok(ended) => self.turns.take(ended),
             Err(error) => {
                 tracing::error!(%error, "cannot read the ended turns");
                 return;
             }
-        };
-        let due = self.turns.due(ended, open, clock::boot_ns());
+        }
+        let due = self.turns.due(open, clock::boot_ns());
         if !due.is_empty() {
             self.read_groups(false);
         }
-        for (turn, end) in due {
-            let facts = report::turn_facts(self, &turn);
-            if let Some(inference) = self.turns.entry(&turn, end, facts) {
-                self.log(Body::Inference(Box::new(inference)));
+        for mut due in due {
+            // An agent before this one may have told it already.
+            if !due.amends && self.turns.is_older(&due.turn) {
+                let id = self.turns.id(&due.turn);
+                due.amends = self.parts.ledger.has_receipt(&id).unwrap_or(false);
+            }
+            let facts = report::turn_facts(self, &due.turn);
+            if let Some(record) = self.turns.entry(&due, facts) {
+                self.record(record, None);
             }
         }
     }
@@ -371,6 +389,7 @@ impl Agent {
         // Fed by this loop alone: a wedged driver must not look like a dead agent.
         sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
         self.attributor.forget(now_ns);
+        attest::follow(self);
         match self.parts.kernel.reap(Instant::now()) {
             Ok(released) => {
                 for group in released {
@@ -502,6 +521,13 @@ impl Agent {
             Call::Scrape { reply } => {
                 self.exact.read(&self.parts.kernel);
                 reply.send(report::exposition(self)).ok();
+            }
+            Call::Guarded { peer, reply } => {
+                reply.send(self.is_guarded(&peer)).ok();
+            }
+            Call::Record { peer, post, reply } => {
+                // The client may have hung up; its record stands.
+                reply.send(self.bind(&peer, *post)).ok();
             }
             Call::Ready { reply } => {
                 let quote_error = self.parts.sealer.status().error;

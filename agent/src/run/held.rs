@@ -16,9 +16,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// What became of an entry.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// It is in the log.
-    Written,
+pub(super) enum Outcome<T> {
+    /// It is in the log, as the log says.
+    Written(T),
     /// It waits for space, or is counted as lost.
     Held,
     /// The log does not take it, for another reason.
@@ -46,14 +46,14 @@ impl Held {
     }
 
     /// Write an entry, or have it wait.
-    pub(super) fn take(
+    pub(super) fn take<T>(
         &mut self,
         entry: Entry,
-        append: impl FnOnce(&Entry) -> Result<u64, LedgerError>,
-    ) -> Outcome {
+        append: impl FnOnce(&Entry) -> Result<T, LedgerError>,
+    ) -> Outcome<T> {
         if self.entries.is_empty() {
             match append(&entry) {
-                Ok(_) => return Outcome::Written,
+                Ok(said) => return Outcome::Written(said),
                 Err(error) if !error.is_full() => return Outcome::Refused(error),
                 Err(error) => {
                     tracing::error!(%error, "the disk is full; entries wait in memory");
@@ -136,7 +136,7 @@ mod tests {
             log.borrow_mut().push(entry.time_ms);
             Ok(0)
         };
-        assert!(matches!(held.take(entry(0), append), Outcome::Written));
+        assert!(matches!(held.take(entry(0), append), Outcome::Written(0)));
         space.set(false);
         for number in 1..30_000 {
             assert!(matches!(held.take(entry(number), append), Outcome::Held));
@@ -164,7 +164,7 @@ mod tests {
         assert!(matches!(held.take(entry(0), refuse), Outcome::Refused(_)));
         assert_eq!((held.waiting(), held.lost()), (0, 0));
         assert!(matches!(
-            held.take(entry(1), |_| Err(full())),
+            held.take::<u64>(entry(1), |_| Err(full())),
             Outcome::Held
         ));
         held.tried = None;

@@ -6,6 +6,7 @@
 //! away: guarded groups stay held.
 
 mod agent;
+mod attest;
 mod attribute;
 mod canary;
 mod entries;
@@ -14,6 +15,7 @@ mod held;
 mod jsonl;
 mod names;
 mod pods;
+mod records;
 mod report;
 mod tamper;
 mod turns;
@@ -150,7 +152,16 @@ async fn begin(
     let (kernel, events) = bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
     let gpu = gpu::Monitor::start(gpu_options(&config))?;
     let store = Store::default();
+    let told = calls.clone();
     tokio::spawn(serve::control(control, calls, store.clone()));
+    if let Some(path) = &config.records.socket {
+        let records = serve::records(serve::bind_for_all(path)?, told, Arc::clone(&ledger));
+        tokio::spawn(async move {
+            if let Err(error) = records.await {
+                tracing::error!(%error, "the records socket ended");
+            }
+        });
+    }
     let parts = Parts {
         config,
         boundary,

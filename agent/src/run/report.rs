@@ -286,7 +286,7 @@ pub(super) fn status(agent: &Agent) -> Status {
         names: super::names::count(agent),
         pods: agent.pods.info(&agent.parts.boundary),
         tamper: agent.parts.watch.info(),
-        records: agent.turns.info(),
+        records: agent.issuing.add_to(agent.turns.info()),
         canary: agent.canary.as_ref().map(|canary| canary.info(kernel)),
         gpu: gpu.state.name().to_owned(),
         gpu_detail: gpu.sentence(),
@@ -462,6 +462,22 @@ pub(super) fn gpus_of(agent: &Agent, event: &Event) -> Vec<String> {
         .collect()
 }
 
+/// The GPUs that processes of a group use, as NVML says.
+pub(super) fn gpus_of_group(agent: &Agent, group: GroupId) -> Vec<String> {
+    let kernel = &agent.parts.kernel;
+    let snapshot = agent.parts.gpu.latest();
+    let is_of_group = |pid: u32| kernel.task(pid).is_some_and(|task| task.group == group);
+    snapshot
+        .devices
+        .iter()
+        .filter(|device| {
+            let mut processes = device.processes.iter().flatten();
+            processes.any(|process| is_of_group(process.pid))
+        })
+        .map(super::entries::gpu_id)
+        .collect()
+}
+
 /// What of a turn the kernel's programs do not say.
 pub(super) fn turn_facts(agent: &mut Agent, turn: &merestone_abi::Turn) -> super::turns::Facts {
     let event = super::turns::as_event(turn);
@@ -470,38 +486,14 @@ pub(super) fn turn_facts(agent: &mut Agent, turn: &merestone_abi::Turn) -> super
     } else {
         agent.attributor.process(&event)
     };
-    let kernel = &agent.parts.kernel;
-    let snapshot = agent.parts.gpu.latest();
-    let is_of_group = |pid: u32| {
-        let task = kernel.task(pid);
-        task.is_some_and(|task| task.group == turn.group)
-    };
-    let mut gpus: Vec<String> = snapshot
-        .devices
-        .iter()
-        .filter(|device| {
-            let mut processes = device.processes.iter().flatten();
-            processes.any(|process| is_of_group(process.pid))
-        })
-        .map(super::entries::gpu_id)
-        .collect();
+    let mut gpus = gpus_of_group(agent, turn.group);
     if gpus.is_empty() {
         gpus = gpus_of(agent, &event);
     }
-    let cgroup = agent.attributor.cgroup(turn.group);
-    let boundary = &agent.parts.boundary;
-    let select = cgroup.and_then(|cgroup| boundary.select(&cgroup));
-    let decision = crate::policy::lookup_in(
-        boundary,
-        select.map_or(0, |select| select.boundary),
-        turn.peer,
-        merestone_abi::protocol::TCP,
-        turn.peer_port,
-        false,
-    );
+    let peer_inside = agent.is_inside(turn.group, turn.peer, turn.peer_port);
     super::turns::Facts {
         process: super::turns::process(&info),
-        peer_inside: decision.verdict == Verdict::ALLOW,
+        peer_inside,
         gpus,
         boot_ms: clock::now_ms().saturating_sub(clock::boot_ns() / 1_000_000),
     }

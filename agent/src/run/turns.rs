@@ -4,6 +4,10 @@
 //! end, or when nothing more came for a while. One that goes on after all is
 //! told again, with the same id, as an amendment: bytes are never lost for
 //! having come late. Requests for health and metrics are counted and left out.
+//! A record that a process of the group gives of its own answer (grade R2) is
+//! joined with the kernel's turn on that connection: the one that began nearest
+//! to when the process says it did, of those whose times overlap. It then takes
+//! the place of the turn's own entry, or, where that was written already, amends it.
 //! It guesses nothing: what is not HTTP/1 in the clear is told by connection,
 //! and says so.
 
@@ -14,13 +18,19 @@ use crate::clock;
 use crate::config;
 use merestone_abi::{Form, GroupCount, GroupId, Turn, TurnState};
 use merestone_evidence::{End, Grade, GroupEgress, Inference, Process, sha256};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Readings of the groups' counters that are kept, one a second.
 const READINGS: usize = 900;
 /// Told turns that may still go on, remembered at most.
 const MOST_TOLD: usize = 65_536;
+/// Turns told that a bound record may still be joined with, remembered at most.
+const MOST_RECENT: usize = 16_384;
+/// How long after a turn's end a bound record may come.
+const LATE: Duration = Duration::from_secs(120);
+/// How far the clocks of the kernel's side and the workload's may differ on one turn.
+const SLACK_MS: u64 = 1000;
 /// Connections silent for longer are followed no more.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -32,6 +42,39 @@ struct Reading {
     groups: BTreeMap<GroupId, GroupCount>,
 }
 
+/// A turn: its socket's cookie, its number on it.
+type Key = (u64, u32);
+
+const fn key(turn: &Turn) -> Key {
+    (turn.cookie, turn.number)
+}
+
+const fn bytes(turn: &Turn) -> u64 {
+    turn.request_bytes + turn.response_bytes
+}
+
+/// A turn to be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Due {
+    pub(super) turn: Turn,
+    pub(super) end: End,
+    /// It was told before.
+    pub(super) amends: bool,
+}
+
+/// The connection of a record that a process gives, and when it says that it was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought {
+    pub(super) group: GroupId,
+    pub(super) peer: [u8; 16],
+    pub(super) peer_port: u16,
+    pub(super) port: u16,
+    pub(super) started_ms: u64,
+    pub(super) ended_ms: u64,
+    /// What to add to boot time for the wall clock, in milliseconds.
+    pub(super) boot_ms: u64,
+}
+
 /// What is known of turns.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -41,7 +84,15 @@ pub(super) struct Turns {
     /// A later one than these.
     latest: Option<Reading>,
     /// Bytes each way of those told while they were open, by cookie and number.
-    told: BTreeMap<(u64, u32), u64>,
+    told: BTreeMap<Key, u64>,
+    /// Those that ended and were not told yet.
+    ended: Vec<Turn>,
+    /// Those that were told after they ended.
+    recent: VecDeque<Turn>,
+    /// Those that a bound record was joined with.
+    bound: BTreeSet<Key>,
+    /// Nobody was there to hear of those before.
+    since_ns: u64,
     observed: u64,
     amended: u64,
     left_out: u64,
@@ -67,6 +118,10 @@ impl Turns {
             readings: VecDeque::new(),
             latest: None,
             told: BTreeMap::new(),
+            ended: Vec::new(),
+            recent: VecDeque::new(),
+            bound: BTreeSet::new(),
+            since_ns: clock::boot_ns(),
             observed: 0,
             amended: 0,
             left_out: 0,
@@ -98,19 +153,24 @@ impl Turns {
         Ok(())
     }
 
-    /// Those to tell now: `ended`, and of the open ones those that are silent.
-    pub(super) fn due(
-        &mut self,
-        ended: Vec<Turn>,
-        open: Option<&[Turn]>,
-        now_ns: u64,
-    ) -> Vec<(Turn, End)> {
+    /// Takes up what ended, to be told with the next that is due.
+    pub(super) fn take(&mut self, ended: Vec<Turn>) {
+        self.ended.extend(ended);
+    }
+
+    /// Those to tell now: what ended, and of the open ones those that are silent.
+    pub(super) fn due(&mut self, open: Option<&[Turn]>, now_ns: u64) -> Vec<Due> {
         let mut due = Vec::new();
-        for turn in ended {
-            let bytes = turn.request_bytes + turn.response_bytes;
-            // Told while it was silent, and nothing came since.
-            if self.told.remove(&(turn.cookie, turn.number)) != Some(bytes) {
-                due.push((turn, end(turn.state)));
+        for turn in std::mem::take(&mut self.ended) {
+            let before = self.told.remove(&key(&turn));
+            self.remember(turn, now_ns);
+            // Told while it was silent, or bound, and nothing came since.
+            if before != Some(bytes(&turn)) {
+                due.push(Due {
+                    turn,
+                    end: end(turn.state),
+                    amends: before.is_some(),
+                });
             }
         }
         let Some(open) = open else {
@@ -124,45 +184,110 @@ impl Turns {
                 self.open += 1;
                 continue;
             }
-            let bytes = turn.request_bytes + turn.response_bytes;
-            let key = (turn.cookie, turn.number);
-            if self.told.get(&key) == Some(&bytes) {
+            let before = self.told.get(&key(turn)).copied();
+            if before == Some(bytes(turn)) {
                 continue;
             }
-            if self.told.len() >= MOST_TOLD {
-                self.told.pop_first();
-            }
-            due.push((*turn, End::Idle));
+            due.push(Due {
+                turn: *turn,
+                end: End::Idle,
+                amends: before.is_some(),
+            });
         }
         due
     }
 
+    fn remember(&mut self, turn: Turn, now_ns: u64) {
+        let late = u64::try_from(LATE.as_nanos()).unwrap_or(u64::MAX);
+        let is_past = |turn: &Turn| now_ns.saturating_sub(turn.last_ns.max(turn.request_ns)) > late;
+        while self.recent.len() >= MOST_RECENT || self.recent.front().is_some_and(is_past) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(turn);
+    }
+
+    fn note_told(&mut self, turn: &Turn) {
+        if self.told.len() >= MOST_TOLD {
+            self.told.pop_first();
+        }
+        self.told.insert(key(turn), bytes(turn));
+    }
+
+    /// The turn that a process of its group tells of, and whether it has an entry already. It is
+    /// given once; on a connection that cannot be read, which is one turn, as often as asked.
+    pub(super) fn join(&mut self, open: &[Turn], sought: &Sought) -> Option<Due> {
+        let ms = |ns: u64| sought.boot_ms.saturating_add(ns / 1_000_000);
+        let fits = |turn: &&Turn| {
+            let last = ms(turn.last_ns.max(turn.request_ns));
+            turn.group == sought.group
+                && (turn.peer, turn.peer_port) == (sought.peer, sought.peer_port)
+                && turn.local_port == sought.port
+                && ms(turn.started_ns) <= sought.ended_ms.saturating_add(SLACK_MS)
+                && last.saturating_add(SLACK_MS) >= sought.started_ms
+                && !(turn.form == Form::HTTP1 && self.bound.contains(&key(turn)))
+        };
+        let turns = self.ended.iter().chain(open).chain(&self.recent);
+        let turn = *turns
+            .filter(fits)
+            .min_by_key(|turn| ms(turn.started_ns).abs_diff(sought.started_ms))?;
+        let has_ended = self.ended.iter().any(|one| key(one) == key(&turn));
+        let is_recent = self.recent.iter().any(|one| key(one) == key(&turn));
+        let is_whole = turn.form == Form::HTTP1;
+        if self.bound.len() >= MOST_TOLD {
+            self.bound.pop_first();
+        }
+        self.bound.insert(key(&turn));
+        // A connection's bound records are inferences of their own, and its own entry is none more.
+        let amends = is_whole && (is_recent || self.told.contains_key(&key(&turn)));
+        if !is_recent {
+            self.note_told(&turn);
+        }
+        if has_ended && is_whole {
+            self.ended.retain(|one| key(one) != key(&turn));
+            self.told.remove(&key(&turn));
+            self.remember(turn, clock::boot_ns());
+        }
+        Some(Due {
+            turn,
+            end: if turn.state == TurnState::OPEN {
+                End::Idle
+            } else {
+                end(turn.state)
+            },
+            amends,
+        })
+    }
+
+    /// Whether it may have been told by an agent before this one.
+    pub(super) const fn is_older(&self, turn: &Turn) -> bool {
+        turn.request_ns < self.since_ns
+    }
+
     /// The entry of a turn; none where its path is left out.
-    pub(super) fn entry(&mut self, turn: &Turn, end: End, facts: Facts) -> Option<Inference> {
-        let line = request_line(turn);
-        if let Some((_, path)) = &line
-            && self.config.leave_out.iter().any(|left| left == path)
-        {
+    pub(super) fn entry(&mut self, due: &Due, facts: Facts) -> Option<Inference> {
+        let Due { turn, end, amends } = due;
+        if request_line(turn).is_some_and(|(_, path)| self.config.leave_out.contains(&path)) {
             self.left_out += 1;
             return None;
         }
-        let bytes = turn.request_bytes + turn.response_bytes;
-        let key = (turn.cookie, turn.number);
-        let before = if end == End::Idle {
-            self.told.insert(key, bytes)
-        } else {
-            None
-        };
-        let amends = before.is_some();
-        if amends {
+        if *end == End::Idle {
+            self.note_told(turn);
+        }
+        if *amends {
             self.amended += 1;
         } else {
             self.observed += 1;
         }
+        Some(self.facts(due, facts))
+    }
+
+    /// What the kernel saw of a turn.
+    pub(super) fn facts(&self, due: &Due, facts: Facts) -> Inference {
+        let Due { turn, end, amends } = due;
+        let (method, path) = request_line(turn).unzip();
         let ms = |ns: u64| facts.boot_ms.saturating_add(ns / 1_000_000);
         let last = turn.last_ns.max(turn.request_ns);
-        let (method, path) = line.unzip();
-        Some(Inference {
+        Inference {
             id: self.id(turn),
             grade: Grade::Observed,
             started_ms: ms(turn.started_ns),
@@ -179,16 +304,17 @@ impl Turns {
             form: form(turn.form).to_owned(),
             method,
             path,
-            end,
+            end: *end,
             gpus: facts.gpus,
             egress: self.egress(turn.group, turn.started_ns),
-            amends,
+            amends: *amends,
             binding: None,
-        })
+            turn: None,
+        }
     }
 
     /// Unique on this host: the boot, the socket, the turn on it.
-    fn id(&self, turn: &Turn) -> [u8; 16] {
+    pub(super) fn id(&self, turn: &Turn) -> [u8; 16] {
         let text = format!(
             "merestone/turn/v1 {} {} {}",
             self.boot_id, turn.cookie, turn.number
@@ -202,7 +328,7 @@ impl Turns {
     }
 
     /// What a group sent from before `started_ns` until the last reading.
-    fn egress(&self, group: GroupId, started_ns: u64) -> Option<GroupEgress> {
+    pub(super) fn egress(&self, group: GroupId, started_ns: u64) -> Option<GroupEgress> {
         let last = self.latest.as_ref().or(self.readings.back())?;
         let first = self
             .readings
@@ -231,6 +357,8 @@ impl Turns {
             enabled: self.config.enabled,
             observed: self.observed,
             bound: 0,
+            receipts: 0,
+            unreceipted: 0,
             amended: self.amended,
             left_out: self.left_out,
             open: self.open,
@@ -334,7 +462,7 @@ mod tests {
             enabled: true,
             idle: Duration::from_secs(2),
             leave_out: vec!["/health".to_owned()],
-            socket: std::path::PathBuf::new(),
+            socket: None,
         })
     }
 
@@ -367,11 +495,18 @@ mod tests {
         }
     }
 
+    fn ended(mut turn: Turn, state: TurnState) -> Turn {
+        turn.state = state;
+        turn
+    }
+
     #[test]
     fn health_checks_are_counted_and_left_out() {
         let mut turns = turns();
         let health = turn(b"GET /health?verbose HTTP/1.1\r\n");
-        assert!(turns.entry(&health, End::Next, facts()).is_none());
+        turns.take(vec![ended(health, TurnState::NEXT)]);
+        let due = turns.due(None, 8_000_000_000);
+        assert!(turns.entry(&due[0], facts()).is_none());
         assert_eq!((turns.info().observed, turns.info().left_out), (0, 1));
     }
 
@@ -379,20 +514,91 @@ mod tests {
     fn a_silent_turn_is_told_once_and_again_only_when_it_went_on() {
         let mut turns = turns();
         let open = turn(b"POST /v1/completions HTTP/1.1\r\n");
-        assert!(turns.due(vec![], Some(&[open]), 8_000_000_000).is_empty());
-        let due = turns.due(vec![], Some(&[open]), 9_500_000_000);
-        assert_eq!(due, [(open, End::Idle)]);
-        let first = turns.entry(&open, End::Idle, facts()).unwrap();
+        assert!(turns.due(Some(&[open]), 8_000_000_000).is_empty());
+        let due = turns.due(Some(&[open]), 9_500_000_000);
+        assert_eq!(
+            (due[0].turn, due[0].end, due[0].amends),
+            (open, End::Idle, false)
+        );
+        let first = turns.entry(&due[0], facts()).unwrap();
         assert_eq!((first.started_ms, first.ended_ms), (1_005_000, 1_007_000));
-        assert!(turns.due(vec![], Some(&[open]), 10_000_000_000).is_empty());
+        assert!(turns.due(Some(&[open]), 10_000_000_000).is_empty());
         let mut more = open;
         more.response_bytes += 1;
-        let due = turns.due(vec![], Some(&[more]), 10_000_000_000);
+        let due = turns.due(Some(&[more]), 10_000_000_000);
         assert_eq!(due.len(), 1);
-        let second = turns.entry(&more, End::Idle, facts()).unwrap();
+        let second = turns.entry(&due[0], facts()).unwrap();
         assert!(second.amends && second.id == first.id);
-        more.state = TurnState::NEXT;
-        assert!(turns.due(vec![more], Some(&[]), 11_000_000_000).is_empty());
+        turns.take(vec![ended(more, TurnState::NEXT)]);
+        assert!(turns.due(Some(&[]), 11_000_000_000).is_empty());
+    }
+
+    #[test]
+    fn a_silent_turn_that_went_on_and_ended_is_told_as_an_amendment() {
+        let mut turns = turns();
+        let open = turn(b"POST /v1/completions HTTP/1.1\r\n");
+        let due = turns.due(Some(&[open]), 9_500_000_000);
+        turns.entry(&due[0], facts()).unwrap();
+        let mut more = ended(open, TurnState::SERVER_CLOSED);
+        more.response_bytes += 1;
+        turns.take(vec![more]);
+        let due = turns.due(None, 10_000_000_000);
+        assert!(due[0].amends);
+    }
+
+    const fn sought(started_ms: u64) -> Sought {
+        Sought {
+            group: 7,
+            peer: [0; 16],
+            peer_port: 40_000,
+            port: 8000,
+            started_ms,
+            ended_ms: started_ms + 2000,
+            boot_ms: 1_000_000,
+        }
+    }
+
+    #[test]
+    fn a_bound_record_takes_the_place_of_its_turn_or_amends_it() {
+        // Before it was told: no entry of its own follows.
+        let mut turns = turns();
+        let one = ended(turn(b"POST /v1/a HTTP/1.1\r\n"), TurnState::NEXT);
+        turns.take(vec![one]);
+        let joined = turns.join(&[], &sought(1_005_000)).unwrap();
+        assert_eq!((joined.end, joined.amends), (End::Next, false));
+        assert!(turns.due(None, 8_000_000_000).is_empty());
+        assert!(turns.join(&[], &sought(1_005_000)).is_none(), "once");
+        // While it is open: told again only when more comes, and then as an amendment.
+        let mut turns = super::tests::turns();
+        let open = turn(b"POST /v1/a HTTP/1.1\r\n");
+        assert!(!turns.join(&[open], &sought(1_005_000)).unwrap().amends);
+        turns.take(vec![ended(open, TurnState::CLIENT_CLOSED)]);
+        assert!(turns.due(None, 8_000_000_000).is_empty());
+        // After it was told.
+        let mut turns = super::tests::turns();
+        turns.take(vec![one]);
+        let due = turns.due(None, 8_000_000_000);
+        turns.entry(&due[0], facts()).unwrap();
+        assert!(turns.join(&[], &sought(1_005_000)).unwrap().amends);
+    }
+
+    #[test]
+    fn of_many_turns_on_a_connection_the_nearest_in_time_is_joined() {
+        let mut turns = turns();
+        let mut second = turn(b"POST /v1/b HTTP/1.1\r\n");
+        second.number = 1;
+        second.started_ns += 300_000_000;
+        let first = ended(turn(b"POST /v1/a HTTP/1.1\r\n"), TurnState::NEXT);
+        turns.take(vec![first]);
+        let joined = turns.join(&[second], &sought(1_005_010)).unwrap();
+        assert_eq!(joined.turn.number, 0);
+        let joined = turns.join(&[second], &sought(1_005_010)).unwrap();
+        assert_eq!(joined.turn.number, 1);
+        let mut other = sought(1_005_000);
+        other.group = 8;
+        assert!(turns.join(&[first], &other).is_none(), "another group's");
+        let mut later = turns;
+        assert!(later.join(&[second], &sought(1_900_000)).is_none());
     }
 
     #[test]

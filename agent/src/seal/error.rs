@@ -63,6 +63,12 @@ pub enum SealError {
         /// What is wrong.
         why: String,
     },
+    /// A receipt could not be signed.
+    #[error("a receipt is not signed: {why}")]
+    Receipt {
+        /// What is wrong.
+        why: String,
+    },
     /// The thread that owns the TPM is gone.
     #[error("the sealing thread ended; restart the agent")]
     Gone,
@@ -92,6 +98,7 @@ impl SealError {
             | Self::Random { .. }
             | Self::Secret { .. }
             | Self::Pending { .. }
+            | Self::Receipt { .. }
             | Self::Gone => "internal",
         }
     }

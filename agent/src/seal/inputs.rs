@@ -5,8 +5,8 @@
 use super::counting::Declared;
 use merestone_evidence::{
     Agent, Boundary, Canary, Cause, ClockQuality, Counter, Digest, EpochKind, EpochStatement,
-    GpuEnergy, GpuInventory, Kernel, Loss, Program, SessionId, SessionKind, SessionStatement, Site,
-    Tier, TpmInfo,
+    GpuEnergy, GpuInventory, Kernel, Loss, Program, RecordCounts, SessionId, SessionKind,
+    SessionStatement, Site, Tier, TpmInfo,
 };
 
 /// Everything in a session statement but what the sealer adds: ids, key, TPM,
@@ -87,6 +87,7 @@ pub(super) struct EpochFacts {
     pub(super) closed_ms: u64,
     pub(super) size_before: u64,
     pub(super) tree: (u64, Digest),
+    pub(super) records: RecordCounts,
     pub(super) cause: Cause,
     pub(super) counter: Option<u64>,
 }
@@ -170,6 +171,7 @@ impl EpochInputs {
             closed_ms,
             size_before,
             tree,
+            records,
             cause,
             counter,
         } = facts;
@@ -198,6 +200,7 @@ impl EpochInputs {
             clock,
             canary,
             counter,
+            records: Some(records),
         }
     }
 }

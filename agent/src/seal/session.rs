@@ -6,6 +6,7 @@ use super::{
     counting::Counting,
     default_node_id,
     inputs::{EpochFacts, SessionFacts},
+    key::{KeySlot, SessionKey},
 };
 use crate::{
     clock,
@@ -13,8 +14,8 @@ use crate::{
 };
 use ed25519_dalek::SigningKey;
 use merestone_evidence::{
-    Body, Cause, Digest, Entry, EntryKind, EpochStatement, Quote, SessionId, TpmInfo, encode,
-    sha256,
+    Body, Cause, Digest, Entry, EntryKind, EpochStatement, Quote, RecordCounts, SessionId, TpmInfo,
+    encode, sha256,
 };
 use merestone_tpm::{Clock, NvAuth, Quoted, Tpm, check_chain_pcr};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -78,13 +79,11 @@ const SLEPT_JITTER_MS: u64 = 100;
 /// An open session.
 pub(super) struct Open {
     id: SessionId,
-    /// Signs receipts; lives and dies with the session, in memory only.
-    #[expect(
-        dead_code,
-        reason = "receipts are signed with it; they are not issued yet"
-    )]
-    key: SigningKey,
+    /// Records appended before it began, by this process.
+    records: RecordCounts,
     sequence: u64,
+    /// Digest of the session's statement.
+    statement: Digest,
     /// Digest of the statement before.
     previous: Digest,
     opened_ms: u64,
@@ -112,6 +111,7 @@ pub struct SealCore {
     pub(super) opened: Opened,
     pub(super) open: Option<Open>,
     status: Status,
+    key: KeySlot,
 }
 
 impl std::fmt::Debug for SealCore {
@@ -145,6 +145,7 @@ impl SealCore {
         let boot_logs = options.boot_logs.clone();
         let boot_logs = boot_logs.unwrap_or_else(|| BootLogs::of(tpm.properties().is_local));
         let status = Status {
+            statement: None,
             node: node.clone(),
             ak_name: hex::encode(tpm.ak_name()),
             tpm: tpm.properties().clone(),
@@ -165,6 +166,7 @@ impl SealCore {
             opened,
             open: None,
             status,
+            key: KeySlot::default(),
         })
     }
 
@@ -172,6 +174,12 @@ impl SealCore {
     #[must_use]
     pub const fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Where the open session's key is.
+    #[must_use]
+    pub fn key(&self) -> KeySlot {
+        self.key.clone()
     }
 
     /// Finish what a crash left, then start a session.
@@ -190,6 +198,7 @@ impl SealCore {
         let result = self.try_close(inputs, cause);
         if result.as_ref().is_err_and(SealError::ends_session) {
             self.open = None;
+            self.key.set(None);
         }
         self.note(result.as_ref().err());
         result
@@ -204,6 +213,7 @@ impl SealCore {
         }
         self.status.error = error.map(ToString::to_string);
         self.status.session = self.open.as_ref().map(|open| open.id);
+        self.status.statement = self.open.as_ref().map(|open| open.statement);
         self.status.epochs = self.open.as_ref().map_or(0, |open| open.sequence);
         self.status.is_pending = self
             .open
@@ -214,6 +224,7 @@ impl SealCore {
     }
 
     fn try_start(&mut self, inputs: SessionInputs) -> Result<SessionSealed, SealError> {
+        self.key.set(None);
         let recovered = self.recover()?;
         self.open = None;
         let mut id = SessionId::default();
@@ -255,10 +266,13 @@ impl SealCore {
         self.ledger
             .seal_session(&quote, boot_log.as_deref(), ima_log.as_deref())?;
         self.count_start(&statement, &digest)?;
+        self.key
+            .set(Some(SessionKey::new(id, self.tpm.ak_name(), key)));
         self.open = Some(Open {
             id,
-            key,
+            records: self.ledger.records(),
             sequence: 0,
+            statement: digest,
             previous: digest,
             opened_ms: started_ms,
             chain: chain_value(&quote.pcrs, self.options.chain_pcr)?,
@@ -336,7 +350,7 @@ impl SealCore {
     }
 
     fn write_ahead(&mut self, inputs: EpochInputs, cause: Cause) -> Result<(), SealError> {
-        let tree = self.ledger.sync()?;
+        let (size, root, records) = self.ledger.sync_counted()?;
         let open = self.open.as_mut().ok_or(SealError::NoSession)?;
         let statement = inputs.statement(EpochFacts {
             node: self.node.clone(),
@@ -347,7 +361,11 @@ impl SealCore {
             // A clock that was set back does not make a stretch end before it began.
             closed_ms: clock::now_ms().max(open.opened_ms),
             size_before: self.ledger.sealed().size,
-            tree,
+            tree: (size, root),
+            records: RecordCounts {
+                observed: records.observed.saturating_sub(open.records.observed),
+                bound: records.bound.saturating_sub(open.records.bound),
+            },
             cause: if open.is_recovering {
                 Cause::Recovered
             } else {

@@ -14,6 +14,8 @@ pub struct Status {
     pub tpm: Properties,
     /// The open session.
     pub session: Option<SessionId>,
+    /// Digest of its statement.
+    pub statement: Option<Digest>,
     /// Epochs sealed in it.
     pub epochs: u64,
     /// When the last one was closed.

@@ -1,6 +1,9 @@
 //! The sealer on its own thread, for an agent that must not wait.
 
-use super::{EpochInputs, EpochSealed, SealCore, SealError, SessionInputs, SessionSealed, Status};
+use super::{
+    EpochInputs, EpochSealed, KeySlot, SealCore, SealError, SessionInputs, SessionKey,
+    SessionSealed, Status,
+};
 use merestone_evidence::Cause;
 use std::{
     sync::{
@@ -29,19 +32,21 @@ enum Job {
 pub struct Sealer {
     jobs: Sender<Job>,
     status: Arc<Mutex<Status>>,
+    key: KeySlot,
 }
 
 impl Sealer {
     /// Start the thread.
     pub fn spawn(core: SealCore) -> Result<Self, SealError> {
         let status = Arc::new(Mutex::new(core.status().clone()));
+        let key = core.key();
         let (jobs, inbox) = channel();
         let shown = Arc::clone(&status);
         thread::Builder::new()
             .name("seal".into())
             .spawn(move || work(core, &inbox, &shown))
             .map_err(|_source| SealError::Gone)?;
-        Ok(Self { jobs, status })
+        Ok(Self { jobs, status, key })
     }
 
     /// The state after the last step; never waits for the TPM.
@@ -51,6 +56,12 @@ impl Sealer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The key of the session that is open now; never waits for the TPM.
+    #[must_use]
+    pub fn key(&self) -> Option<Arc<SessionKey>> {
+        self.key.key()
     }
 
     /// See [`SealCore::start_session`].

@@ -41,7 +41,7 @@ pub enum ServeError {
         path: PathBuf,
     },
     /// The system refused.
-    #[error("cannot open the control socket {path}: {source}")]
+    #[error("cannot open the socket {path}: {source}")]
     Io {
         /// The socket.
         path: PathBuf,
@@ -52,6 +52,16 @@ pub enum ServeError {
 
 /// Opens the control socket, replacing one that no agent answers on.
 pub fn bind(path: &Path) -> Result<UnixListener, ServeError> {
+    bind_as(path, 0o660)
+}
+
+/// The same for a socket that every process may connect to: who may say something is judged
+/// by what the kernel knows of it.
+pub fn bind_for_all(path: &Path) -> Result<UnixListener, ServeError> {
+    bind_as(path, 0o666)
+}
+
+fn bind_as(path: &Path, mode: u32) -> Result<UnixListener, ServeError> {
     let failed = |source| ServeError::Io {
         path: path.to_owned(),
         source,
@@ -77,7 +87,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, ServeError> {
         Err(source) => return Err(failed(source)),
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
 }
 

@@ -215,6 +215,20 @@ fn records(registry: &Registry, status: &Status) -> Result<(), prometheus::Error
     }
     counter(
         registry,
+        "merestone_receipts_total",
+        "Receipts that the session's key signed.",
+        &[],
+        records.receipts,
+    )?;
+    counter(
+        registry,
+        "merestone_receipts_missing_total",
+        "Records that no receipt was issued for: no session was open, or the disk refused.",
+        &[],
+        records.unreceipted,
+    )?;
+    counter(
+        registry,
         "merestone_records_left_out_total",
         "Requests for health and metrics, which are not told.",
         &[],

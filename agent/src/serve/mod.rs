@@ -8,13 +8,18 @@ mod client;
 mod control;
 mod http;
 mod metrics;
+mod peer;
+mod records;
 
 pub use client::{Client, ClientError};
-pub use control::{ServeError, answer, bind, control};
+pub use control::{ServeError, answer, bind, bind_for_all, control};
 pub use http::{HttpError, http};
 pub use metrics::{Readings, render};
+pub use peer::Peer;
+pub use records::{Connection, Issued, Post, RecordRefused, records};
 
 use crate::api::{Reply, Request};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// A question to the agent's loop.
@@ -31,6 +36,22 @@ pub enum Call {
     Scrape {
         /// Where the text goes.
         reply: oneshot::Sender<String>,
+    },
+    /// From the records socket: whether a process is in a guarded group now.
+    Guarded {
+        /// The process.
+        peer: Arc<Peer>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<bool>,
+    },
+    /// From the records socket: a record of a process's own answer.
+    Record {
+        /// The process.
+        peer: Arc<Peer>,
+        /// What it tells, or why that cannot be read.
+        post: Box<Result<Post, String>>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Issued, RecordRefused>>,
     },
     /// From the readiness probe: why it is not ready, if it is not.
     Ready {

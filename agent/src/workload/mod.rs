@@ -56,6 +56,16 @@ pub fn inspect(pid: u32) -> Option<Process> {
     inspect_in(Path::new("/proc"), pid)
 }
 
+/// A moment before which a process had started, nanoseconds since boot: the kernel tells it in
+/// ticks.
+#[must_use]
+pub fn started_before_ns(pid: u32) -> Option<u64> {
+    let ticks = Entry::open(Path::new("/proc"), pid)?.start_time_ticks()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    let tick_ns = 1_000_000_000_u64.checked_div(per_second)?;
+    ticks.checked_add(1)?.checked_mul(tick_ns)
+}
+
 fn inspect_in(proc: &Path, pid: u32) -> Option<Process> {
     // One handle for all: a pid that is used again meanwhile answers ESRCH, not another's facts.
     let entry = Entry::open(proc, pid)?;

@@ -4,7 +4,7 @@ use crate::support::Swtpm;
 use merestone_agent::{
     clock, export,
     ledger::{Ledger, Reader},
-    seal::{BootLogs, EpochInputs, Metrics, SealCore, SealOptions, SessionInputs},
+    seal::{BootLogs, EpochInputs, Metrics, SealCore, SealOptions, SessionInputs, nv_auth},
 };
 use merestone_evidence::{
     Agent, Body, Boundary, Counter, Entry, EntryKind, EpochStatement, FlowVerdict, GpuInventory,
@@ -97,21 +97,34 @@ impl Host {
         limit: Duration,
         boot_logs: Option<BootLogs>,
     ) -> Self {
+        let options = SealOptions {
+            boot_logs,
+            ..SealOptions::default()
+        };
+        Self::of(tcti, state_dir, limit, options)
+    }
+
+    /// One that counts its epochs in the TPM.
+    pub(crate) fn counting(tcti: &str, state_dir: &Path) -> Self {
+        let options = SealOptions {
+            nv: Some(nv_auth(state_dir).unwrap()),
+            ..SealOptions::default()
+        };
+        Self::of(tcti, state_dir, Duration::from_secs(20), options)
+    }
+
+    fn of(tcti: &str, state_dir: &Path, limit: Duration, seal: SealOptions) -> Self {
         let options = Options::at(tcti.parse().unwrap());
         let mut tpm =
             Deadline::spawn(Duration::from_secs(20), move || EsysTpm::open(&options)).unwrap();
         tpm.set_limit(limit);
         let (ledger, opened) = Ledger::open(state_dir).unwrap();
         let ledger = Arc::new(ledger);
-        let options = SealOptions {
-            boot_logs,
-            ..SealOptions::default()
-        };
         let core = SealCore::new(
             Box::new(tpm),
             Arc::clone(&ledger),
             opened,
-            options,
+            seal,
             Metrics::new().unwrap(),
         );
         Self {
@@ -179,5 +192,5 @@ pub(crate) fn export_all(state_dir: &Path) -> Vec<u8> {
         .find_map(|session| reader.epochs(session.number).unwrap().pop())
         .unwrap();
     let last: EpochStatement = decode(&last.statement).unwrap();
-    export::bundle(state_dir, first.started_ms, last.closed_ms).unwrap()
+    export::bundle(state_dir, first.started_ms, last.closed_ms, false).unwrap()
 }

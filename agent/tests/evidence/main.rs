@@ -2,6 +2,7 @@
 //! crashes, reboots, slow TPMs and other programs do to it.
 #![cfg(test)]
 
+mod counters;
 mod crash;
 mod host;
 mod sound;

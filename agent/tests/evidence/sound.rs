@@ -159,7 +159,7 @@ fn a_period_shows_its_own_leaves_and_proofs_for_the_rest() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-    let bytes = export::bundle(dir.path(), middle.0, middle.1).unwrap();
+    let bytes = export::bundle(dir.path(), middle.0, middle.1, false).unwrap();
     let verdict = judge(&bytes, &host.trust());
     assert_eq!(verdict.verdict, Outcome::Pass, "{}", faults(&verdict));
     let bundle: Bundle = decode(&bytes).unwrap();
@@ -171,7 +171,7 @@ fn a_period_shows_its_own_leaves_and_proofs_for_the_rest() {
         "up to the last that touches the period"
     );
     assert_eq!(bundle.consistency.len(), 2 + 1, "one joins the checkpoint");
-    let nothing = export::bundle(dir.path(), 1, 2).unwrap_err();
+    let nothing = export::bundle(dir.path(), 1, 2, false).unwrap_err();
     assert!(
         matches!(nothing, export::ExportError::Nothing { .. }),
         "{nothing}"

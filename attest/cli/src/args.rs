@@ -57,11 +57,15 @@ pub(crate) enum Command {
         at: Option<u64>,
     },
     /// Verify a file that shows single entries
-    #[command(after_help = "Example:
-  merestone-verify receipt one.merestone --trust trust.toml")]
+    #[command(after_help = "Examples:
+  merestone-verify receipt one.merestone --trust trust.toml
+  merestone-verify receipt one.merestone --trust trust.toml --request asked.json \\
+    --answer answered.json --salt 3f9c…")]
     Receipt {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        held: Held,
         /// Judge as of this time instead of now
         #[arg(long, value_name = "RFC3339", value_parser = instant)]
         at: Option<u64>,
@@ -302,6 +306,20 @@ pub(crate) struct Common {
     pub(crate) json: bool,
 }
 
+/// What the client has in hand, and what it was salted with.
+#[derive(Debug, Group)]
+pub(crate) struct Held {
+    /// The body of the request, as it was sent: it has to be the one that the receipt binds
+    #[arg(long, value_name = "FILE", requires = "salt")]
+    pub(crate) request: Option<PathBuf>,
+    /// The body of the answer, as it came
+    #[arg(long, value_name = "FILE", requires = "salt")]
+    pub(crate) answer: Option<PathBuf>,
+    /// The salt that came with the receipt, 64 hexadecimal digits
+    #[arg(long, value_name = "HEX", value_parser = salt)]
+    pub(crate) salt: Option<[u8; 32]>,
+}
+
 /// What else to write.
 #[derive(Debug, Group)]
 pub(crate) struct Reports {
@@ -372,6 +390,13 @@ fn index(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     u32::from_str_radix(digits, 16)
         .map_err(|_digits| "an NV index is a hexadecimal number like 0x01500001".to_owned())
+}
+
+fn salt(text: &str) -> Result<[u8; 32], String> {
+    let mut salt = [0; 32];
+    hex::decode_to_slice(text, &mut salt)
+        .map_err(|_digits| "a salt is 64 hexadecimal digits".to_owned())?;
+    Ok(salt)
 }
 
 fn instant(text: &str) -> Result<u64, String> {

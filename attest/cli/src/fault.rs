@@ -88,7 +88,7 @@ impl Fault {
             ),
             Self::TooBig { file, limit } => (
                 format!("{file} has more than {limit} bytes"),
-                "no such file is that big; ask for a shorter period",
+                "what is printed or piped is held in memory: ask for a shorter period, or verify a file",
             ),
             Self::NotText { file, line, manual } => {
                 (format!("{file}:{line}: not utf-8 text"), manual)

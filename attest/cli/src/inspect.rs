@@ -2,7 +2,8 @@
 
 use crate::escape::escaped;
 use merestone_evidence::{
-    Blob, Bundle, Enrolment, Entry, EpochStatement, Quote, SessionStatement, decode, sha256,
+    Blob, Bundle, Enrolment, Entry, EpochStatement, Quote, Receipt, SessionStatement, decode,
+    sha256,
 };
 use merestone_verify::tpm::{Attest, Public};
 
@@ -50,6 +51,7 @@ impl Page {
             proofs,
             enrolments,
             checkpoint,
+            receipts,
         } = bundle;
         self.line(
             0,
@@ -111,6 +113,27 @@ impl Page {
         for proof in proofs {
             self.line(0, format!("single leaf in a tree of {}", proof.size));
             self.leaf(proof.index, &proof.leaf);
+        }
+        let receipts = receipts.as_deref().unwrap_or_default();
+        for receipt in receipts.iter().take(MOST_LEAVES) {
+            self.receipt(receipt);
+        }
+        if receipts.len() > MOST_LEAVES {
+            self.line(
+                1,
+                format!("and {} more receipts", receipts.len() - MOST_LEAVES),
+            );
+        }
+    }
+
+    fn receipt(&mut self, message: &[u8]) {
+        let claims = merestone_enrol::payload(message)
+            .map_err(|error| error.to_string())
+            .and_then(|payload| decode::<Receipt>(&payload).map_err(|error| error.to_string()));
+        self.line(0, format!("receipt of {} bytes", message.len()));
+        match claims {
+            Ok(claims) => self.pretty(&claims),
+            Err(error) => self.line(1, format!("not readable: {error}")),
         }
     }
 

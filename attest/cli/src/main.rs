@@ -17,15 +17,15 @@ mod reports;
 mod text;
 mod witness;
 
-use args::{Args, Command, Common, Period};
+use args::{Args, Command, Common, Held, Period};
 use clap::{CommandFactory as _, Parser as _};
 use evidence::{Evidence, Threads};
 use fault::Fault;
 use files::{now_ms, read};
-use merestone_evidence::{Digest, sha256};
-use merestone_verify::{Purpose, Trust, Verdict, verify_stored};
+use merestone_evidence::{Digest, answer_digest, request_digest, sha256};
+use merestone_verify::{Contents, Purpose, Trust, Verdict, verify_stored};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The largest file that is printed: it is read into memory as a whole.
@@ -68,13 +68,28 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
         } => {
             let now = at.map_or_else(now_ms, Ok)?;
             let key = reports.key()?;
-            let judged = judge(&common, Purpose::Period, period, now, out)?;
+            let judged = judge(
+                &common,
+                Purpose::Period,
+                &Contents::default(),
+                period,
+                now,
+                out,
+            )?;
             reports.write(&judged, key.as_ref(), period, now)?;
             Ok(judged.verdict.exit)
         }
-        Command::Receipt { common, at } => {
+        Command::Receipt { common, held, at } => {
             let now = at.map_or_else(now_ms, Ok)?;
-            let judged = judge(&common, Purpose::Receipt, Period::default(), now, out)?;
+            let contents = held.contents()?;
+            let judged = judge(
+                &common,
+                Purpose::Receipt,
+                &contents,
+                Period::default(),
+                now,
+                out,
+            )?;
             Ok(judged.verdict.exit)
         }
         Command::Inspect { file } => {
@@ -98,6 +113,22 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
     }
 }
 
+impl Held {
+    /// The digests that a receipt has of what is in hand.
+    fn contents(&self) -> Result<Contents, Fault> {
+        let Some(salt) = &self.salt else {
+            return Ok(Contents::default());
+        };
+        let body = |path: Option<&PathBuf>| path.map(|path| read(path, MAX_FILE)).transpose();
+        let request = body(self.request.as_ref())?;
+        let answer = body(self.answer.as_ref())?;
+        Ok(Contents {
+            request: request.map(|body| request_digest(salt, &body)),
+            answer: answer.map(|body| answer_digest(salt, &body)),
+        })
+    }
+}
+
 /// A verdict and what it is about.
 struct Judged {
     verdict: Verdict,
@@ -110,6 +141,7 @@ struct Judged {
 fn judge(
     common: &Common,
     purpose: Purpose,
+    contents: &Contents,
     period: Period,
     now_ms: u64,
     out: &mut dyn Write,
@@ -124,7 +156,7 @@ fn judge(
     let evidence = Evidence::open(&common.file)?;
     let source = evidence.source();
     let threads = Threads::of_this_machine();
-    let verdict = verify_stored(source, &trust, purpose, now_ms, &threads);
+    let verdict = verify_stored(source, &trust, purpose, contents, now_ms, &threads);
     let (bytes, sha256) = (source.size(), evidence.sha256(&common.file)?);
     let shown = if common.json {
         json::object(&verdict)

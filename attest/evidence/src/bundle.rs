@@ -180,6 +180,9 @@ pub struct Bundle {
     /// A checkpoint of the log with the signatures of who saw it: a C2SP signed note.
     #[cbor(n(12), with = "minicbor::bytes")]
     pub checkpoint: Option<Vec<u8>>,
+    /// Receipts of records shown: `COSE_Sign1` over a [`crate::Receipt`], by the session's key.
+    #[n(13)]
+    pub receipts: Option<Vec<Blob>>,
 }
 
 impl Record for Bundle {

@@ -128,6 +128,18 @@ pub struct Canary {
     pub guarded: bool,
 }
 
+/// Entries about inferences that a session appended, amendments left out.
+#[derive(Clone, Copy, Debug, Decode, Default, Encode, Eq, PartialEq)]
+#[cbor(array)]
+pub struct RecordCounts {
+    /// Of grade R1.
+    #[n(0)]
+    pub observed: u64,
+    /// Of grade R2.
+    #[n(1)]
+    pub bound: u64,
+}
+
 /// One sealed stretch of time.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 #[cbor(map)]
@@ -201,6 +213,9 @@ pub struct EpochStatement {
     /// What the counter of epochs comes to with this one, where the session counts.
     #[n(23)]
     pub counter: Option<u64>,
+    /// Records of inferences, cumulative over the session; absent in what older agents wrote.
+    #[n(24)]
+    pub records: Option<RecordCounts>,
 }
 
 impl Record for EpochStatement {

@@ -84,6 +84,9 @@ pub struct Binding {
     /// Who said so.
     #[n(4)]
     pub process: Option<Process>,
+    /// The answer's HTTP status.
+    #[n(5)]
+    pub status: Option<u16>,
 }
 
 /// One request and its answer; on a connection that cannot be read, all of it.
@@ -130,7 +133,8 @@ pub struct Inference {
     #[n(12)]
     pub peer_inside: bool,
     /// `http/1`, `http/2`, `tls`, `upgraded` or `other`; only the first has one
-    /// entry a request, the others one a connection.
+    /// entry a request, the others one a connection. `told` where the kernel saw
+    /// no turn and a process of the group told of it.
     #[n(13)]
     pub form: String,
     /// The request's method, where it could be read.
@@ -148,10 +152,15 @@ pub struct Inference {
     /// What the group sent meanwhile, where that is known.
     #[n(18)]
     pub egress: Option<GroupEgress>,
-    /// It was told before, with fewer bytes.
+    /// It was told before: with fewer bytes, or without digests.
     #[n(19)]
     pub amends: bool,
     /// What a process of the group said of it; only with [`Grade::Bound`].
     #[n(20)]
     pub binding: Option<Binding>,
+    /// The kernel's turn that it was joined with: the id of that turn's own entry. Absent in an
+    /// entry of the kernel's own, and where the kernel saw none: the rest then is the workload's
+    /// word.
+    #[cbor(n(21), with = "minicbor::bytes")]
+    pub turn: Option<[u8; 16]>,
 }

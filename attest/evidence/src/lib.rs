@@ -18,6 +18,7 @@ mod inference;
 mod kind;
 mod nv;
 mod proof;
+mod receipt;
 mod session;
 mod shape;
 mod stored;
@@ -36,6 +37,7 @@ pub use enrolment::{
 pub use entry::{Body, DeviceNode, Entry, GpuReading, GpuUse, GrantTerms, PodMove, Process};
 pub use epoch::{
     Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
+    RecordCounts,
 };
 pub use inference::{Binding, End, Grade, GroupEgress, Inference};
 pub use kind::{
@@ -50,10 +52,13 @@ pub use nv::{
 pub use proof::{
     ProofError, consistency_path, inclusion_path, verify_consistency, verify_inclusion,
 };
+pub use receipt::{
+    NONCE_BYTES, PROFILE, RECEIPT_BYTES, Receipt, answer_digest, receipt_id, request_digest, ueid,
+};
 pub use session::{
     Agent, Boundary, GpuDevice, GpuInventory, Kernel, Mode, Program, SessionStatement, Site, Tier,
     TpmInfo,
 };
 pub use shape::ShapeError;
-pub use stored::{Leaves, Run, RunBytes, Source, Stored, open_bundle};
+pub use stored::{Leaves, MOST_BUNDLE_BYTES, Run, RunBytes, Source, Stored, open_bundle};
 pub use tree::{Frontier, FrontierError, empty_root, leaf_hash, node_hash, root_of};

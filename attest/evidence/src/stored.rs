@@ -4,7 +4,7 @@
 //! *skeleton* is decoded, the file with an empty list in place of the leaves; of the leaves it
 //! is remembered where they begin and end, in runs of about a megabyte. Together this accepts
 //! exactly the bytes that [`decode`] of the whole accepts, but for two caps: the skeleton may have
-//! the bytes that a whole bundle may, and a leaf at most [`MOST_LEAF_BYTES`].
+//! the bytes that [`Bundle`] may, and a leaf at most a mebibyte.
 //!
 //! It hashes nothing and decodes no leaf. A file can change between two readings: whoever reads
 //! a run again has to hash it again.
@@ -14,8 +14,8 @@ use crate::shape::ShapeError;
 use crate::{Bundle, Entry};
 use std::borrow::Cow;
 
-/// Bytes of the biggest file: sixteen million records and more.
-const MOST_BYTES: u64 = 16 << 30;
+/// Bytes of the biggest bundle: sixteen million records of the longest usual kind.
+pub const MOST_BUNDLE_BYTES: u64 = 16 << 30;
 /// Bytes of the biggest leaf that is looked at at all. What an entry may have is less; between
 /// the two it is refused as an entry, by its number.
 const MOST_LEAF_BYTES: u64 = 1 << 20;
@@ -155,8 +155,8 @@ fn byte_string(bytes: &[u8]) -> Option<(usize, usize)> {
 /// Reads all of a bundle but its leaves. The bundle's span, where there is one, has none.
 pub fn open_bundle(source: Source<'_>) -> Result<(Bundle, Leaves<'_>), DecodeError> {
     let size = source.size();
-    if size > MOST_BYTES {
-        return Err(too_long(size, MOST_BYTES));
+    if size > MOST_BUNDLE_BYTES {
+        return Err(too_long(size, MOST_BUNDLE_BYTES));
     }
     let mut heads = Heads::new(source);
     let mut leaves = Leaves {

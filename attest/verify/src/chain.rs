@@ -1,5 +1,6 @@
 //! Sessions and epochs follow one another, and the chain register says there was nothing else.
 
+use crate::frame::Purpose;
 use crate::quote::{Epoch, Session};
 use crate::refusal::{Grade, Refusal};
 use crate::trust::Trust;
@@ -66,12 +67,17 @@ impl ChainError {
 }
 
 /// Returns whether the order holds; without it nothing after makes sense.
-pub(crate) fn check(sessions: &[Session], trust: &Trust, tally: &mut Tally) -> bool {
-    let order = order(
-        sessions,
-        trust.require.max_clock_step_s.saturating_mul(1000),
-    );
-    match order {
+///
+/// A file that shows single leaves may leave out epochs which seal none of them: what stands
+/// between is then not judged, and the verdict says so.
+pub(crate) fn check(
+    sessions: &[Session],
+    purpose: Purpose,
+    trust: &Trust,
+    tally: &mut Tally,
+) -> bool {
+    let step_ms = trust.require.max_clock_step_s.saturating_mul(1000);
+    match order(sessions, purpose, step_ms) {
         Err(refusal) => {
             let hard = refusal.grade() == Grade::Untrusted;
             tally.fail(CheckId::ChainOrder, &refusal);
@@ -79,7 +85,13 @@ pub(crate) fn check(sessions: &[Session], trust: &Trust, tally: &mut Tally) -> b
                 return false;
             }
         }
-        Ok(()) => tally.pass(CheckId::ChainOrder, "contiguous"),
+        Ok(true) => tally.pass(CheckId::ChainOrder, "contiguous"),
+        Ok(false) => {
+            let why = "a receipt shows the epochs that seal its leaves, not those between";
+            tally.skip(CheckId::ChainOrder, why);
+            tally.skip(CheckId::ChainReplay, why);
+            return true;
+        }
     }
     let foreign = replay(sessions);
     if foreign.is_empty() {
@@ -101,8 +113,11 @@ fn refuse(at: &str, source: ChainError) -> Refusal {
     }
 }
 
-/// `step_ms` is how far the wall clock may be set back between two statements.
-fn order(sessions: &[Session], step_ms: u64) -> Result<(), Refusal> {
+/// Whether nothing is left out. `step_ms` is how far the wall clock may be set back between two
+/// statements.
+fn order(sessions: &[Session], purpose: Purpose, step_ms: u64) -> Result<bool, Refusal> {
+    let may_leave_out = purpose == Purpose::Receipt;
+    let mut is_whole = true;
     // `None` until something in the file tells: the first session may follow one not shown.
     let mut before: Option<Option<Digest>> = None;
     let mut time = Ok(());
@@ -114,7 +129,9 @@ fn order(sessions: &[Session], step_ms: u64) -> Result<(), Refusal> {
             return Err(refuse(&session.at, ChainError::Twice { got }));
         }
         let got = session.statement.previous;
-        if let Some(want) = before
+        if may_leave_out && before.is_some_and(|want| got != want) {
+            is_whole = false;
+        } else if let Some(want) = before
             && got != want
         {
             let text = |digest: Option<Digest>| {
@@ -143,8 +160,14 @@ fn order(sessions: &[Session], step_ms: u64) -> Result<(), Refusal> {
             )
         });
         last_ms = started;
-        for (want, epoch) in (0..).zip(&session.epochs) {
-            follows(epoch, want, previous)?;
+        let mut want = 0;
+        for epoch in &session.epochs {
+            if may_leave_out && epoch.statement.sequence > want {
+                is_whole = false;
+            } else {
+                follows(epoch, want, previous)?;
+            }
+            want = epoch.statement.sequence.saturating_add(1);
             let statement = &epoch.statement;
             let (opened, closed) = (statement.opened_ms, statement.closed_ms);
             time = time
@@ -154,7 +177,7 @@ fn order(sessions: &[Session], step_ms: u64) -> Result<(), Refusal> {
             previous = epoch.said.digest;
         }
     }
-    time
+    time.map(|()| is_whole)
 }
 
 fn follows(epoch: &Epoch, want: u64, previous: Digest) -> Result<(), Refusal> {

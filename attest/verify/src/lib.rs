@@ -31,6 +31,7 @@ mod network;
 mod pipeline;
 mod policy;
 mod quote;
+mod receipts;
 mod refusal;
 mod report;
 pub mod tpm;
@@ -53,8 +54,9 @@ pub use incidents::{
 pub use key::KeyTrusted;
 pub use leaves::{OneByOne, Workers};
 pub use log::{LogChecked, LogTrust};
-pub use pipeline::{verify, verify_stored};
+pub use pipeline::{verify, verify_contents, verify_stored};
 pub use quote::QuoteChecked;
+pub use receipts::{Contents, ReceiptError, ReceiptShown, Receipts};
 pub use refusal::{Grade, Refusal};
 pub use report::{Egress, Location, ReceiptEntry};
 pub use trust::{DeputyRule, GpuTrust, Permit, Require, Trust, TrustError};

@@ -13,6 +13,7 @@ use crate::leaves::{OneByOne, Workers};
 use crate::log::LogChecked;
 use crate::policy::{self, Matter};
 use crate::quote::QuoteChecked;
+use crate::receipts::{Contents, Receipts};
 use crate::refusal::Refusal;
 use crate::report::{Egress, Location, ReceiptEntry};
 use crate::trust::Trust;
@@ -21,7 +22,19 @@ use merestone_evidence::Source;
 
 /// Judges a file. `now_ms` is the time of the verdict: only age and future are judged by it.
 pub fn verify(bytes: &[u8], trust: &Trust, purpose: Purpose, now_ms: u64) -> Verdict {
-    verify_stored(Source::Memory(bytes), trust, purpose, now_ms, &OneByOne)
+    verify_contents(bytes, trust, purpose, &Contents::default(), now_ms)
+}
+
+/// The same, with a request or an answer in hand that the receipt in the file is held against.
+pub fn verify_contents(
+    bytes: &[u8],
+    trust: &Trust,
+    purpose: Purpose,
+    contents: &Contents,
+    now_ms: u64,
+) -> Verdict {
+    let source = Source::Memory(bytes);
+    verify_stored(source, trust, purpose, contents, now_ms, &OneByOne)
 }
 
 /// The same of a file that need not be in memory. The leaves are read twice, about a megabyte at
@@ -30,12 +43,14 @@ pub fn verify_stored(
     source: Source<'_>,
     trust: &Trust,
     purpose: Purpose,
+    contents: &Contents,
     now_ms: u64,
     workers: &dyn Workers,
 ) -> Verdict {
     let mut tally = Tally::new();
     let unverified = Unverified::open(source, purpose, workers);
-    let Some((log, vouched)) = stages(unverified, source.size(), trust, &mut tally) else {
+    let size = source.size();
+    let Some((log, vouched)) = stages(unverified, size, trust, contents, &mut tally) else {
         return verdict(tally, None);
     };
     let incidents = Incidents::of(&log, &trust.require);
@@ -54,6 +69,7 @@ pub fn verify_stored(
             .iter()
             .map(|(at, entry)| ReceiptEntry::of(*at, entry))
             .collect(),
+        receipts: log.receipts.clone(),
     };
     let matter = Matter {
         log: &log,
@@ -74,6 +90,7 @@ fn stages(
     unverified: Result<Unverified<'_>, Refusal>,
     bytes: u64,
     trust: &Trust,
+    contents: &Contents,
     tally: &mut Tally,
 ) -> Option<(LogChecked, Vec<Vouched>)> {
     let unverified = match unverified {
@@ -88,7 +105,7 @@ fn stages(
     let vouched = key.vouched.clone();
     let quotes = QuoteChecked::check(key, tally)?;
     let boot = BootChecked::check(quotes, trust, tally)?;
-    let log = LogChecked::check(boot, trust, tally)?;
+    let log = LogChecked::check(boot, trust, contents, tally)?;
     Some((log, vouched))
 }
 
@@ -100,6 +117,7 @@ struct Shown {
     account: Account,
     gpus_attested: Vec<GpuAttested>,
     entries: Vec<ReceiptEntry>,
+    receipts: Receipts,
 }
 
 fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
@@ -119,6 +137,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         deputies: None,
         canary: None,
         gpus_attested: Vec::new(),
+        receipts: None,
         entries: Vec::new(),
     };
     if let Some(shown) = shown {
@@ -132,6 +151,7 @@ fn verdict(tally: Tally, shown: Option<Shown>) -> Verdict {
         verdict.deputies = Some(shown.incidents.deputies);
         verdict.canary = Some(shown.incidents.canary);
         verdict.gpus_attested = shown.gpus_attested;
+        verdict.receipts = Some(shown.receipts);
         verdict.entries = shown.entries;
     }
     verdict

@@ -11,6 +11,7 @@ use crate::incidents::IncidentError;
 use crate::log::LogError;
 use crate::policy::PolicyError;
 use crate::quote::QuoteError;
+use crate::receipts::ReceiptError;
 use crate::tpm::{AttestError, PublicError, SignatureError};
 use merestone_evidence::DecodeError;
 
@@ -173,6 +174,9 @@ pub enum Refusal {
     /// Leaves are not those that were sealed.
     #[error("{0}")]
     Log(#[from] LogError),
+    /// A receipt, or a record, is not what it claims.
+    #[error("{0}")]
+    Receipt(#[from] ReceiptError),
     /// Sound, and not what the policy asks for.
     #[error("{0}")]
     Policy(#[from] PolicyError),
@@ -194,6 +198,7 @@ impl Refusal {
             Self::Enrolment(source) => source.grade(),
             Self::Gpu { source, .. } => source.grade(),
             Self::Log(source) => source.grade(),
+            Self::Receipt(source) => source.grade(),
             Self::Policy(source) => source.grade(),
             Self::Form(_)
             | Self::Purpose { .. }

@@ -8,6 +8,7 @@ use crate::account::Account;
 use crate::coverage::Coverage;
 use crate::gpu::GpuAttested;
 use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper};
+use crate::receipts::Receipts;
 use crate::refusal::{Grade, Refusal};
 use crate::report::{Egress, Location, ReceiptEntry};
 use serde::Serialize;
@@ -303,6 +304,8 @@ pub struct Verdict {
     pub canary: Option<CanaryReport>,
     /// GPUs that attested themselves.
     pub gpus_attested: Vec<GpuAttested>,
+    /// What the receipts in the file come to.
+    pub receipts: Option<Receipts>,
     /// The entries that single proofs show.
     pub entries: Vec<ReceiptEntry>,
 }

@@ -5,6 +5,10 @@
 //! the command succeeds. It is not part of `cargo xtask test` or of CI, whose
 //! machines say nothing about cost.
 
+mod attest;
+mod attest_page;
+
+pub(crate) use attest::attest;
 mod gateway;
 
 pub(crate) use gateway::gateway;
@@ -76,7 +80,7 @@ fn measure(quick: bool) -> Result<()> {
         "measure",
         "a quiet machine gives better numbers (3 minutes)",
     );
-    let mut command = shell::command(program());
+    let mut command = shell::command(program(MEASURE));
     if quick {
         command.arg("--quick");
     }
@@ -89,8 +93,8 @@ fn measure(quick: bool) -> Result<()> {
     write(&shell::root().join(PAGE), &page)
 }
 
-fn program() -> PathBuf {
-    shell::target().join("release/examples").join(MEASURE)
+fn program(example: &str) -> PathBuf {
+    shell::target().join("release/examples").join(example)
 }
 
 /// Runs it with its progress shown and its output kept.
@@ -109,6 +113,6 @@ fn output(command: &mut std::process::Command) -> Result<String> {
 /// Over the old page, in place: the file may belong to somebody else than root.
 fn write(path: &Path, page: &str) -> Result<()> {
     fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
-    progress::line(format_args!("    wrote {PAGE}"));
+    progress::line(format_args!("    wrote {}", path.display()));
     Ok(())
 }

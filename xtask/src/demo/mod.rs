@@ -4,11 +4,14 @@
 //! real texts, and is then made to send them out in five ways. The demo fails
 //! unless each is held, alerted and absent from the wire beyond; the same five
 //! from a process that opened no GPU must arrive first, or nothing is proved.
+//! Each answer leaves a record; two of them, one that the kernel saw and one whose
+//! digests the server gave, are proven on their own.
 //! The TPM is a program, and the demo says so.
 
 mod net;
 mod parts;
 mod python;
+mod receipts;
 
 use crate::bpffs;
 use crate::build;
@@ -107,10 +110,12 @@ fn stage() -> Result<()> {
 
     control(&sniffer)?;
     let server = serve(&place, &agent)?;
+    let bound = receipts::ask()?;
     leak(&agent, &sniffer)?;
     drop(server);
     drill(&agent)?;
     let verdict = evidence(&place, &agent)?;
+    receipts::prove(&place, &agent, &bound)?;
     drop((agent, swtpm, sniffer, net, bpffs));
     progress::line(format_args!(
         "page for people: {}\nbundle: {}\ntrust file: {}",
@@ -156,7 +161,11 @@ fn serve(place: &Workplace, agent: &Agent) -> Result<Server> {
     );
     let server = Server::start(place)?;
     progress::line(format_args!("    {}", server.opened()));
-    let answer = Server::ask("ask", &Server::url("/v1/embeddings"), &TEXTS)?;
+    let kept = place.file("");
+    let words: Vec<&str> = std::iter::once(kept.to_str().context("a path that is not UTF-8")?)
+        .chain(TEXTS)
+        .collect();
+    let answer = Server::ask("keep", &Server::url("/v1/embeddings"), &words)?;
     let data = answer.get("data").and_then(Value::as_array);
     let data = data.with_context(|| format!("the server gave no vectors: {answer}"))?;
     if data.len() != TEXTS.len() {
@@ -255,7 +264,14 @@ fn evidence(place: &Workplace, agent: &Agent) -> Result<&'static str> {
     let (bundle, trust) = (place.file("demo.merestone"), place.file("trust.toml"));
     let (bundle, trust) = (bundle.to_string_lossy(), trust.to_string_lossy());
     let page = place.file("report.html");
-    agent.ask(&["report", "--from", place.began(), "--out", &bundle])?;
+    agent.ask(&[
+        "report",
+        "--receipts",
+        "--from",
+        place.began(),
+        "--out",
+        &bundle,
+    ])?;
     agent.ask(&["enroll", "trust", "--out", &trust])?;
     let mut verify = shell::command(parts::binary("merestone-verify"));
     verify.args(["bundle", &bundle, "--trust", &trust, "--html"]);

@@ -187,6 +187,10 @@ socket = {socket}
 [metrics]
 listen = ""
 
+[records]
+socket = {records}
+idle = "500ms"
+
 [enforcement]
 pin_dir = "/sys/fs/bpf/merestone-demo"
 tamper = false
@@ -207,6 +211,7 @@ jsonl = {events}
         boundary = at("boundary.toml")?,
         state = at("state")?,
         socket = at("agent.sock")?,
+        records = at("records.sock")?,
         events = at("events.jsonl")?,
     ))
 }
@@ -251,7 +256,9 @@ impl Server {
         command.arg(python::interpreter()).arg(python::server());
         command
             .args(["--listen", &format!("{}:8000", net::SERVER), "--gpu"])
-            .arg(&node);
+            .arg(&node)
+            .arg("--records")
+            .arg(place.file("records.sock"));
         let mut running = Running::start(command.stdout(Stdio::piped()))?;
         let mut opened = String::new();
         for line in running.lines()? {

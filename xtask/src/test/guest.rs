@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::{AFTER_GUEST, END_TO_END, IN_GUEST, KERNEL_TESTS, is_runner};
+use super::{AFTER_BOOTS, AFTER_GUEST, END_TO_END, IN_GUEST, KERNEL_TESTS, is_runner};
 use crate::{
     build,
     programs::Program,
-    progress, shell,
+    progress, shell, swtpm,
     tally::{self, Tally},
-    vm::{self, Load, disk, kernel::Series},
+    vm::{self, Load, disk, kernel::Series, machine::End},
 };
 
 /// Emulated processors are slow; a hang is still noticed.
@@ -102,7 +102,48 @@ fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> 
         "what the guest handed back",
         tally::run("measured_boot", &mut command)?,
     );
+    if programs.iter().any(|program| program.target == AFTER_BOOTS) {
+        tally.add("several boots", boots(series, programs)?);
+    }
     Ok(tally)
+}
+
+/// Enrolment, a reboot, a loss of power and another TPM, and the judgement of what they left.
+pub(super) fn boots(series: Series, programs: &[Program]) -> Result<Tally> {
+    let in_guest = |program: &&Program| {
+        !program.is_test && [build::AGENT, build::VERIFIER].contains(&program.package.as_str())
+    };
+    let chosen: Vec<Program> = programs.iter().filter(in_guest).cloned().collect();
+    let mut load = Load::default();
+    load.add_programs(&chosen);
+    // Manufactures the authority that the TPM's vendor is, where it is the first.
+    let spare = tempfile::tempdir()?;
+    swtpm::manufacture(spare.path())?;
+    for name in ["swtpm-localca-rootca-cert.pem", "issuer.pem"] {
+        let place = format!("{}/{name}", disk::FILES);
+        load.files.push((swtpm::authority().join(name), place));
+    }
+    load.command = include_str!("../vm/guest/boots.sh").to_owned();
+    let boot = |tpm, end| vm::Boot { tpm, end };
+    let plan = [
+        boot("tpm", End::Status(0)),
+        boot("tpm", End::PowerLost),
+        boot("tpm", End::Status(0)),
+        boot("other", End::Status(0)),
+    ];
+    let out = vm::boots(series, &load, &plan, LIMIT, |line| {
+        progress::line(format_args!("{series} | {line}"));
+    })?;
+    let judge = programs
+        .iter()
+        .find(|program| program.is_test && program.target == AFTER_BOOTS)
+        .ok_or_else(|| anyhow!("the test `{AFTER_BOOTS}` is not built"))?;
+    let mut command = shell::command(&judge.path);
+    command.current_dir(&judge.directory).arg("--show-output");
+    command
+        .env("XTASK_BIN_DIR", build::output(false))
+        .env("XTASK_VM_OUT", &out);
+    tally::run(AFTER_BOOTS, &mut command)
 }
 
 /// Runs every test program, and fails when one of them did.

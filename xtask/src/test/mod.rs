@@ -36,6 +36,8 @@ const GUEST_FEATURE: &str = "merestone-end-to-end/guest";
 /// The test that a guest runs, and the one that judges what it handed back.
 const IN_GUEST: &str = "guest";
 const AFTER_GUEST: &str = "measured_boot";
+/// Judges what several boots of one machine left.
+const AFTER_BOOTS: &str = "boots";
 
 /// Runs everything; the last line printed is the closing line.
 pub(crate) fn all(consent: Consent, no_vm: bool) -> ExitCode {
@@ -59,6 +61,23 @@ pub(crate) fn virtual_machines_alone(kernels: &[Series], only: Option<&str>) -> 
     let verifier = release_verifier()?;
     let mut tally = Tally::default();
     guest::all(kernels, &programs, &verifier, &mut tally);
+    Ok(close(&tally, began))
+}
+
+/// Several boots of one machine, without the rest of the VM suite.
+pub(crate) fn boots_alone(kernels: &[Series]) -> Result<ExitCode> {
+    let began = Instant::now();
+    build::object(false)?;
+    let packages = [build::AGENT, build::VERIFIER, END_TO_END].map(str::to_owned);
+    let judge = [END_TO_END.to_owned()];
+    let programs = programs::build_some(&packages, &judge, &[GUEST_FEATURE])?;
+    let mut tally = Tally::default();
+    for series in kernels {
+        tally.add(
+            &format!("Linux {series}"),
+            guest::boots(*series, &programs)?,
+        );
+    }
     Ok(close(&tally, began))
 }
 
@@ -112,6 +131,15 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
     foreign_eyes(tally);
     let verifier = release_verifier()?;
     needs_no_tpm_library(&verifier, tally)?;
+    let mut changes = shell::cargo();
+    changes.args(["test", "--release", "--package", "merestone-verify"]);
+    changes.args(["--test", "cases", "--", "--ignored"]);
+    check(
+        tally,
+        "every byte of a bundle",
+        "a hundred thousand random changes, optimised",
+        &mut changes,
+    );
     if no_vm {
         for series in Series::ALL {
             tally.skip(&format!("the suite on Linux {series}"), "--no-vm was given");
@@ -151,7 +179,8 @@ fn check(tally: &mut Tally, name: &str, why: &str, command: &mut Command) {
 }
 
 fn only_in_guest(program: &Program) -> bool {
-    program.package == END_TO_END && [IN_GUEST, AFTER_GUEST].contains(&program.target.as_str())
+    program.package == END_TO_END
+        && [IN_GUEST, AFTER_GUEST, AFTER_BOOTS].contains(&program.target.as_str())
 }
 
 /// Not libtest: it takes no flags.

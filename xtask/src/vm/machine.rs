@@ -70,6 +70,8 @@ const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 no_timer_check ima_poli
                             lsm=landlock,lockdown,yama,integrity,apparmor,bpf";
 const BEGINS: &str = "merestone-guest begins";
 const ENDS: &str = "merestone-guest ends ";
+/// What a guest says that is to lose its power.
+const MAY_LOSE_POWER: &str = "merestone-guest may lose its power";
 const OUTPUT_BYTES: u64 = 128 << 20;
 const POWER_OFF: Duration = Duration::from_secs(10);
 
@@ -84,28 +86,69 @@ pub(crate) struct Machine<'a> {
     pub(crate) limit: Duration,
 }
 
+/// How a boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The command ended, with that status.
+    Status(i32),
+    /// The machine lost its power.
+    PowerLost,
+}
+
 impl Machine<'_> {
     /// Boots, hands every line of the command to `line`, and returns the
     /// command's exit status. What it left is unpacked into `out`.
     pub(crate) fn run(&self, out: &Path, mut line: impl FnMut(&str)) -> Result<i32> {
-        let initramfs = self.directory.join("initramfs");
-        fs::write(&initramfs, self.initramfs()?)?;
-        let variables = self.directory.join("variables.fd");
+        self.prepare()?;
+        self.insert_tpm("tpm")?;
+        match self.power_on("tpm", "", out, &mut line)? {
+            End::Status(status) => Ok(status),
+            End::PowerLost => bail!("the guest asked for a loss of power"),
+        }
+    }
+
+    /// Makes what the first boot finds: an initramfs and fresh firmware variables.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        fs::write(self.directory.join("initramfs"), self.initramfs()?)?;
         let [_, template] = FIRMWARE;
-        fs::copy(template, &variables)
+        fs::copy(template, self.directory.join("variables.fd"))
             .with_context(|| format!("no {template}: run `cargo xtask setup`"))?;
+        Ok(())
+    }
+
+    /// Makes a TPM of that name.
+    pub(crate) fn insert_tpm(&self, name: &str) -> Result<()> {
+        swtpm::manufacture(&self.directory.join(name))
+    }
+
+    /// One boot with the TPM of that name, from power-on until the guest turns itself off or says
+    /// that it may lose its power, which it then does.
+    pub(crate) fn power_on(
+        &self,
+        tpm: &str,
+        more: &str,
+        out: &Path,
+        line: &mut impl FnMut(&str),
+    ) -> Result<End> {
         let output = self.directory.join("output");
         File::create(&output)?.set_len(OUTPUT_BYTES)?;
-        let tpm = self.directory.join("tpm");
-        swtpm::manufacture(&tpm)?;
-        let (_swtpm, socket) = swtpm::start_for_machine(&tpm)?;
-        let mut qemu = self.qemu(&initramfs, &variables, &output, &socket);
+        let (_swtpm, socket) = swtpm::start_for_machine(&self.directory.join(tpm))?;
+        let (initramfs, variables) = (
+            self.directory.join("initramfs"),
+            self.directory.join("variables.fd"),
+        );
+        let mut qemu = self.qemu(&initramfs, &variables, &output, &socket, more);
         let mut qemu = Running::start(&mut qemu)?;
-        let status = self.follow(&mut qemu, &mut line)?;
-        // The guest turns itself off; what it does not, dropping does.
-        shell::within(POWER_OFF, || !matches!(qemu.ended(), Ok(None)));
-        unpack(&output, out)?;
-        Ok(status)
+        let end = self.follow(&mut qemu, line)?;
+        match end {
+            End::Status(_) => {
+                // The guest turns itself off; what it does not, dropping does.
+                shell::within(POWER_OFF, || !matches!(qemu.ended(), Ok(None)));
+                unpack(&output, out)?;
+            }
+            End::PowerLost => qemu.kill(),
+        }
+        Ok(end)
     }
 
     fn console(&self) -> PathBuf {
@@ -118,6 +161,7 @@ impl Machine<'_> {
         variables: &Path,
         output: &Path,
         tpm: &Path,
+        more: &str,
     ) -> std::process::Command {
         let mut qemu = swtpm::dies_with_us("qemu-system-x86_64");
         // KVM is not there in many test machines; TCG is the same everywhere.
@@ -160,7 +204,7 @@ impl Machine<'_> {
             .arg(&self.kernel.image)
             .arg("-initrd")
             .arg(initramfs);
-        qemu.args(["-append", COMMAND_LINE]);
+        qemu.arg("-append").arg(format!("{COMMAND_LINE}{more}"));
         qemu.arg("-serial")
             .arg(format!("file:{}", self.console().display()));
         qemu.args(["-serial", "stdio"]).stdout(Stdio::piped());
@@ -187,7 +231,7 @@ impl Machine<'_> {
         archive.finish()
     }
 
-    fn follow(&self, qemu: &mut Running, line: &mut impl FnMut(&str)) -> Result<i32> {
+    fn follow(&self, qemu: &mut Running, line: &mut impl FnMut(&str)) -> Result<End> {
         let (sender, receiver) = mpsc::channel();
         let lines = qemu.lines()?;
         thread::spawn(move || lines.for_each(|line| if sender.send(line).is_err() {}));
@@ -215,10 +259,12 @@ impl Machine<'_> {
                 if !before.is_empty() {
                     line(before);
                 }
+                let status = status.trim().parse();
                 return status
-                    .trim()
-                    .parse()
+                    .map(End::Status)
                     .context("the guest's last line is broken");
+            } else if text.ends_with(MAY_LOSE_POWER) {
+                return Ok(End::PowerLost);
             } else {
                 line(&text);
             }

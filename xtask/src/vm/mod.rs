@@ -16,13 +16,17 @@ use crate::{
     progress::{self, Step},
     shell,
     undo::{self, Undo},
-    vm::{disk::Disk, kernel::Series, machine::Machine},
+    vm::{
+        disk::Disk,
+        kernel::Series,
+        machine::{End, Machine},
+    },
 };
 
 mod archive;
 pub(crate) mod disk;
 pub(crate) mod kernel;
-mod machine;
+pub(crate) mod machine;
 mod modules;
 
 /// What goes into a guest beside the base system.
@@ -95,6 +99,64 @@ pub(crate) fn boot(
         status: status?,
         out,
     })
+}
+
+/// One boot of several.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Boot {
+    /// Which TPM is in the machine.
+    pub(crate) tpm: &'static str,
+    /// How it has to end.
+    pub(crate) end: End,
+}
+
+/// Boots one machine again and again, on one disk and with one set of firmware variables; each
+/// boot's files are unpacked into a directory of its number. The kernel's command line tells the
+/// boots apart, so that each is measured differently.
+pub(crate) fn boots(
+    series: Series,
+    load: &Load,
+    boots: &[Boot],
+    limit: Duration,
+    mut line: impl FnMut(&str),
+) -> Result<PathBuf> {
+    let kernel = kernel::find(series)
+        .with_context(|| format!("no Linux {series} guest kernel here; run `cargo xtask setup`"))?;
+    let directory = tempfile::Builder::new().prefix("merestone-vm-").tempdir()?;
+    let path = directory.path().to_owned();
+    let _undo = Undo::new(move || drop(directory));
+    let image = path.join("disk");
+    write_disk(&path.join("root"), &image, series, load)?;
+    let out = shell::target().join(format!("vm/boots/{series}"));
+    let machine = Machine {
+        kernel: &kernel,
+        directory: &path,
+        disk: &image,
+        limit,
+    };
+    machine.prepare()?;
+    for (number, boot) in (1..).zip(boots) {
+        let _step = Step::begin(format!("Linux {series}"), "boots again (about 20 s)");
+        if !path.join(boot.tpm).exists() {
+            machine.insert_tpm(boot.tpm)?;
+        }
+        let more = format!(" merestone.boot={number}");
+        let end = machine.power_on(boot.tpm, &more, &out.join(number.to_string()), &mut line);
+        undo::yield_to_interruption();
+        let end = end?;
+        if end != boot.end {
+            bail!("boot {number} ended with {end:?}, not {:?}", boot.end);
+        }
+        if end == End::PowerLost {
+            // As any machine does at its next start; 1 says that it mended something.
+            let mut check = shell::command("/sbin/e2fsck");
+            let status = check.args(["-f", "-p"]).arg(&image).status();
+            if !matches!(status.map(|status| status.code()), Ok(Some(0 | 1))) {
+                bail!("the disk cannot be mended after boot {number}");
+            }
+        }
+    }
+    Ok(out)
 }
 
 fn write_disk(root: &Path, image: &Path, series: Series, load: &Load) -> Result<()> {

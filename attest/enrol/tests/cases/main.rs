@@ -9,6 +9,7 @@
 
 mod bundle;
 mod chain;
+mod geotag;
 mod hostile;
 mod steps;
 mod support;

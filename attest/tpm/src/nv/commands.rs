@@ -220,7 +220,7 @@ fn certified(mut answer: Answer, found: &NvIndex) -> Option<Certified> {
         && after.get(..2)? == [0, 0]
         && usize::from(found.size) == contents.len()
         && after.get(2..4)? == found.size.to_be_bytes();
-    is_whole.then(|| Certified {
+    is_whole.then_some(Certified {
         contents,
         clock,
         evidence: NvCertified { attest, signature },

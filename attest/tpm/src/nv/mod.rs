@@ -133,12 +133,11 @@ impl EsysTpm {
     pub fn nv_counter(&mut self, role: NvRole, auth: &NvAuth) -> Result<NvIndex, TpmError> {
         self.on_wire(|wire| {
             let index = role.index();
-            let found = match find(wire, index)? {
-                Some(found) => found,
-                None => {
-                    define(wire, role, 8, auth)?;
-                    found_again(wire, index)?
-                }
+            let found = if let Some(found) = find(wire, index)? {
+                found
+            } else {
+                define(wire, role, 8, auth)?;
+                found_again(wire, index)?
             };
             let is_ours = found.attributes | WRITTEN == role.wanted() && found.size == 8;
             if !is_ours {

@@ -15,6 +15,9 @@ pub struct Inferences {
     pub observed: u64,
     /// Bound to digests that a process of the group gave.
     pub bound: u64,
+    /// Of the bound ones, those that the kernel's own record was written before: they are among
+    /// the observed ones too, and no inference more.
+    pub joined: u64,
     /// Entries that tell more of an inference told before.
     pub amendments: u64,
     /// The first of them, one by one, amendments among them.
@@ -50,16 +53,21 @@ pub struct InferenceTold {
     pub egress: Option<(u64, u64)>,
     /// The model, as whoever bound it named it.
     pub model: Option<String>,
+    /// Who saw it: `kernel`, `kernel and workload`, or `workload` alone.
+    pub seen_by: &'static str,
 }
 
 impl Inferences {
     pub(super) fn see(&mut self, one: &Inference) {
-        let sum = match (one.amends, one.grade) {
-            (true, _) => &mut self.amendments,
-            (false, Grade::Observed) => &mut self.observed,
-            (false, Grade::Bound) => &mut self.bound,
+        let sum = match (one.grade, one.amends) {
+            (Grade::Observed, true) => &mut self.amendments,
+            (Grade::Observed, false) => &mut self.observed,
+            (Grade::Bound, _) => &mut self.bound,
         };
         *sum = sum.saturating_add(1);
+        if one.grade == Grade::Bound && one.amends {
+            self.joined = self.joined.saturating_add(1);
+        }
         if self.told.len() < MOST_TOLD {
             self.told.push(InferenceTold::of(one));
         } else {
@@ -94,6 +102,7 @@ impl InferenceTold {
             gpus: one.gpus.clone(),
             egress: one.egress.as_ref().map(|sent| (sent.allowed, sent.denied)),
             model: one.binding.as_ref().and_then(|bound| bound.model.clone()),
+            seen_by: crate::receipts::seen_by(one),
         }
     }
 }

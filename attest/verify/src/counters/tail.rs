@@ -224,7 +224,7 @@ fn settle(
         );
         return leave(tally, detail);
     }
-    let Some(end) = end(sessions, to_ms, require) else {
+    let Some(end) = end(sessions, to_ms) else {
         let detail = "the last session shown is neither ended nor certified up to the end of the \
                       period: what was sealed after it would not show";
         return leave(tally, detail.to_owned());
@@ -264,18 +264,20 @@ struct End {
 }
 
 /// Up to when the counters speak.
-fn end(sessions: &[Session], to_ms: u64, require: &Require) -> Option<End> {
+fn end(sessions: &[Session], to_ms: u64) -> Option<End> {
     let last = sessions.last()?;
-    if last.nv_end.is_some() {
+    let ended = last.nv_end.as_deref();
+    if ended.and_then(|end| value(end, Role::Sessions)).is_some() {
         return Some(End {
             text: format!("to the end of {}", last.at),
             is_open: false,
         });
     }
-    let epoch = last.epochs.last().filter(|epoch| !epoch.nv.is_empty())?;
+    let epoch = last.epochs.last()?;
+    value(&epoch.nv, Role::Epochs)?;
     let closed = epoch.statement.closed_ms;
-    let slack_ms = require.max_gap_s.saturating_mul(1000);
-    (closed.saturating_add(slack_ms) >= to_ms).then(|| End {
+    // Of what may have been sealed between its close and the period's end nothing would show.
+    (closed >= to_ms).then(|| End {
         text: format!(
             "to {}, when {} was still going on",
             rfc3339(closed),

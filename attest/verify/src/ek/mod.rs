@@ -16,6 +16,8 @@ mod identity;
 mod name;
 mod path;
 mod signature;
+#[cfg(test)]
+mod wycheproof;
 
 pub use certificate::{Certificate, certificates};
 pub use error::EkError;

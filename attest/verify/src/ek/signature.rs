@@ -61,35 +61,64 @@ pub(super) fn check(subject: &Certificate, issuer: &Certificate) -> Result<(), E
         what,
         got: got.to_string(),
     };
-    let message = subject.signed_part();
+    let signature = subject.signature().ok_or_else(mismatch)?;
+    signed(
+        algorithm,
+        issuer.key_info(),
+        subject.signed_part(),
+        signature,
+    )
+    .map_err(|wrong| match wrong {
+        Wrong::Mismatch => mismatch(),
+        Wrong::Weak(got) => weak(got),
+        Wrong::Unknown(what, got) => unknown(what, &got),
+    })
+}
+
+/// Why a signature does not count.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Wrong {
+    /// It is not of this key over these bytes.
+    Mismatch,
+    /// Its hash is broken.
+    Weak(&'static str),
+    /// It is of a kind that is not known here.
+    Unknown(&'static str, Oid),
+}
+
+/// Checks a signature in the form that certificates have.
+pub(super) fn signed(
+    algorithm: Oid,
+    key: &SubjectPublicKeyInfoOwned,
+    message: &[u8],
+    signature: &[u8],
+) -> Result<(), Wrong> {
     let (is_rsa, hashed) = match algorithm {
-        MD5_RSA => return Err(weak("md5")),
-        SHA1_RSA | SHA1_ECDSA => return Err(weak("sha-1")),
+        MD5_RSA => return Err(Wrong::Weak("md5")),
+        SHA1_RSA | SHA1_ECDSA => return Err(Wrong::Weak("sha-1")),
         SHA256_RSA => (true, Hashed::Sha256(Sha256::digest(message).to_vec())),
         SHA384_RSA => (true, Hashed::Sha384(Sha384::digest(message).to_vec())),
         SHA512_RSA => (true, Hashed::Sha512(Sha512::digest(message).to_vec())),
         SHA256_ECDSA => (false, Hashed::Sha256(Sha256::digest(message).to_vec())),
         SHA384_ECDSA => (false, Hashed::Sha384(Sha384::digest(message).to_vec())),
         SHA512_ECDSA => (false, Hashed::Sha512(Sha512::digest(message).to_vec())),
-        other => return Err(unknown("signature algorithm", &other)),
+        other => return Err(Wrong::Unknown("signature algorithm", other)),
     };
-    let key = issuer.key_info();
-    let signature = subject.signature().ok_or_else(mismatch)?;
     let holds = match (is_rsa, key.algorithm.oid) {
         (true, RSA_ENCRYPTION) => rsa(key, &hashed, signature),
         (false, EC_PUBLIC_KEY) => {
-            let curve = curve(key).ok_or_else(mismatch)?;
+            let curve = curve(key).ok_or(Wrong::Mismatch)?;
             let point = key.subject_public_key.as_bytes().unwrap_or_default();
             match curve {
                 P256 => p256(point, hashed.bytes(), signature),
                 P384 => p384(point, hashed.bytes(), signature),
                 P521 => p521(point, hashed.bytes(), signature),
-                other => return Err(unknown("curve of its issuer", &other)),
+                other => return Err(Wrong::Unknown("curve of its issuer", other)),
             }
         }
         _ => None,
     };
-    holds.ok_or_else(mismatch)
+    holds.ok_or(Wrong::Mismatch)
 }
 
 /// The named curve of an elliptic-curve key.

@@ -1,4 +1,4 @@
-//! `COSE_Sign1` (RFC 9052) with Ed25519: what an authority signs.
+//! `COSE_Sign1` (RFC 9052) with Ed25519: what an authority signs, and a session's key.
 //!
 //! The protected header carries the algorithm, the kind as its content type and the key id, which
 //! is the SHA-256 of the public key; nothing else is accepted in it, and nothing at all in the
@@ -13,7 +13,7 @@ use coset::{
 };
 use ed25519_dalek::pkcs8::DecodePublicKey as _;
 use ed25519_dalek::{Signature, VerifyingKey};
-use merestone_evidence::{Digest, sha256};
+use merestone_evidence::{Digest, RECEIPT_BYTES, sha256};
 
 /// How a key is written in one line.
 const INLINE: &str = "ed25519:";
@@ -25,6 +25,8 @@ pub enum Kind {
     Enrolment,
     /// A list of revoked ones.
     Revocations,
+    /// A receipt; by a session's key.
+    Receipt,
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
         match self {
             Self::Enrolment => "application/vnd.merestone.enrolment+cbor",
             Self::Revocations => "application/vnd.merestone.revocations+cbor",
+            Self::Receipt => "application/vnd.merestone.receipt+cbor",
         }
     }
 
@@ -43,6 +46,7 @@ impl Kind {
         match self {
             Self::Enrolment => (64 << 10) + 512,
             Self::Revocations => (1 << 20) + 512,
+            Self::Receipt => RECEIPT_BYTES,
         }
     }
 }
@@ -73,7 +77,7 @@ pub enum CoseError {
         detail: &'static str,
     },
     /// Signed by nobody that is pinned.
-    #[error("signed by key {got}, which the trust policy does not pin")]
+    #[error("signed by key {got}, which is not one that is believed")]
     Unknown {
         /// The key id in it.
         got: Digest,
@@ -136,12 +140,20 @@ pub fn protected_header(kind: Kind, key: &VerifyingKey) -> Header {
 ///
 /// It does not vouch for what the payload says.
 pub fn open(kind: Kind, message: &[u8], keys: &[VerifyingKey]) -> Result<Opened, CoseError> {
+    open_with(kind, message, |signer| {
+        keys.iter().find(|key| key_id(key) == *signer)
+    })
+}
+
+/// The same, where `known` gives the key of an id.
+pub(crate) fn open_with<'k>(
+    kind: Kind,
+    message: &[u8],
+    known: impl FnOnce(&Digest) -> Option<&'k VerifyingKey>,
+) -> Result<Opened, CoseError> {
     let parsed = parse(kind, message)?;
     let signer = header(kind, &parsed)?;
-    let key = keys
-        .iter()
-        .find(|key| key_id(key) == signer)
-        .ok_or(CoseError::Unknown { got: signer })?;
+    let key = known(&signer).ok_or(CoseError::Unknown { got: signer })?;
     let mismatch = || CoseError::Signature { signer };
     let signature = parsed.signature.as_slice().try_into();
     let signature: [u8; 64] = signature.map_err(|_length: core::array::TryFromSliceError| {

@@ -16,6 +16,7 @@ mod trust;
 mod vouch;
 
 pub use cose::{CoseError, Kind, Opened, key_id, open, protected_header, public_key};
+pub(crate) use cose::{Kind as CoseKind, open_with};
 pub use error::EnrolmentError;
 pub use trust::Authority;
 

@@ -140,10 +140,12 @@ impl<'b> Report<'b> {
     /// The VBIOS's version, where it is told, as NVIDIA's tools print it.
     #[must_use]
     pub fn vbios(&self) -> Option<String> {
-        let [d, c, b, a, e, ..] = self.opaque.get(&VBIOS)? else {
+        let [number @ .., oem] = self.opaque.get(&VBIOS)?.get(..5)? else {
             return None;
         };
-        Some(format!("{a:02X}.{b:02X}.{c:02X}.{d:02X}.{e:02X}"))
+        let number = number.iter().rev().chain([oem]);
+        let parts: Vec<_> = number.map(|part| format!("{part:02X}")).collect();
+        Some(parts.join("."))
     }
 
     /// The digest of the firmware that signed, where it is told.

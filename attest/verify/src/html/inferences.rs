@@ -3,10 +3,15 @@
 use super::MOST_ROWS;
 use super::tell::{length, more, number, says};
 use crate::account::{InferenceTold, Inferences};
+use crate::receipts::Receipts;
 use crate::report::ReceiptEntry;
 use maud::{Markup, html};
 
-pub(super) fn section(inferences: &Inferences, entries: &[ReceiptEntry]) -> Markup {
+pub(super) fn section(
+    inferences: &Inferences,
+    receipts: Option<&Receipts>,
+    entries: &[ReceiptEntry],
+) -> Markup {
     html! {
         section aria-labelledby="inferences" {
             h2 #inferences { "Inferences" }
@@ -17,6 +22,7 @@ pub(super) fn section(inferences: &Inferences, entries: &[ReceiptEntry]) -> Mark
                     "It does not show that any one inference ran, or which request, answer or model it had."
                 }
             } @else { (records(inferences)) }
+            @if let Some(receipts) = receipts { (receipted(receipts)) }
             @if !entries.is_empty() { (proven(entries)) }
         }
     }
@@ -27,11 +33,14 @@ fn records(inferences: &Inferences) -> Markup {
         p {
             (number(inferences.observed)) " observed (R1), " (number(inferences.bound)) " bound (R2), "
             (number(inferences.amendments)) " amendments."
+            @if inferences.joined > 0 {
+                " Of the bound ones " (number(inferences.joined)) " are of exchanges that are among the observed ones, too."
+            }
         }
         p.warn {
             "R1: the kernel saw a request and its answer pass on a guarded server's socket; nothing of their content is known, and an exchange "
             "need not be an inference. R2: a process of that group gave digests of request, answer and model besides; that they are true is its word. "
-            "No receipt was checked, and no record shows that the model computed what it should."
+            "No record shows that the model computed what it should."
         }
         table.stack {
             caption { "Exchanges on guarded servers' sockets" }
@@ -49,7 +58,7 @@ fn row(one: &InferenceTold) -> Markup {
     html! {
         tr {
             td data-h="Began" { (one.started) }
-            td data-h="Grade" { (one.grade) }
+            td data-h="Grade" { (one.grade) @if one.seen_by == "workload" { ", not seen by the kernel" } }
             td data-h="What" {
                 bdi { (one.what) } ", " (number(one.bytes.0)) " bytes in, " (number(one.bytes.1)) " out"
                 @if let Some(model) = &one.model { ", model " bdi { (model) } }
@@ -59,6 +68,40 @@ fn row(one: &InferenceTold) -> Markup {
             td data-h="Asked by" { (one.peer) (if one.peer_inside { ", inside" } else { ", outside" }) }
             td data-h="Refused meanwhile" { @match one.egress { Some((_, denied)) => (number(denied)), None => "not known" } }
             td.n data-h="Took" { (length(one.took_ms)) }
+        }
+    }
+}
+
+/// What clients were handed, as far as it is in the file.
+fn receipted(receipts: &Receipts) -> Markup {
+    html! {
+        @if receipts.checked == 0 {
+            p.note { "The file holds no receipt, so none was checked." }
+        } @else {
+            table.stack {
+                caption { "Receipts checked: signed at once by the session's key, and true of their sealed leaves" }
+                thead { tr { th.w12 scope="col" { "Issued" } th.w4 scope="col" { "Grade" } th scope="col" { "Id" } th.w5 scope="col" { "Leaf" } th.w8 scope="col" { "Seen by" } } }
+                tbody {
+                    @for one in receipts.shown.iter().take(MOST_ROWS) {
+                        tr {
+                            td data-h="Issued" { (one.issued) }
+                            td data-h="Grade" { (one.grade) }
+                            td data-h="Id" {
+                                code { (one.id) }
+                                @if let Some(model) = &one.model { ", model " bdi { (model) } }
+                                @if one.nonce.is_some() { ", with the client's nonce" }
+                            }
+                            td data-h="Leaf" { (one.index) }
+                            td data-h="Seen by" { (one.seen_by) }
+                        }
+                    }
+                }
+            }
+            @let shown = receipts.shown.len().min(MOST_ROWS);
+            @let left = (receipts.shown.len() - shown) as u64 + receipts.left_out;
+            @if left > 0 { p.note { "And " (number(left)) " more, all checked." } }
+            @if receipts.contents { p { b { "Request and answer, as far as they were given, are those that the record binds." } } }
+            (says("the agent's session key, which the TPM sealed in the session's statement"))
         }
     }
 }

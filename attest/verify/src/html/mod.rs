@@ -87,6 +87,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
         deputies,
         canary,
         gpus_attested,
+        receipts,
         entries,
     } = verdict;
     let claims = *outcome != Outcome::Untrusted;
@@ -114,7 +115,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
                         (host::gpus(account, gpus_attested))
                         (host::sessions(account))
                     }
-                    @if let Some(account) = account { (inferences::section(&account.inferences, entries)) }
+                    @if let Some(account) = account { (inferences::section(&account.inferences, receipts.as_ref(), entries)) }
                     @if let Some(account) = account { (host::happenings(account)) }
                 }
                 @if !claims || coverage.is_none() { (top::no_claims(*outcome)) }

@@ -6,18 +6,21 @@ use crate::coverage::rfc3339;
 use crate::incidents;
 use crate::leaves;
 use crate::quote::Session;
+use crate::receipts::Told;
 use crate::verdict::{CheckId, Tally};
 use merestone_evidence::{DecodeError, Digest, Entry, Leaves, Run, RunBytes, decode, leaf_hash};
 
 /// What is kept of the entries.
 #[derive(Debug, Default)]
-pub(super) struct Entries {
+pub(crate) struct Entries {
     /// Leaves shown by a proof each, with index.
-    pub(super) proven: Vec<(u64, Entry)>,
+    pub(crate) proven: Vec<(u64, Entry)>,
     /// What every entry shown adds up to.
-    pub(super) seen: Seen,
+    pub(crate) seen: Seen,
     /// Leaves of the span that tell of enforcement itself, with index.
-    pub(super) notable: Vec<(u64, Entry)>,
+    pub(crate) notable: Vec<(u64, Entry)>,
+    /// What is to fit together of the records of inferences.
+    pub(crate) told: Told,
 }
 
 impl Entries {
@@ -38,7 +41,9 @@ impl Entries {
         let work = |run: &Run, bytes: &RunBytes<'_>| decoded(log.leaves, run, bytes);
         leaves::each(log.leaves, log.workers, work, |leaves| {
             for (hash, entry) in leaves.ok_or(LogError::Changed)? {
-                hash.into_iter().for_each(|hash| again.append(hash));
+                if let Some(hash) = hash {
+                    again.append(hash);
+                }
                 let entry = entry.map_err(|source| LogError::Entry { index, source })?;
                 while epochs.next_if(|epoch| epoch.size_after <= index).is_some() {}
                 let closed = epochs.peek().map(|epoch| epoch.closed_ms);
@@ -47,6 +52,7 @@ impl Entries {
                     Some((index, rfc3339(entry.time_ms), rfc3339(want)))
                 });
                 entries.seen.see(&entry);
+                entries.told.see(&entry);
                 if incidents::concerns(&entry.body) {
                     entries.notable.push((index, entry));
                 }
@@ -61,8 +67,10 @@ impl Entries {
         }
         for proof in &log.bundle.proofs {
             let index = proof.index;
-            let entry = decode(&proof.leaf).map_err(|source| LogError::Entry { index, source })?;
+            let entry: Entry =
+                decode(&proof.leaf).map_err(|source| LogError::Entry { index, source })?;
             entries.seen.see(&entry);
+            entries.told.see(&entry);
             entries.proven.push((index, entry));
             count += 1;
         }

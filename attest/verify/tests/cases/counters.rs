@@ -180,6 +180,16 @@ fn n58_an_end_cut_off_a_session_that_was_ended_is_refused() {
 }
 
 #[test]
+fn n30a_an_end_that_certifies_nothing_is_no_end() {
+    let mut two = Two::new();
+    let mut bundle = two.bundle();
+    bundle.to_ms += 1;
+    bundle.sessions[1].nv_end = Some(Vec::new());
+    let verdict = judge(&bundle, &(two.maker.trust() + REQUIRED));
+    demand(&verdict, 3, "log.tail");
+}
+
+#[test]
 fn a_loss_of_power_is_named_with_how_many_epochs_may_be_missing() {
     let crash = |ahead: fn(&mut Nv, &mut Tpm), is_unsafe| {
         let mut two = Two::new();

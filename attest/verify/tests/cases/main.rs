@@ -9,6 +9,7 @@
 
 mod boot;
 mod counters;
+mod every_byte;
 mod good;
 mod gpu;
 mod hostile;
@@ -19,5 +20,7 @@ mod log;
 mod policy;
 mod quote;
 mod real;
+mod receipts;
+mod stored;
 mod support;
 mod witness;

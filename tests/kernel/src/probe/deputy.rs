@@ -93,6 +93,7 @@ pub fn older_unix(probe: &Probe, v6: bool) -> io::Result<()> {
             (&ours).read_exact(&mut [0])?;
             let name = SocketAddr::from_abstract_name(probe.marker())?;
             let older = UnixStream::connect_addr(&name)?;
+            let inherited = heir(probe, v6)?;
             let inner = UnixStream::connect_addr(&own_name)?;
             let pair = UnixStream::pair()?;
             let unasked = [own.accept()?.0, own.accept()?.0, inner, pair.0];
@@ -104,10 +105,32 @@ pub fn older_unix(probe: &Probe, v6: bool) -> io::Result<()> {
             probe.attempt("write", || (&older).write_all(probe.marker()));
             probe.attempt("splice", || splice(probe.marker(), &older));
             probe.attempt("sendfile", || send_file(probe.marker(), &older));
-            drop(older);
+            probe.attempt("write", || (&inherited).write_all(probe.marker()));
+            drop((older, inherited));
             std::thread::sleep(Duration::from_millis(50));
             drop(sys::kill(pid, libc::SIGKILL));
             sys::wait(pid).map(drop)
+        }
+    }
+}
+
+/// A connection to a daemon whose parent called listen(2) and has ended: nobody
+/// can tell any more who serves.
+fn heir(probe: &Probe, v6: bool) -> io::Result<UnixStream> {
+    let name = SocketAddr::from_abstract_name([probe.marker(), b"-heir"].concat())?;
+    match sys::fork()? {
+        Fork::Child => become_child(|| {
+            enter(&probe.job.elsewhere)?;
+            let listener = UnixListener::bind_addr(&name)?;
+            match sys::fork()? {
+                // Ends with the probe's connection.
+                Fork::Child => become_child(|| pass_on(probe, v6, &mut listener.accept()?.0)),
+                Fork::Parent(_) => Ok(()),
+            }
+        }),
+        Fork::Parent(pid) => {
+            sys::wait(pid)?;
+            UnixStream::connect_addr(&name)
         }
     }
 }

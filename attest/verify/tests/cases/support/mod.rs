@@ -305,6 +305,7 @@ impl Maker {
             proofs: Vec::new(),
             enrolments: None,
             checkpoint: None,
+            receipts: None,
         }
     }
 
@@ -490,6 +491,7 @@ fn epoch_statement(
         },
         canary: None,
         counter: None,
+        records: None,
     }
 }
 

@@ -1,0 +1,275 @@
+//! How many inference records a second reach the disk, with a receipt's signature each and a
+//! quote over every epoch: what `cargo xtask bench attest` measures on a software TPM.
+//!
+//! `ledger TCTI SECONDS EPOCH_MS FOLDER [RATE]`: the log, the sealer and the TPM are the agent's
+//! own; only who makes the records is not. Without a rate it goes as fast as it can. Prints one
+//! JSON object.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a measurement, and stops where it cannot"
+)]
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use merestone_agent::{
+    clock,
+    ledger::Ledger,
+    seal::{EpochInputs, Metrics, SealCore, SealOptions, SessionInputs},
+};
+use merestone_evidence::{
+    Agent, Body, Boundary, Cause, Digest, End, Entry, EntryKind, GpuInventory, Grade, GroupEgress,
+    Inference, Kernel, Mode, Process, encode, leaf_hash, sha256,
+};
+use merestone_tpm::{Deadline, EsysTpm, Options};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Records between two looks at the clock, and the most that a steady source sends at once.
+const BATCH: u64 = 64;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (needed, rate) = arguments.split_at(4.min(arguments.len()));
+    let [tcti, seconds, epoch_ms, folder] = needed else {
+        panic!("ledger TCTI SECONDS EPOCH_MS FOLDER [RATE]");
+    };
+    let rate: Option<f64> = rate.first().map(|rate| rate.parse().unwrap());
+    let length = Duration::from_secs(seconds.parse().unwrap());
+    let epoch = Duration::from_millis(epoch_ms.parse().unwrap());
+    let folder = Path::new(folder);
+    let (mut core, ledger) = open(tcti, folder);
+    core.start_session(session_inputs()).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let sealer = thread::spawn({
+        let done = Arc::clone(&done);
+        move || seal(core, epoch, &done)
+    });
+    let began = Instant::now();
+    let (records, mut took) = write(&ledger, length, rate);
+    done.store(true, Ordering::Release);
+    let mut seals = sealer.join().unwrap();
+    let all = began.elapsed();
+    seals.sort_unstable();
+    took.sort_unstable();
+    let sealed = ledger.sealed().size;
+    assert_eq!(sealed, records, "every record is under a quote");
+    let at = |sorted: &[Duration], part: f64| {
+        let place = (sorted.len() as f64 * part) as usize;
+        let found = sorted.get(place.min(sorted.len().saturating_sub(1)));
+        found.map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    };
+    let bytes: u64 = fs::read_dir(folder.join("log"))
+        .unwrap()
+        .fold(0, |sum, entry| {
+            let about = entry.unwrap().metadata().unwrap();
+            sum + if about.is_file() { about.len() } else { 0 }
+        });
+    println!(
+        "{{\"records\": {records}, \"seconds\": {:.3}, \"per_second\": {:.0}, \"epochs\": {}, \
+         \"seal_ms_p50\": {:.2}, \"seal_ms_p99\": {:.2}, \"batch_ms_p50\": {:.3}, \
+         \"batch_ms_p99\": {:.3}, \"batch\": {BATCH}, \"bytes_per_record\": {:.0}, \
+         \"peak_kib\": {}}}",
+        all.as_secs_f64(),
+        records as f64 / all.as_secs_f64(),
+        seals.len(),
+        at(&seals, 0.5),
+        at(&seals, 0.99),
+        at(&took, 0.5),
+        at(&took, 0.99),
+        bytes as f64 / records as f64,
+        peak_kib(),
+    );
+}
+
+fn open(tcti: &str, folder: &Path) -> (SealCore, Arc<Ledger>) {
+    let options = Options::at(tcti.parse().unwrap());
+    let limit = Duration::from_secs(60);
+    let tpm = Deadline::spawn(limit, move || EsysTpm::open(&options)).unwrap();
+    let (ledger, opened) = Ledger::open(folder).unwrap();
+    let ledger = Arc::new(ledger);
+    let core = SealCore::new(
+        Box::new(tpm),
+        Arc::clone(&ledger),
+        opened,
+        SealOptions::default(),
+        Metrics::new().unwrap(),
+    );
+    (core.unwrap(), ledger)
+}
+
+/// One quote an epoch, and a last one over what came after; how long each took, with the sync
+/// of what it covers.
+fn seal(mut core: SealCore, epoch: Duration, done: &AtomicBool) -> Vec<Duration> {
+    let mut took = Vec::new();
+    loop {
+        let last = done.load(Ordering::Acquire);
+        let began = Instant::now();
+        core.close_epoch(epoch_inputs(), Cause::Work).unwrap();
+        took.push(began.elapsed());
+        if last {
+            return took;
+        }
+        let until = began + epoch;
+        while Instant::now() < until && !done.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(5).min(epoch));
+        }
+    }
+}
+
+/// Records, each signed, until the time is over; how many, and how long each batch took.
+fn write(ledger: &Ledger, length: Duration, rate: Option<f64>) -> (u64, Vec<Duration>) {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let mut took = Vec::new();
+    let mut number = 0;
+    let began = Instant::now();
+    while began.elapsed() < length {
+        let batch = Instant::now();
+        for _ in 0..BATCH {
+            let entry = record(number);
+            let index = ledger.append(&entry).unwrap();
+            receipt(&key, index, &entry);
+            number += 1;
+        }
+        took.push(batch.elapsed());
+        if let Some(rate) = rate {
+            let due = Duration::from_secs_f64(number as f64 / rate);
+            thread::sleep(due.saturating_sub(began.elapsed()));
+        }
+    }
+    (number, took)
+}
+
+/// As many bytes signed as a receipt has: its header, the leaf's hash and number, the session.
+fn receipt(key: &SigningKey, index: u64, entry: &Entry) {
+    let leaf = leaf_hash(&encode(entry));
+    let mut signed = vec![0x84; 160];
+    signed.extend(index.to_be_bytes());
+    signed.extend(leaf.0);
+    std::hint::black_box(key.sign(&signed));
+}
+
+fn record(number: u64) -> Entry {
+    let now = clock::now_ms();
+    let pod = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
+    let container = "c7f4b1e0a9d84f2e9f6b8f0d3a5c7e91b2d4f6a8091b3d5f7a9cbe0d2f416385";
+    let mut id = [0; 16];
+    for (to, from) in id.iter_mut().zip(number.to_be_bytes()) {
+        *to = from;
+    }
+    Entry {
+        kind: EntryKind,
+        time_ms: now,
+        boot_ns: clock::boot_ns(),
+        body: Body::Inference(Box::new(Inference {
+            id,
+            grade: Grade::Observed,
+            started_ms: now.saturating_sub(800),
+            answered_ms: Some(now.saturating_sub(700)),
+            ended_ms: now,
+            request_bytes: 1_200 + number % 700,
+            response_bytes: 9_000 + number % 4_000,
+            group: 10_482,
+            process: Some(Process {
+                pid: 24_117,
+                start_ticks: 861_002,
+                exe: "/usr/bin/python3.11".into(),
+                exe_sha256: Some(Digest([7; 32])),
+                comm: "python3".into(),
+                cgroup: format!(
+                    "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/\
+                     cri-containerd-{container}.scope",
+                    pod.replace('-', "_")
+                ),
+                container_id: Some(container.into()),
+                pod_uid: Some(pod.into()),
+            }),
+            peer: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 7],
+            peer_port: 40_000,
+            port: 8_000,
+            peer_inside: true,
+            form: "http/1.1".into(),
+            method: Some("POST".into()),
+            path: Some("/v1/chat/completions".into()),
+            end: End::Next,
+            gpus: vec!["GPU-5c1e2a34-6f0b-4b8e-9d5a-2f7c9e1b3a60".into()],
+            egress: Some(GroupEgress {
+                from_ms: now.saturating_sub(800),
+                to_ms: now,
+                allowed: number,
+                allowed_bytes: number * 9_000,
+                denied: 0,
+                audited: 0,
+            }),
+            amends: false,
+            binding: None,
+        })),
+    }
+}
+
+fn boundary() -> Boundary {
+    Boundary {
+        name: "eu".into(),
+        sha256: sha256(b"boundary"),
+        mode: Mode::Enforce,
+    }
+}
+
+fn session_inputs() -> SessionInputs {
+    SessionInputs {
+        agent: Agent {
+            version: "0".into(),
+            sha256: sha256(b"agent"),
+        },
+        boundary: boundary(),
+        object_sha256: sha256(b"object"),
+        programs: vec![],
+        tiers: vec![],
+        uncovered: vec![],
+        gpu: GpuInventory {
+            state: "no_driver".into(),
+            driver: None,
+            library: None,
+            library_sha256: None,
+            test_library: false,
+            devices: vec![],
+        },
+        kernel: Kernel {
+            release: "6.12".into(),
+            boot_id: clock::boot_id(),
+        },
+        site: None,
+        require: vec![],
+    }
+}
+
+fn epoch_inputs() -> EpochInputs {
+    EpochInputs {
+        boundary: boundary(),
+        object_sha256: sha256(b"object"),
+        counters: vec![],
+        lost: vec![],
+        tiers: vec![],
+        uncovered: vec![],
+        gpu_state: "no_driver".into(),
+        gpu_energy: vec![],
+        groups: 1,
+        clock: clock::quality(),
+        canary: None,
+    }
+}
+
+/// The most memory this process had at once.
+fn peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,120 @@
+//! Whether the records shown are of the grades they claim, and tell of no inference twice.
+//!
+//! A bound record names the kernel's turn it was joined with. Of all entries about one turn of
+//! HTTP/1, one alone is not an amendment, one at most is bound, and all are of the same
+//! connection of the same group. On a connection that cannot be read, one turn is the whole
+//! connection and any number of records can be bound on it.
+
+use super::ReceiptError;
+use merestone_evidence::{Body, Entry, Grade, Inference, sha256};
+
+/// The form of a bound record that the kernel saw nothing of.
+const TOLD: &str = "told";
+/// Faults that are told; a log made of them need not be told whole.
+const MOST: usize = 20;
+
+/// What is kept of a record, small: a log can have millions.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Seen {
+    turn: [u8; 16],
+    /// The beginning of the digest of group, peer and ports.
+    connection: [u8; 4],
+    amends: bool,
+    bound: bool,
+}
+
+/// The records read so far.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    seen: Vec<Seen>,
+    records: u64,
+    faults: Vec<(String, &'static str)>,
+}
+
+impl Told {
+    pub(crate) fn see(&mut self, entry: &Entry) {
+        let Body::Inference(record) = &entry.body else {
+            return;
+        };
+        self.records = self.records.saturating_add(1);
+        if let Some(what) = misgraded(record)
+            && self.faults.len() < MOST
+        {
+            self.faults.push((hex::encode(record.id), what));
+        }
+        let turn = match (record.grade, record.turn) {
+            (Grade::Observed, _) => record.id,
+            (Grade::Bound, Some(turn)) => turn,
+            (Grade::Bound, None) => return,
+        };
+        if record.form == "http/1" {
+            self.seen.push(Seen {
+                turn,
+                connection: connection(record),
+                amends: record.amends,
+                bound: record.grade == Grade::Bound,
+            });
+        }
+    }
+
+    pub(crate) const fn records(&self) -> u64 {
+        self.records
+    }
+
+    pub(super) fn faults(&self) -> Vec<ReceiptError> {
+        let graded = self.faults.iter().map(|(at, what)| ReceiptError::Graded {
+            at: at.clone(),
+            what,
+        });
+        let mut seen = self.seen.clone();
+        seen.sort_unstable();
+        let turns = seen.chunk_by(|one, next| one.turn == next.turn);
+        let turns = turns.filter_map(|turn| {
+            let at = hex::encode(turn.first()?.turn);
+            contradiction(turn).map(|what| ReceiptError::Turn { at, what })
+        });
+        graded.chain(turns).take(MOST).collect()
+    }
+}
+
+fn misgraded(record: &Inference) -> Option<&'static str> {
+    let is_told = record.form == TOLD;
+    match (record.grade, &record.binding, record.turn) {
+        (Grade::Bound, None, _) => Some("it is called bound and has no digests"),
+        (Grade::Observed, Some(_), _) => Some("it has digests and is called observed"),
+        (Grade::Observed, None, Some(_)) => Some("it is the kernel's own and names another turn"),
+        (Grade::Observed, None, None) if is_told => Some("the kernel saw it, and somebody told it"),
+        (Grade::Bound, Some(_), turn) if turn.is_none() != is_told => {
+            Some("it does not say whether the kernel saw it")
+        }
+        _ => None,
+    }
+}
+
+fn contradiction(turn: &[Seen]) -> Option<&'static str> {
+    let count = |wanted: fn(&&Seen) -> bool| turn.iter().filter(wanted).count();
+    if count(|one| !one.amends) > 1 {
+        return Some("its inference is told twice");
+    }
+    if count(|one| one.bound) > 1 {
+        return Some("two records are bound to it");
+    }
+    let first = turn.first()?;
+    let same = turn.iter().all(|one| one.connection == first.connection);
+    (!same).then_some("its entries are of different connections")
+}
+
+fn connection(record: &Inference) -> [u8; 4] {
+    let parts: [&[u8]; 4] = [
+        &record.group.to_be_bytes(),
+        &record.peer,
+        &record.peer_port.to_be_bytes(),
+        &record.port.to_be_bytes(),
+    ];
+    let digest = sha256(&parts.concat());
+    let mut short = [0; 4];
+    for (to, from) in short.iter_mut().zip(digest.0) {
+        *to = from;
+    }
+    short
+}

@@ -1,0 +1,125 @@
+"""Receipts, as docs/formats/receipt.cddl and docs/records.md have them; part of verify.py."""
+import pathlib
+
+import cbor2
+import pycddl
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from structures import sha256
+from tree import leaf_hash
+
+UNTRUSTED, FAILED, INDETERMINATE = 1, 2, 3
+CDDL = (pathlib.Path(__file__).parents[2] / "docs/formats/receipt.cddl").read_text()
+CLAIMS = pycddl.Schema("root = claims\n" + CDDL.replace(" .cbor protected", "").replace(" .cbor claims", ""))
+# The points of small order (RFC 7748 section 7 has their like): a signature by one holds for anything.
+WEAK = {bytes.fromhex(text) for text in (
+    "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "00" * 32, "00" * 31 + "80",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa")}
+
+
+def opened(message, sessions):
+    """The claims of a receipt, after its signature held, and the place of the session that signed."""
+    if len(message) > 1024:
+        raise ValueError("too long")
+    tag = cbor2.loads(message)
+    if not isinstance(tag, cbor2.CBORTag) or tag.tag != 18 or cbor2.dumps(tag, canonical=True) != message:
+        raise ValueError("not a COSE_Sign1 in its one form")
+    protected, unprotected, payload, signature = tag.value
+    header = cbor2.loads(protected)
+    if unprotected != {} or cbor2.dumps(header, canonical=True) != protected:
+        raise ValueError("headers")
+    if set(header) != {1, 3, 4} or header[1] != -8 or header[3] != "application/vnd.merestone.receipt+cbor":
+        raise ValueError("another protected header")
+    keys = [session["statement"][5] for session in sessions]
+    place = next(at for at, key in enumerate(keys) if sha256(key) == header[4] and key not in WEAK)
+    signed = cbor2.dumps(["Signature1", protected, b"", payload], canonical=True)
+    Ed25519PublicKey.from_public_bytes(keys[place]).verify(signature, signed)
+    claims = cbor2.loads(payload)
+    if cbor2.dumps(claims, canonical=True) != payload:
+        raise ValueError("claims in another form")
+    CLAIMS.validate_cbor(payload)
+    return claims, place
+
+
+def receipt_id(record, hashed):
+    if record[1] == 1 and record[19]:
+        return sha256(b"merestone/amendment/v1" + record[0] + hashed)[:16]
+    return record[0]
+
+
+def sealer(index, sessions):
+    for place, session in enumerate(sessions):
+        for epoch in session["epochs"]:
+            if epoch["statement"][7] <= index < epoch["statement"][8]:
+                return place, epoch["statement"]
+    return None
+
+
+def graded(record):
+    """What is wrong with a record's grade."""
+    bound, told = 20 in record, record[13] == "told"
+    if record[1] == 2:
+        return not bound or (21 in record) == told
+    return bound or 21 in record or told
+
+
+def fits(records, tally):
+    turns = {}
+    for record in records:
+        if graded(record):
+            tally.note(FAILED, "receipts", "a record is not of its grade")
+        turn = record[0] if record[1] == 1 else record.get(21)
+        if turn is not None and record[13] == "http/1":
+            turns.setdefault(turn, []).append(record)
+    for entries in turns.values():
+        firsts = sum(not record[19] for record in entries)
+        bound = sum(record[1] == 2 for record in entries)
+        where = {(record[7], record[9], record[10], record[11]) for record in entries}
+        if firsts > 1 or bound > 1 or len(where) > 1:
+            tally.note(FAILED, "receipts", "entries of one turn contradict each other")
+
+
+def held(claims, leaf, entry, name, session, tally):
+    record = entry[3][1][0] if entry[3][0] == 16 else None
+    tally.need(record is not None, "receipts", "not a record")
+    bound = record.get(20, {})
+    wanted = {6: entry[1] // 1000, 7: receipt_id(record, leaf_hash(leaf)), -65537: session["statement"][2],
+              256: b"\x01" + sha256(b"merestone/ueid/v1" + name), 265: "urn:merestone:receipt:v1",
+              -65538: claims[-65538], -65539: leaf_hash(leaf), -65540: record[1],
+              **{key: bound[at] for at, key in enumerate((-65541, -65542, -65543, -65544)) if at in bound}}
+    wanted |= {10: claims[10]} if 10 in claims else {}
+    tally.need(claims == wanted, "receipts", "it says something else than its leaf")
+
+
+def check(bundle, sessions, span, leeway, decode, tally):
+    leaves = {proof[0]: proof[2] for proof in bundle[9]}
+    if span is not None:
+        leaves |= dict(enumerate(bundle[7][2], span[0]))
+    entries = {at: decode("entry", leaf, tally, "log.entries") for at, leaf in leaves.items()}
+    fits([entry[3][1][0] for entry in entries.values() if entry[3][0] == 16], tally)
+    ids, seen = set(), set()
+    for message in bundle.get(13, ()):
+        try:
+            claims, place = opened(message, sessions)
+        except (InvalidSignature, StopIteration, RecursionError) as error:
+            tally.stop(UNTRUSTED, "receipts", type(error).__name__)
+        except Exception as error:  # whatever a foreign library raises on foreign bytes
+            tally.stop(UNTRUSTED, "receipts", f"{type(error).__name__}: {str(error)[:100]}")
+        index, session = claims[-65538], sessions[place]
+        tally.need(claims[-65537] == session["statement"][2], "receipts", "another session")
+        tally.need(claims[7] not in ids and index not in seen, "receipts", "twice")
+        ids.add(claims[7])
+        seen.add(index)
+        found = sealer(index, sessions)
+        if found is None or index not in leaves:
+            tally.note(INDETERMINATE, "receipts", f"leaf {index} is not sealed or not shown")
+            continue
+        held(claims, leaves[index], entries[index], b"\x00\x0b" + sha256(bundle[5]), session, tally)
+        own, epoch = found
+        tally.need(own == place or own > place and epoch[3] == 0, "receipts", "sealed by another session")
+        opens = epoch[5] if own == place else session["statement"][4]
+        inside = max(0, opens - leeway) <= entries[index][1] <= epoch[6] + leeway
+        tally.need(inside, "receipts", "issued outside its epoch")
