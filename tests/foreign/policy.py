@@ -3,6 +3,8 @@ import datetime
 import pathlib
 import tomllib
 
+import tlog
+
 REQUIRE = {"boundary", "object", "agent", "tiers", "boot_log", "ima", "software_tpm", "test_gpu_library",
            "audit", "uncovered", "max_gap_s", "max_lost", "max_clock_step_s", "max_age_s", "from", "to",
            "country", "region", "location_level", "pcr", "permit", "grant_to", "max_grant_bytes", "deputies",
@@ -24,7 +26,7 @@ def read_trust(path):
     many = lambda value: value if value is None or isinstance(value, list) else [value]
     policy = tomllib.loads(pathlib.Path(path).read_text())
     given = policy.get("require", {})
-    unknown = set(policy) - {"version", "node", "require"} | set(given) - REQUIRE
+    unknown = set(policy) - {"version", "node", "require", "log"} | set(given) - REQUIRE
     if unknown or policy.get("version") != 1:
         raise Usage(f"unknown key or version: {sorted(unknown)}")
     require = {"tiers": [], "boot_log": False, "ima": False, "software_tpm": False, "test_gpu_library": False,
@@ -39,4 +41,5 @@ def read_trust(path):
     require["pcr"] = {register: many(value) for register, value in given.get("pcr", {}).items()}
     for key in ("from", "to"):
         require[key] = instant(given[key]) if key in given else None
+    require["log"] = tlog.read_policy(policy["log"], pathlib.Path(path).parent, Usage) if "log" in policy else None
     return {one["id"]: bytes.fromhex(one["ak_name"]) for one in policy.get("node", [])}, require

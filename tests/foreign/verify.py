@@ -21,6 +21,7 @@ import incidents
 import nv
 import pycddl
 import receipts
+import tlog
 from cryptography.exceptions import InvalidSignature
 from policy import Usage, instant, read_trust
 from structures import attestation_key, event_log, extended, ima_entries, quote_of, sha256
@@ -276,7 +277,8 @@ def check_leaves(bundle, period, epochs, roots, tally):
     return start, end
 
 
-def check_log(bundle, period, sessions, leeway, tally):
+def check_log(bundle, period, sessions, require, tally):
+    leeway = 1000 * require["max_clock_step_s"]
     roots = check_sizes(sessions, period, tally)
     start, end = check_leaves(bundle, period, [e["statement"] for s in sessions for e in s["epochs"]], roots, tally)
     proofs = {(proof[0], proof[1]): proof[2] for proof in bundle[8]}
@@ -290,7 +292,7 @@ def check_log(bundle, period, sessions, leeway, tally):
             elif own[7] != 0 and own[7] != own[8] and not (start <= own[7] and own[8] <= end) and period:
                 tally.note(INDETERMINATE, "log.consistency", f"no proof of {sizes}")
             first = own[9]
-    tally.need(not proofs, "log.consistency", "a proof of no epoch")
+    tally.need(12 in bundle or not proofs, "log.consistency", "a proof of no epoch")
     for proof in bundle[9]:
         root = roots.get(proof[1])
         good = root is not None and included(proof[0], proof[1], leaf_hash(proof[2]), proof[3], root)
@@ -303,8 +305,8 @@ def check_log(bundle, period, sessions, leeway, tally):
         closed = [next(own[6] for own in epochs if at < own[8]) for at in range(start, start + len(entries))]
         if any(entry[1] > ms + leeway for entry, ms in zip(entries, closed)):
             tally.note(FAILED, "log.entries", "an entry of a time after its epoch")
-        return start, entries
-    return None
+    tlog.check_witness(bundle, period, sessions, roots, proofs, require, tally)
+    return (start, entries) if 7 in bundle else None
 
 
 # Policy.
@@ -443,7 +445,7 @@ def check_sessions(bundle, verify, tally):
     sessions = []
     for session, (said, quotes) in zip(bundle[6], sealed):
         own = decode("session-statement", session[0], tally, "statements")
-        epochs = [{"said": quote, "statement": decode("epoch-statement", epoch[0], tally, "statements")}
+        epochs = [{"said": quote, "raw": epoch[0], "statement": decode("epoch-statement", epoch[0], tally, "statements")}
                   for epoch, quote in zip(session[4], quotes)]
         tally.need(own[1] == bundle[4], "statements", "another node")
         for epoch in epochs:
@@ -472,7 +474,7 @@ def verify_file(data, command, trust, now, tally):
     check_boot(sessions, require, tally)
     check_clock(sessions, require, tally)
     check_chain(sessions, period, require, tally)
-    span = check_log(bundle, period, sessions, 1000 * require["max_clock_step_s"], tally)
+    span = check_log(bundle, period, sessions, require, tally)
     if period:
         nv.tail(bundle, sessions, require, tally)
     receipts.check(bundle, sessions, span, 1000 * require["max_clock_step_s"], decode, tally)

@@ -320,5 +320,8 @@ fn inputs(config: &Config, more: &[PathBuf]) -> Result<TrustInputs, Failure> {
         software_tpm: statement.tpm.software,
         test_gpu_library: statement.gpu.test_library,
         require: statement.require,
+        log_key: Reader::open(&config.state_dir)
+            .and_then(|reader| reader.log_key())
+            .map_err(|error| Failure::of(&error))?,
     })
 }

@@ -5,6 +5,7 @@ use crate::api::{Reply, Request};
 use crate::config::Config;
 use crate::export;
 use crate::serve::ClientError;
+use merestone_tlog::MAX_NOTE;
 use std::path::PathBuf;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -13,7 +14,9 @@ use time::format_description::well_known::Rfc3339;
 #[command(after_help = "\
 Example:
   merestone report --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --out november.merestone
-  merestone-verify bundle november.merestone --trust trust.toml")]
+  merestone-verify bundle november.merestone --trust trust.toml
+  # with what a witness signed (docs/log.md):
+  merestone report --from 2026-11-01T00:00:00Z --checkpoint cosigned.checkpoint --out november.merestone")]
 pub(super) struct Args {
     /// Where the span begins, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = instant)]
@@ -26,6 +29,10 @@ pub(super) struct Args {
     /// The file to write
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
+
+    /// Carry this checkpoint, as a witness gave it back [default: the best of STATE_DIR/log/cosigned]
+    #[arg(long, value_name = "FILE")]
+    pub(super) checkpoint: Option<PathBuf>,
 
     /// Put the receipts of its records in too; about 600 bytes each
     #[arg(long)]
@@ -45,11 +52,16 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     let config = globals.load()?;
     let sealed = seal(&config)?;
     let now = OffsetDateTime::now_utc();
-    let bundle = export::bundle(
+    let checkpoint = match &args.checkpoint {
+        Some(file) => Some(crate::config::fault::read(file, MAX_NOTE as u64)?),
+        None => None,
+    };
+    let bundle = export::bundle_with(
         &config.state_dir,
         milliseconds(args.from),
         milliseconds(args.to.unwrap_or(now)),
         args.receipts,
+        checkpoint.as_deref(),
     )
     .map_err(|error| Failure::of(&error))?;
     output::file(&args.out, &bundle, args.force)?;

@@ -1,6 +1,6 @@
 //! The bundle: everything a verifier needs for a period.
 
-use super::tree::Tree;
+use super::{checkpoint, tree::Tree};
 use crate::{
     clock,
     enrolment::{self, EnrolmentError},
@@ -52,6 +52,12 @@ pub enum ExportError {
         /// Start of the first session with the new one.
         at_ms: u64,
     },
+    /// The checkpoint that was asked for is none of this log.
+    #[error("the checkpoint cannot go into the bundle: {why}")]
+    Checkpoint {
+        /// What is wrong with it.
+        why: String,
+    },
     /// More than a verifier reads.
     #[error(
         "the bundle would have {got} bytes, at most {limit} can be verified; choose a shorter period"
@@ -82,6 +88,17 @@ pub fn bundle(
     to_ms: u64,
     receipts: bool,
 ) -> Result<Vec<u8>, ExportError> {
+    bundle_with(state_dir, from_ms, to_ms, receipts, None)
+}
+
+/// The same with a checkpoint that a witness gave back, in place of those kept beside the log.
+pub fn bundle_with(
+    state_dir: &Path,
+    from_ms: u64,
+    to_ms: u64,
+    receipts: bool,
+    checkpoint: Option<&[u8]>,
+) -> Result<Vec<u8>, ExportError> {
     if to_ms < from_ms {
         return Err(ExportError::Period);
     }
@@ -103,8 +120,11 @@ pub fn bundle(
         let messages = receipts.into_iter().map(|kept| Blob::from(kept.message));
         messages.collect()
     });
-    let consistency = consistency(&tree, &chosen, inside.unwrap_or_default());
     let location = location(&reader, &chosen)?;
+    let mut consistency = consistency(&tree, &chosen, inside.unwrap_or_default());
+    let seen = checkpoint::choose(&reader, checkpoint, &sizes(&chosen), &tree)?;
+    let (checkpoint, proof) = seen.map_or((None, None), |seen| (Some(seen.note), seen.proof));
+    consistency.extend(proof);
     let sessions = chosen
         .into_iter()
         .map(|session| sealed(&reader, session))
@@ -122,6 +142,7 @@ pub fn bundle(
         proofs: Vec::new(),
         enrolments,
         location,
+        checkpoint,
         receipts,
     })
 }
@@ -213,6 +234,17 @@ fn range(chosen: &[Chosen], from_ms: u64, to_ms: u64) -> Option<(u64, u64)> {
         let (start, end) = range.unwrap_or((epoch.size_before, epoch.size_after));
         Some((start.min(epoch.size_before), end.max(epoch.size_after)))
     })
+}
+
+/// Every size of the tree that a statement of the bundle seals.
+fn sizes(chosen: &[Chosen]) -> Vec<u64> {
+    let of = |session: &Chosen| {
+        let epochs = session.epochs.iter().map(|(epoch, _)| epoch.size_after);
+        let mut sizes: Vec<u64> = epochs.collect();
+        sizes.push(session.statement.tree_size);
+        sizes
+    };
+    chosen.iter().flat_map(of).collect()
 }
 
 fn span(reader: &Reader, tree: &Tree, start: u64, end: u64) -> Result<Span, ExportError> {

@@ -6,10 +6,11 @@
 //! things checked are those without which no bundle can be made.
 
 mod bundle;
+mod checkpoint;
 mod receipt;
 mod tree;
 mod trust;
 
-pub use bundle::{ExportError, bundle};
+pub use bundle::{ExportError, bundle, bundle_with};
 pub use receipt::{Found, receipt};
 pub use trust::{TrustInputs, trust_file};

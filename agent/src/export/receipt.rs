@@ -150,6 +150,7 @@ fn pack(
         enrolments,
         // A period shows the place; one record does not.
         location: None,
+        checkpoint: None,
         receipts: Some(vec![Blob::from(kept.message)]),
     })
 }

@@ -23,6 +23,8 @@ pub struct TrustInputs {
     pub test_gpu_library: bool,
     /// Tiers the configuration requires.
     pub require: Vec<String>,
+    /// The key that signs the log's checkpoints.
+    pub log_key: Option<String>,
 }
 
 /// The text of the file.
@@ -35,6 +37,7 @@ pub fn trust_file(inputs: &TrustInputs) -> String {
         software_tpm,
         test_gpu_library,
         require,
+        log_key,
     } = inputs;
     let boundaries = boundaries
         .iter()
@@ -46,6 +49,12 @@ pub fn trust_file(inputs: &TrustInputs) -> String {
         .map(|tier| quoted(tier))
         .collect::<Vec<_>>()
         .join(", ");
+    let log = log_key.as_ref().map_or_else(String::new, |key| {
+        let key = quoted(key);
+        format!(
+            "[log]\nkey = {key} # signs the log's checkpoints\n# witnesses = [\"NAME+ID+KEY\"] # who else has to have seen this log (docs/log.md)\n\n"
+        )
+    });
     let node = quoted(node);
     let ak_name = hex::encode(ak_name);
     let software_comment = if *software_tpm {
@@ -63,7 +72,7 @@ version = 1
 id = {node}
 ak_name = "{ak_name}"
 
-[require]
+{log}[require]
 boundary = [{boundaries}] # sha256 of the boundary file; add each new one
 tiers = [{tiers}] # must be in force in every epoch
 software_tpm = {software_tpm} # {software_comment}
@@ -107,6 +116,9 @@ mod tests {
             boundaries: vec![Digest([1; 32])],
             software_tpm: true,
             test_gpu_library: false,
+            log_key: Some(
+                "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k".into(),
+            ),
             require: vec!["lsm".into()],
         };
         let trust = Trust::parse(&trust_file(&inputs), "trust.toml").unwrap();
@@ -116,6 +128,7 @@ mod tests {
                 && !trust.require.boot_log
                 && trust.require.tiers.contains("lsm")
         );
+        assert_eq!(trust.log.unwrap().keys[0].name(), "example.com/foo");
         let file: toml::Table = trust_file(&inputs).parse().unwrap();
         assert_eq!(file["version"].as_integer(), Some(1));
         assert_eq!(file["node"][0]["id"].as_str(), Some("a\"b\\c\nd\u{7f}"));

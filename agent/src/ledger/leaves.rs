@@ -4,19 +4,22 @@
 //! does not fit; the leaves are the record.
 
 use super::{
-    LedgerError, file,
+    LedgerError,
+    file::{self, Appended},
     frame::{Frames, Next, frame},
 };
 use merestone_evidence::{Digest, Entry, Frontier, Record as _, RecordCounts, leaf_hash};
 use std::{
     fs::File,
-    io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{BufReader, Read as _, Seek as _, SeekFrom},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 const INDEX_BYTES: u64 = 40;
+/// Bytes of the index that are written at once when it is made again.
+const INDEX_BATCH: usize = 40 << 10;
 const RECORD_LIMIT: usize = Entry::LIMITS.bytes;
 
 /// The end of the file that a crash left behind and that was cut off.
@@ -31,8 +34,8 @@ pub struct Cut {
 #[derive(Debug)]
 pub(crate) struct Leaves {
     path: PathBuf,
-    data: Arc<File>,
-    index: Arc<File>,
+    data: Arc<Appended>,
+    index: Arc<Appended>,
     frontier: Frontier,
     end: u64,
     /// Appended since it was opened.
@@ -54,14 +57,14 @@ impl Leaves {
         sealed: (u64, Digest),
     ) -> Result<(Self, Option<Cut>), LedgerError> {
         let (path, index_path) = (data_path(log), index_path(log));
-        let data = file::open_append(&path)?;
-        let index = file::open_append(&index_path)?;
+        let data = Appended::open(&path)?;
+        let index = Appended::open(&index_path)?;
         file::sync_parent(&path)?;
-        let scan = Scan::run(&path, &data, &index, sealed)?;
+        let scan = Scan::run(&path, data.file(), index.file(), sealed)?;
         if let Some(cut) = &scan.cut {
-            data.set_len(cut.offset)
+            data.cut(cut.offset)
                 .map_err(LedgerError::io("cut", &path))?;
-            data.sync_all().map_err(LedgerError::io("sync", &path))?;
+            data.sync().map_err(LedgerError::io("sync", &path))?;
         }
         let size = scan.frontier.size();
         let mut leaves = Self {
@@ -85,7 +88,7 @@ impl Leaves {
     }
 
     /// The files, to sync them without holding up writers.
-    pub(crate) fn files(&self) -> [Arc<File>; 2] {
+    pub(crate) fn files(&self) -> [Arc<Appended>; 2] {
         [Arc::clone(&self.data), Arc::clone(&self.index)]
     }
 
@@ -94,7 +97,7 @@ impl Leaves {
         if at >= self.size() {
             return None;
         }
-        read_index(&self.index, &self.path, at)
+        read_index(self.index.file(), &self.path, at)
             .ok()
             .map(|(_, hash)| hash)
     }
@@ -109,15 +112,14 @@ impl Leaves {
         }
         let hash = leaf_hash(data);
         let bytes = frame(data, &hash);
-        let written = (&*self.data).write_all(&bytes);
-        let written =
-            written.and_then(|()| (&*self.index).write_all(&index_record(self.end, &hash)));
+        let written = self.data.append(&bytes);
+        let written = written.and_then(|()| self.index.append(&index_record(self.end, &hash)));
         if let Err(error) = written {
             // A full disk may take half of it; nothing may stand behind that half.
             let undone = self
                 .data
-                .set_len(self.end)
-                .and_then(|()| self.index.set_len(self.size() * INDEX_BYTES));
+                .cut(self.end)
+                .and_then(|()| self.index.cut(self.size() * INDEX_BYTES));
             let doing = if undone.is_ok() {
                 "append to"
             } else {
@@ -134,29 +136,33 @@ impl Leaves {
     /// Keep the first `good` records of the index and write the rest again.
     fn mend_index(&mut self, path: &Path, good: u64, size: u64) -> Result<(), LedgerError> {
         let writing = |error| LedgerError::io("write", path)(error);
-        let length = self.index.metadata().map_err(writing)?.len();
+        let length = self.index.length().map_err(writing)?;
         if good == size && length == size * INDEX_BYTES {
             return Ok(());
         }
-        self.index.set_len(good * INDEX_BYTES).map_err(writing)?;
+        self.index.cut(good * INDEX_BYTES).map_err(writing)?;
         let start = match good.checked_sub(1) {
             None => 0,
             Some(last) => {
-                let (offset, _) = read_index(&self.index, path, last)?;
+                let (offset, _) = read_index(self.index.file(), path, last)?;
                 let mut length = [0; 4];
                 self.data
+                    .file()
                     .read_exact_at(&mut length, offset)
                     .map_err(LedgerError::io("read", &self.path))?;
                 offset + super::frame::HEADER_BYTES + u64::from(u32::from_be_bytes(length))
             }
         };
-        let mut out = BufWriter::new(&*self.index);
-        let mut frames = frames_from(&self.data, &self.path, start, self.end)?;
+        let mut records = Vec::with_capacity(INDEX_BATCH);
+        let mut frames = frames_from(self.data.file(), &self.path, start, self.end)?;
         while let Next::Frame(frame) = frames.next().map_err(LedgerError::io("read", &self.path))? {
-            out.write_all(&index_record(frame.offset, &frame.hash))
-                .map_err(writing)?;
+            records.extend(index_record(frame.offset, &frame.hash));
+            if records.len() >= INDEX_BATCH {
+                self.index.append(&records).map_err(writing)?;
+                records.clear();
+            }
         }
-        out.flush().map_err(writing)
+        self.index.append(&records).map_err(writing)
     }
 }
 

@@ -8,6 +8,9 @@
 //!               receipts.d/   where each id's receipt is; derived
 //!               checkpoint    how far all of this is sealed by a quote
 //!               sessions/     statements, quotes, boot and IMA logs, epochs
+//!               key, vkey     signs what is published, and who checks it
+//!               tiles/        what is sealed, as static files for others; derived
+//!               cosigned/     checkpoints as witnesses gave them back
 //! ```
 //!
 //! An entry is in the file (though perhaps not yet on the disk) when `append`
@@ -20,18 +23,27 @@
 //! It refuses to forget: nothing here deletes or rewrites a sealed byte.
 
 mod checkpoint;
+#[cfg(test)]
+mod cuts;
 mod error;
 mod file;
 mod frame;
+mod key;
 mod leaves;
+#[cfg(test)]
+mod power;
+#[cfg(test)]
+mod published;
 mod reader;
 mod receipts;
 mod runs;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 pub use error::LedgerError;
+pub use key::NewKey;
 pub use leaves::Cut;
 pub use reader::Reader;
 pub use receipts::Kept;
@@ -39,19 +51,21 @@ pub(crate) use session::LOG_LIMIT;
 pub use session::{NvAt, StoredLogs, StoredSession};
 
 use checkpoint::Checkpoint;
+use file::Appended;
 use leaves::Leaves;
 use merestone_evidence::{
     Body, Digest, Entry, EpochStatement, GpuReport, Grade, NvCertified, Quote, Record as _,
     RecordCounts, SealedEpoch, SessionStatement, decode, encode, sha256,
 };
+use merestone_tlog::Sealed as Sealing;
 use receipts::Receipts;
 use rustix::fs::{FlockOperation, flock};
 use session::{Journal, SessionDir};
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
+use tiles::Tiles;
 
 /// The log, open for writing. Share it behind an `Arc`.
 #[derive(Debug)]
@@ -62,8 +76,10 @@ pub struct Ledger {
     /// Leaves and bytes of receipts that are known to be on the disk.
     durable: Mutex<(u64, u64)>,
     seals: Mutex<Seals>,
+    /// What others read, once it is known under which name.
+    tiles: Mutex<Option<Tiles>>,
     /// Holds the lock as long as it is open.
-    _lock: File,
+    _lock: Appended,
 }
 
 /// What opening found.
@@ -100,6 +116,8 @@ pub struct Pending {
 #[derive(Debug)]
 struct Seals {
     checkpoint: Checkpoint,
+    /// What the last sealed epoch is.
+    last: Option<Sealing>,
     /// The highest session number in use.
     newest: u64,
     current: Option<Current>,
@@ -138,7 +156,7 @@ impl Ledger {
     /// Open the log of a state directory, made if it is not there.
     pub fn open(state_dir: &Path) -> Result<(Self, Opened), LedgerError> {
         let log = log_path(state_dir);
-        session::make_directory(&session::sessions_path(&log))?;
+        file::make_directory_durable(&session::sessions_path(&log))?;
         let lock = lock(&log)?;
         let written = match Checkpoint::read(&log)? {
             Some(checkpoint) => checkpoint,
@@ -162,6 +180,7 @@ impl Ledger {
                 receipts: Mutex::new(receipts),
                 durable: Mutex::new((0, 0)),
                 seals: Mutex::new(seals),
+                tiles: Mutex::new(None),
                 _lock: lock,
             },
             opened,
@@ -262,8 +281,7 @@ impl Ledger {
             (leaves.size(), leaves.root(), leaves.records, leaves.files())
         };
         for file in files {
-            file.sync_data()
-                .map_err(LedgerError::io("sync", &self.log))?;
+            file.sync().map_err(LedgerError::io("sync", &self.log))?;
         }
         Ok((size, root, records))
     }
@@ -372,14 +390,42 @@ impl Ledger {
             nv: None,
         });
         let (number, epoch_bytes) = (current.dir.number, current.journal.end());
-        seals.checkpoint =
+        let (checkpoint, last) =
             sealed_by(&statement, number, epoch_bytes).ok_or(LedgerError::Order {
                 doing: "seal something that is not an epoch statement",
             })?;
+        (seals.checkpoint, seals.last) = (checkpoint, Some(last));
         // The epoch file is the record and has it; a checkpoint that lags is
         // caught up with by the next epoch or the next start.
         if let Err(error) = seals.checkpoint.write(&self.log) {
             tracing::warn!(%error, "checkpoint not written");
+        }
+        drop(seals);
+        // The same holds for what others read.
+        if let Err(error) = self.publish() {
+            tracing::warn!(%error, "tiles not published");
+        }
+        Ok(())
+    }
+
+    /// Publish what is sealed, from now on, as a log of this node. The key that signs it is made
+    /// at the first call, and again where its file was taken away; `tell` makes the entry that
+    /// says so, which is on the disk before the key is used.
+    pub fn publish_as(
+        &self,
+        node: &str,
+        tell: impl FnOnce(NewKey) -> Entry,
+    ) -> Result<(), LedgerError> {
+        let signer = key::load(&self.log, node, |made| {
+            self.append(&tell(made))?;
+            self.sync().map(drop)
+        })?;
+        let (size, _) = self.sync()?;
+        let sealed = held(&self.seals).checkpoint;
+        let tiles = Tiles::open(&self.log, signer, sealed.size.min(size))?;
+        *held(&self.tiles) = Some(tiles);
+        if let Err(error) = self.publish() {
+            tracing::warn!(%error, "tiles not published");
         }
         Ok(())
     }
@@ -398,6 +444,32 @@ impl Ledger {
             tracing::warn!(%error, "checkpoint not written");
         }
         Ok(())
+    }
+
+    /// Who checks what is published.
+    pub fn log_key(&self) -> Option<String> {
+        let tiles = held(&self.tiles);
+        tiles.as_ref().map(|tiles| tiles.key().to_string())
+    }
+
+    fn publish(&self) -> Result<(), LedgerError> {
+        let mut tiles = held(&self.tiles);
+        let Some(tiles) = tiles.as_mut() else {
+            return Ok(());
+        };
+        let (checkpoint, last) = {
+            let seals = held(&self.seals);
+            (seals.checkpoint, seals.last)
+        };
+        let Some(last) = last else {
+            return Ok(());
+        };
+        let [data, index] = held(&self.leaves).files();
+        tiles.publish(
+            (data.file(), index.file()),
+            (checkpoint.size, checkpoint.root),
+            last,
+        )
     }
 
     /// Keep what GPUs said of themselves for the session of that statement, if it is still the
@@ -461,6 +533,7 @@ impl Seals {
         }
         let mut seals = Self {
             checkpoint: written,
+            last: None,
             newest: numbers.last().copied().unwrap_or(0),
             current: None,
         };
@@ -478,10 +551,11 @@ impl Seals {
             let mut last: Option<SealedEpoch> = None;
             let tail = session::walk(&path, sealed_bytes, None, |epoch| last = Some(epoch))?;
             if let Some(epoch) = &last {
-                seals.checkpoint = sealed_by(&epoch.statement, number, tail.sealed_end)
+                let (checkpoint, sealing) = sealed_by(&epoch.statement, number, tail.sealed_end)
                     .ok_or_else(|| {
                         LedgerError::damaged(&path, 0, "the last record is not an epoch statement")
                     })?;
+                (seals.checkpoint, seals.last) = (checkpoint, Some(sealing));
             }
             let journal = Journal::open(path, tail)?;
             seals.current = Some(Current { dir, journal, last });
@@ -496,22 +570,28 @@ impl Seals {
     }
 }
 
-/// The checkpoint that holds once `statement` is sealed.
-fn sealed_by(statement: &[u8], session: u64, epoch_bytes: u64) -> Option<Checkpoint> {
+/// The checkpoint that holds once `statement` is sealed, and what a published one names.
+fn sealed_by(statement: &[u8], session: u64, epoch_bytes: u64) -> Option<(Checkpoint, Sealing)> {
     let epoch: EpochStatement = decode(statement).ok()?;
-    Some(Checkpoint {
+    let digest = sha256(statement);
+    let checkpoint = Checkpoint {
         size: epoch.size_after,
         root: epoch.root,
         session,
         epoch_bytes,
-        last: Some(sha256(statement)),
-    })
+        last: Some(digest),
+    };
+    let sealing = Sealing {
+        session: epoch.session,
+        epoch: digest,
+    };
+    Some((checkpoint, sealing))
 }
 
-fn lock(log: &Path) -> Result<File, LedgerError> {
+fn lock(log: &Path) -> Result<Appended, LedgerError> {
     let path = log.join("lock");
-    let lock = file::open_append(&path)?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+    let lock = Appended::open(&path)?;
+    match flock(lock.file(), FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::InUse { path }),
         Err(error) => Err(LedgerError::io("lock", path)(error.into())),

@@ -6,17 +6,22 @@
 use super::{
     LedgerError, NvAt, StoredLogs, StoredSession,
     checkpoint::Checkpoint,
+    file,
     frame::Next,
     leaves, log_path,
     receipts::{Kept, Shelf},
     session::{self, SessionDir},
+    tiles,
 };
 use merestone_evidence::{Digest, GpuReport, NvCertified, SealedEpoch, root_of};
+use merestone_tlog::MAX_NOTE;
 use std::{
     fs::File,
     ops::Range,
     path::{Path, PathBuf},
 };
+
+const KEY_LIMIT: u64 = 4096;
 
 /// A log, open for reading.
 #[derive(Debug)]
@@ -39,6 +44,39 @@ impl Reader {
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.checkpoint.size
+    }
+
+    /// The checkpoint that is published, as bytes and as read; `None` before the first.
+    pub fn published(&self) -> Result<Option<(Vec<u8>, merestone_tlog::Checkpoint)>, LedgerError> {
+        let published = tiles::published(&self.log)?;
+        Ok(published.map(|(bytes, _, checkpoint)| (bytes, checkpoint)))
+    }
+
+    /// What signs the checkpoints, as others pin it; `None` before the first start.
+    pub fn log_key(&self) -> Result<Option<String>, LedgerError> {
+        let bytes = file::read_if_there(&self.log.join("vkey"), KEY_LIMIT)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned()))
+    }
+
+    /// Notes that were put in `cosigned/`, by name.
+    pub fn cosigned(&self) -> Result<Vec<(PathBuf, Vec<u8>)>, LedgerError> {
+        let path = self.log.join("cosigned");
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(LedgerError::io("list", path)(error)),
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            paths.push(entry.map_err(LedgerError::io("list", &path))?.path());
+        }
+        paths.sort();
+        let mut notes = Vec::new();
+        for path in paths.into_iter().filter(|path| path.is_file()) {
+            let bytes = file::read(&path, MAX_NOTE as u64)?;
+            notes.push((path, bytes));
+        }
+        Ok(notes)
     }
 
     /// The receipt of an id, sealed or not.

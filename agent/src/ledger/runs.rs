@@ -5,7 +5,7 @@
 //! so a look into one run is one short read about where the id must be; an id that somebody chose
 //! costs a binary search. All of it is derived from the receipts' file.
 
-use super::{LedgerError, file, session::make_directory};
+use super::{LedgerError, file};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -201,7 +201,7 @@ impl Runs {
         covers: Range<u64>,
         ids: &BTreeMap<[u8; 16], u64>,
     ) -> Result<(), LedgerError> {
-        make_directory(&self.directory)?;
+        file::make_directory_durable(&self.directory)?;
         let last = ids.values().copied().max().unwrap_or(covers.start);
         let mut bytes = MAGIC.to_vec();
         for field in [covers.start, covers.end, ids.len() as u64, last] {

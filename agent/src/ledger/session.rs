@@ -19,7 +19,8 @@
 //! *pending*, and there is at most one, the last.
 
 use super::{
-    LedgerError, file,
+    LedgerError,
+    file::{self, Appended},
     frame::{Frames, Next, frame},
 };
 use merestone_evidence::{
@@ -27,9 +28,8 @@ use merestone_evidence::{
     SealedEpoch, SessionStatement, leaf_hash,
 };
 use std::{
-    fs::{self, DirBuilder, File},
-    io::{BufReader, Write as _},
-    os::unix::fs::DirBuilderExt as _,
+    fs::{self, File},
+    io::BufReader,
     path::{Path, PathBuf},
 };
 
@@ -60,15 +60,6 @@ pub(crate) fn numbers(log: &Path) -> Result<Vec<u64>, LedgerError> {
     }
     numbers.sort_unstable();
     Ok(numbers)
-}
-
-/// Make a directory for root alone.
-pub(crate) fn make_directory(path: &Path) -> Result<(), LedgerError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(LedgerError::io("create", path))
 }
 
 /// The files of one session.
@@ -109,10 +100,9 @@ impl SessionDir {
     }
 
     pub(crate) fn create(&self, statement: &[u8], ak_public: &[u8]) -> Result<(), LedgerError> {
-        make_directory(&self.path)?;
+        file::make_directory_durable(&self.path)?;
         file::replace(&self.path.join("ak"), ak_public)?;
-        file::replace(&self.path.join("statement"), statement)?;
-        file::sync_parent(&self.path)
+        file::replace(&self.path.join("statement"), statement)
     }
 
     pub(crate) fn seal(
@@ -158,7 +148,7 @@ impl SessionDir {
     /// Keep location evidence under its digest.
     pub(crate) fn keep_location(&self, digest: &Digest, bytes: &[u8]) -> Result<(), LedgerError> {
         let directory = self.path.join("location");
-        make_directory(&directory)?;
+        file::make_directory_durable(&directory)?;
         file::replace(&directory.join(digest.to_string()), bytes)?;
         file::sync_parent(&directory)
     }
@@ -348,7 +338,7 @@ pub(crate) fn walk(
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    file: File,
+    file: Appended,
     end: u64,
     pub(crate) pending: Option<Vec<u8>>,
 }
@@ -356,10 +346,9 @@ pub(crate) struct Journal {
 impl Journal {
     /// Open for writing behind what `tail` found, cutting a torn frame.
     pub(crate) fn open(path: PathBuf, tail: Tail) -> Result<Self, LedgerError> {
-        let file = file::open_append(&path)?;
-        file.set_len(tail.end)
-            .map_err(LedgerError::io("cut", &path))?;
-        file.sync_all().map_err(LedgerError::io("sync", &path))?;
+        let file = Appended::open(&path)?;
+        file.cut(tail.end).map_err(LedgerError::io("cut", &path))?;
+        file.sync().map_err(LedgerError::io("sync", &path))?;
         file::sync_parent(&path)?;
         Ok(Self {
             path,
@@ -421,12 +410,9 @@ impl Journal {
             });
         }
         let bytes = frame(&data, &leaf_hash(&data));
-        let written = self
-            .file
-            .write_all(&bytes)
-            .and_then(|()| self.file.sync_data());
+        let written = self.file.append(&bytes).and_then(|()| self.file.sync());
         if let Err(error) = written {
-            let undone = self.file.set_len(self.end);
+            let undone = self.file.cut(self.end);
             let doing = if undone.is_ok() {
                 "append to"
             } else {

@@ -8,10 +8,10 @@ use merestone_evidence::{
 use std::fs;
 
 /// xorshift64: the same places every run.
-struct Places(u64);
+pub(super) struct Places(pub(super) u64);
 
 impl Places {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -19,7 +19,7 @@ impl Places {
     }
 }
 
-fn entry(number: u64) -> Entry {
+pub(super) fn entry(number: u64) -> Entry {
     let reason = "x".repeat(usize::try_from(number % 90).unwrap());
     Entry {
         kind: EntryKind,
@@ -32,8 +32,15 @@ fn entry(number: u64) -> Entry {
     }
 }
 
-fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
-    let (size_after, root) = ledger.sync().unwrap();
+pub(super) fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
+    epoch_of(ledger, sequence, ledger.sync().unwrap())
+}
+
+pub(super) fn epoch_of(
+    ledger: &Ledger,
+    sequence: u64,
+    (size_after, root): (u64, Digest),
+) -> Vec<u8> {
     encode(&EpochStatement {
         kind: EpochKind,
         node: "n".into(),
@@ -70,7 +77,7 @@ fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
     })
 }
 
-fn quote(number: u8) -> Quote {
+pub(super) fn quote(number: u8) -> Quote {
     Quote {
         attest: vec![number; 145],
         signature: vec![number; 72],

@@ -9,6 +9,7 @@ use super::attribute::Attributor;
 use super::canary;
 use super::entries::{self, Moment};
 use super::exact::Exact;
+use super::held::{Held, Outcome};
 use super::jsonl::Jsonl;
 use super::pods::{self, Pods};
 use super::records::Issuing;
@@ -74,6 +75,8 @@ pub(super) struct Agent {
     pub(super) attributor: Attributor,
     pub(super) jsonl: Jsonl,
     pub(super) unlogged: u64,
+    /// Entries that found the disk full.
+    pub(super) held: Held,
     pub(super) exact: Exact,
     /// What made each group guarded, as far as this run has heard.
     pub(super) guards: BTreeMap<GroupId, Event>,
@@ -124,6 +127,7 @@ impl Agent {
             attributor: Attributor::new(root),
             jsonl,
             unlogged: 0,
+            held: Held::default(),
             guards: BTreeMap::new(),
             canary: None,
             fold: Fold::default(),
@@ -193,8 +197,8 @@ impl Agent {
         }
     }
 
-    /// Appends to the evidence log. A disk that refuses is told and counted;
-    /// enforcement goes on without it.
+    /// Appends to the evidence log. Where the disk is full it waits; a disk that
+    /// refuses otherwise is told and counted. Enforcement goes on without it.
     pub(super) fn log(&mut self, body: Body) {
         self.append(body);
     }
@@ -205,13 +209,15 @@ impl Agent {
             time_ms: clock::now_ms(),
             boot_ns: clock::boot_ns(),
         };
+        let ledger = &self.parts.ledger;
         let entry = entries::entry(moment, body);
-        match self.parts.ledger.append_hashed(&entry) {
-            Ok((index, hash)) => {
+        match self.held.take(entry, |entry| ledger.append_hashed(entry)) {
+            Outcome::Written((index, hash)) => {
                 self.dirty.get_or_insert_with(Instant::now);
                 Some((moment.time_ms, index, hash))
             }
-            Err(error) => {
+            Outcome::Held => None,
+            Outcome::Refused(error) => {
                 if self.unlogged == 0 {
                     tracing::error!(%error, "the evidence log refuses entries");
                 }
@@ -308,6 +314,10 @@ impl Agent {
     }
 
     fn tick(&mut self) {
+        let ledger = &self.parts.ledger;
+        if self.held.retry(|entry| ledger.append(entry)) > 0 {
+            self.dirty.get_or_insert_with(Instant::now);
+        }
         self.watch();
         self.follow_turns();
         let now_ns = clock::boot_ns();

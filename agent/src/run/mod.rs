@@ -11,6 +11,7 @@ mod attribute;
 mod canary;
 mod entries;
 mod exact;
+mod held;
 mod jsonl;
 mod names;
 mod pods;

@@ -81,6 +81,7 @@ pub(super) fn losses(agent: &Agent) -> Vec<(String, u64)> {
     let mut lost = agent.exact.losses();
     lost.push(("event_file".to_owned(), agent.jsonl.lost()));
     lost.push(("evidence_log".to_owned(), agent.unlogged));
+    lost.push(("disk_full".to_owned(), agent.held.lost()));
     lost
 }
 
@@ -318,7 +319,12 @@ fn evidence_info(agent: &Agent) -> EvidenceInfo {
         entries: agent.parts.ledger.size(),
         epochs: seal.epochs,
         last_quote_ms: seal.last_epoch_ms,
-        quote_error: seal.error,
+        quote_error: seal.error.or_else(|| match agent.held.waiting() {
+            0 => None,
+            waiting => Some(format!(
+                "the disk is full: {waiting} entries wait in memory"
+            )),
+        }),
         tpm: format!(
             "{} {} firmware {}",
             seal.tpm.manufacturer, seal.tpm.vendor, seal.tpm.firmware

@@ -10,11 +10,12 @@ use super::{
 };
 use crate::{
     clock,
-    ledger::{Ledger, Opened},
+    ledger::{Ledger, NewKey, Opened},
 };
 use ed25519_dalek::SigningKey;
 use merestone_evidence::{
-    Cause, Digest, EpochStatement, Quote, RecordCounts, SessionId, TpmInfo, encode, sha256,
+    Body, Cause, Digest, Entry, EntryKind, EpochStatement, Quote, RecordCounts, SessionId, TpmInfo,
+    encode, sha256,
 };
 use merestone_tpm::{Clock, NvAuth, Quoted, Tpm, check_chain_pcr};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -296,11 +297,26 @@ impl SealCore {
             pending: None,
             counting,
         });
+        self.publish()?;
         Ok(SessionSealed {
             session: id,
             digest,
             recovered,
         })
+    }
+
+    /// From the first session on the log is published under this node's name.
+    fn publish(&self) -> Result<(), SealError> {
+        if self.ledger.log_key().is_some() {
+            return Ok(());
+        }
+        let tell = |NewKey { key, previous }| Entry {
+            kind: EntryKind,
+            time_ms: clock::now_ms(),
+            boot_ns: clock::boot_ns(),
+            body: Body::LogKey { key, previous },
+        };
+        Ok(self.ledger.publish_as(&self.node, tell)?)
     }
 
     fn try_close(&mut self, inputs: EpochInputs, cause: Cause) -> Result<EpochSealed, SealError> {

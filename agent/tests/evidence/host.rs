@@ -158,6 +158,7 @@ impl Host {
     pub(crate) fn trust_text(&self, require: &str) -> String {
         let status = self.core.status();
         let text = export::trust_file(&export::TrustInputs {
+            log_key: self.ledger.log_key(),
             node: status.node.clone(),
             ak_name: hex::decode(&status.ak_name).unwrap(),
             boundaries: vec![boundary().sha256],

@@ -52,8 +52,8 @@ fn sessions_and_epochs_across_restarts_and_a_crash_pass_and_damage_does_not() {
     let sealed = host.core.close_epoch(epoch_inputs(0), Cause::Work).unwrap();
     assert_eq!(
         sealed.size,
-        15 + 4 + 3 + 1,
-        "the note of what was recovered is an entry too"
+        1 + 15 + 4 + 3 + 1,
+        "the log's key and the note of what was recovered are entries too"
     );
 
     let bytes = export_all(dir.path());
@@ -164,13 +164,13 @@ fn a_period_shows_its_own_leaves_and_proofs_for_the_rest() {
     assert_eq!(verdict.verdict, Outcome::Pass, "{}", faults(&verdict));
     let bundle: Bundle = decode(&bytes).unwrap();
     let span = bundle.span.unwrap();
-    assert_eq!(span.start, 3 + 6 + 9);
+    assert_eq!(span.start, 1 + 3 + 6 + 9, "the log's key is an entry too");
     assert_eq!(
         bundle.sessions[0].epochs.len(),
         5,
         "up to the last that touches the period"
     );
-    assert_eq!(bundle.consistency.len(), 2);
+    assert_eq!(bundle.consistency.len(), 2 + 1, "one joins the checkpoint");
     let nothing = export::bundle(dir.path(), 1, 2, false).unwrap_err();
     assert!(
         matches!(nothing, export::ExportError::Nothing { .. }),
@@ -241,7 +241,7 @@ async fn the_thread_answers_and_shows_its_state() {
         "{}",
         status.node
     );
-    assert_eq!(ledger.size(), 0);
+    assert_eq!(ledger.size(), 1, "the log's key is an entry");
 }
 
 #[test]

@@ -80,6 +80,22 @@ pub(crate) enum Command {
     /// Be an enrolment authority: see for yourself that a key lives in a TPM, and sign it
     #[command(subcommand, arg_required_else_help = true)]
     Enroll(Box<Enroll>),
+    /// Be a witness: see that a log only grows, and sign what was seen
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        arg_required_else_help = true,
+        after_help = "DIR is a copy of the host's STATE_DIR/log/tiles, made by any means. Nothing is fetched.
+Exit codes: 0 signed, 1 the log shrank, forked or is not signed by its key (both checkpoints are
+kept under STATE), 3 the copy is not whole: copy it again, 4 usage.
+
+Examples:
+  merestone-verify witness keygen --name example.org/w1 --out w1.key
+  rsync -a gpu-01:/var/lib/merestone/log/tiles/ gpu-01/
+  merestone-verify witness --from gpu-01 --log gpu-01.vkey --state seen --key w1.key --out gpu-01.cosigned
+docs/log.md walks through it."
+    )]
+    Witness(Box<Witness>),
     /// Print a completion script
     #[command(hide = true)]
     Completions {
@@ -89,6 +105,51 @@ pub(crate) enum Command {
     /// Print the manual page
     #[command(hide = true)]
     Man,
+}
+
+/// A witness's desk.
+#[derive(Debug, Group)]
+pub(crate) struct Witness {
+    #[command(subcommand)]
+    pub(crate) command: Option<Keys>,
+    #[command(flatten)]
+    pub(crate) cosign: Option<Cosign>,
+}
+
+/// Keys of notes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Make a witness's key: FILE (keep it) and FILE.pub (verifiers pin it)
+    Keygen {
+        /// What it is called: a URL without its scheme, as in example.org/w1
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        /// The file for the private key
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Cosign {
+    /// The copy of the log's static files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
+    /// The log's key, or a file with it; it never comes from DIR. May be given again
+    #[arg(long, value_name = "VKEY", required = true)]
+    pub(crate) log: Vec<String>,
+    /// What was seen so far is kept here, a folder for each log
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: PathBuf,
+    /// The witness's private key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// Write the signed checkpoint here too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Look at the entries too, not at their hashes alone
+    #[arg(long)]
+    pub(crate) entries: bool,
 }
 
 /// Files carried by hand between a host and an authority.

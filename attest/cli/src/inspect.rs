@@ -51,6 +51,7 @@ impl Page {
             proofs,
             enrolments,
             location,
+            checkpoint,
             receipts,
         } = bundle;
         self.line(
@@ -103,6 +104,12 @@ impl Page {
             match decode::<LocationEvidence>(bytes) {
                 Ok(evidence) => self.line(1, format!("{evidence:?}")),
                 Err(error) => self.line(1, format!("not readable: {error}")),
+            }
+        }
+        if let Some(note) = checkpoint {
+            self.line(0, "checkpoint".to_owned());
+            for line in String::from_utf8_lossy(note).lines() {
+                self.line(1, line.to_owned());
             }
         }
         for proof in consistency {

@@ -15,6 +15,7 @@ mod inspect;
 mod json;
 mod reports;
 mod text;
+mod witness;
 
 use args::{Args, Command, Common, Held, Period};
 use clap::{CommandFactory as _, Parser as _};
@@ -96,6 +97,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
             put(out, &inspect::page(&bytes)).map(|()| inspect::exit(&bytes))
         }
         Command::Enroll(command) => put(out, &enroll::run(*command)?).map(|()| 0),
+        Command::Witness(command) => put(out, &witness::run(*command)?).map(|()| 0),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "merestone-verify", &mut script);

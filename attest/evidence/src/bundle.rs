@@ -181,6 +181,9 @@ pub struct Bundle {
     /// of a [`crate::LocationEvidence`].
     #[n(11)]
     pub location: Option<Vec<Blob>>,
+    /// A checkpoint of the log with the signatures of who saw it: a C2SP signed note.
+    #[cbor(n(12), with = "minicbor::bytes")]
+    pub checkpoint: Option<Vec<u8>>,
     /// Receipts of records shown: `COSE_Sign1` over a [`crate::Receipt`], by the session's key.
     #[n(13)]
     pub receipts: Option<Vec<Blob>>,

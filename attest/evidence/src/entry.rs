@@ -430,6 +430,17 @@ pub enum Body {
     #[n(16)]
     #[cbor(map)]
     Inference(#[n(0)] Box<crate::Inference>),
+    /// A key was made that signs this log's checkpoints.
+    #[n(20)]
+    #[cbor(map)]
+    LogKey {
+        /// The key, as a C2SP vkey.
+        #[n(0)]
+        key: String,
+        /// The one that it takes the place of.
+        #[n(1)]
+        previous: Option<String>,
+    },
     /// Pods came under other boundaries by their labels.
     #[n(21)]
     #[cbor(map)]
@@ -460,7 +471,8 @@ pub struct Entry {
 
 impl Record for Entry {
     const LIMITS: Limits = Limits {
-        bytes: 64 << 10,
+        // An entry bundle of c2sp.org/tlog-tiles has two bytes for the length.
+        bytes: (64 << 10) - 1,
         depth: 8,
     };
     const KIND: &'static str = EntryKind::TEXT;

@@ -55,7 +55,7 @@ pub use incidents::{
 pub use key::KeyTrusted;
 pub use leaves::{OneByOne, Workers};
 pub use location::Location;
-pub use log::LogChecked;
+pub use log::{LogChecked, LogTrust};
 pub use pipeline::{verify, verify_contents, verify_stored};
 pub use quote::QuoteChecked;
 pub use receipts::{Contents, ReceiptError, ReceiptShown, Receipts};

@@ -6,6 +6,7 @@
 use crate::ek::Anchors;
 use crate::enrolment::{Authority, Table, all_certificates};
 use crate::location::{self, PlaceTrust};
+use crate::log::{self, LogTrust};
 use crate::network::Network;
 use core::ops::Range;
 use merestone_evidence::Digest;
@@ -43,6 +44,8 @@ pub struct Trust {
     pub authority: Option<Authority>,
     /// Whose word on the place counts.
     pub place: PlaceTrust,
+    /// Keys of the log and of its witnesses, where any is believed.
+    pub log: Option<LogTrust>,
     /// Whose GPUs may attest themselves; `None` believes none.
     pub gpu: Option<GpuTrust>,
     /// What evidence must show.
@@ -191,7 +194,7 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-type Fault = (Range<usize>, String);
+pub(crate) type Fault = (Range<usize>, String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,6 +208,7 @@ struct File {
     landmark: Vec<location::LandmarkTable>,
     #[serde(default)]
     cloud: Vec<location::CloudTable>,
+    log: Option<log::Table>,
     gpu: Option<GpuTable>,
     #[serde(default)]
     require: RequireTable,
@@ -284,13 +288,13 @@ struct RequireTable {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+pub(crate) enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
 
 impl OneOrMany {
-    fn all(self) -> Vec<String> {
+    pub(crate) fn all(self) -> Vec<String> {
         match self {
             Self::One(one) => vec![one],
             Self::Many(many) => many,
@@ -323,6 +327,7 @@ impl File {
             nodes,
             authority: self.authority.map(|table| table.check(files)).transpose()?,
             place: location::trusted(self.location, self.landmark, self.cloud, files)?,
+            log: self.log.map(|table| table.check(files)).transpose()?,
             gpu: self.gpu.map(|table| table.check(files)).transpose()?,
             require: self.require.check()?,
         })

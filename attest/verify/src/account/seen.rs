@@ -252,6 +252,7 @@ pub(crate) const fn kind(body: &Body) -> &'static str {
         Body::Found { .. } => "found",
         Body::Deputy { .. } => "deputy",
         Body::Inference { .. } => "inference",
+        Body::LogKey { .. } => "log_key",
         Body::Pods { .. } => "pods",
     }
 }
@@ -293,6 +294,11 @@ fn told(body: &Body) -> Option<Told> {
             who(process.as_ref())
         )),
         Body::Recovered { detail, .. } => once(detail.clone()),
+        Body::LogKey { key, previous } => {
+            let instead = previous.as_ref();
+            let instead = instead.map_or_else(String::new, |old| format!(" in place of {old}"));
+            once(format!("{key}{instead}"))
+        }
         Body::Pods { moved } => once(moves(moved)),
         judged => outcome(judged),
     }

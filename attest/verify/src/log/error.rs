@@ -105,6 +105,42 @@ pub enum LogError {
         /// When its epoch closed.
         want: String,
     },
+    /// The checkpoint in the file is none, or somebody did not sign it who seems to have.
+    #[error("the checkpoint in the file: {why}")]
+    Checkpoint {
+        /// What is wrong.
+        why: String,
+    },
+    /// A checkpoint that no pinned key of its log signed.
+    #[error("{at}: no pinned key of the log {origin} signed it")]
+    Unsigned {
+        /// Which checkpoint.
+        at: String,
+        /// The log that it says it is of.
+        origin: String,
+    },
+    /// A checkpoint that names an epoch which seals another tree, or which is not in the chain.
+    #[error("{at}: epoch {epoch}, which it names, does not seal its tree")]
+    Binding {
+        /// Which checkpoint.
+        at: String,
+        /// The epoch.
+        epoch: Digest,
+    },
+    /// A witness saw more than is shown.
+    #[error(
+        "{at}: at {seen} a witness saw {want} leaves, within the period, and the file has {got}: epochs were cut off its end"
+    )]
+    Cut {
+        /// Which checkpoint.
+        at: String,
+        /// When.
+        seen: String,
+        /// Leaves in the file.
+        got: u64,
+        /// Leaves seen.
+        want: u64,
+    },
     /// The file could be opened and not be read.
     #[error("the leaves: {0}")]
     Unreadable(DecodeError),
@@ -125,7 +161,7 @@ impl LogError {
     pub(crate) const fn grade(&self) -> Grade {
         match self {
             // The seal holds; a clock, or who wrote the entry, was wrong.
-            Self::Incomplete { .. } | Self::Late { .. } => Grade::Failed,
+            Self::Incomplete { .. } | Self::Late { .. } | Self::Cut { .. } => Grade::Failed,
             Self::NoProof { .. } => Grade::Indeterminate,
             _ => Grade::Untrusted,
         }

@@ -3,8 +3,12 @@
 
 mod entries;
 mod error;
+mod trust;
+mod witness;
 
 pub(crate) use error::LogError;
+pub use trust::LogTrust;
+pub(crate) use trust::Table;
 
 use entries::Entries;
 
@@ -72,9 +76,10 @@ impl LogChecked {
             Ok(root) => root,
             Err(error) => return fail(CheckId::LogLeaves, error, tally),
         };
-        if let Err(error) = consistency(&shown, purpose, &sessions, tally) {
-            return fail(CheckId::LogConsistency, error, tally);
-        }
+        let proofs = match consistency(&shown, purpose, &sessions, tally) {
+            Ok(proofs) => proofs,
+            Err(error) => return fail(CheckId::LogConsistency, error, tally),
+        };
         if let Err(error) = inclusion(&bundle, &roots, tally) {
             return fail(CheckId::LogInclusion, error, tally);
         }
@@ -90,7 +95,16 @@ impl LogChecked {
             Err(error) => return fail(CheckId::LogEntries, error, tally),
         };
         counters::tail(&sessions, bundle.to_ms, purpose, &trust.require, tally);
-        tally.skip(CheckId::LogWitness, "no witness has cosigned this log");
+        let matter = witness::Matter {
+            bundle: &bundle,
+            purpose,
+            sessions: &sessions,
+            roots: &roots,
+            proofs,
+        };
+        if let Err(error) = witness::check(&matter, trust, tally) {
+            return fail(CheckId::LogWitness, error, tally);
+        }
         let receipts = opened.finish(purpose, &entries.told, tally)?;
         Some(Self {
             bundle,
@@ -336,13 +350,14 @@ fn same(frontier: &Frontier, want: Digest, at: &str) -> Result<(), LogError> {
     })
 }
 
-/// Each epoch outside the span: its tree begins with the one before it.
-fn consistency(
-    log: &Shown<'_>,
+/// Each epoch outside the span: its tree begins with the one before it. What is left of the
+/// proofs where the file has a checkpoint, which one of them may be for.
+fn consistency<'b>(
+    log: &Shown<'b>,
     purpose: Purpose,
     sessions: &[Session],
     tally: &mut Tally,
-) -> Result<(), LogError> {
+) -> Result<Vec<&'b ConsistencyProof>, LogError> {
     let span = log.range();
     let mut proofs: BTreeMap<(u64, u64), &ConsistencyProof> = BTreeMap::new();
     for proof in &log.bundle.consistency {
@@ -367,7 +382,8 @@ fn consistency(
             first = second;
         }
     }
-    if let Some(proof) = proofs.into_values().next() {
+    let left: Vec<_> = proofs.into_values().collect();
+    if let (Some(proof), None) = (left.first(), &log.bundle.checkpoint) {
         // A proof that belongs to no epoch is not part of the evidence.
         let (from, to) = (proof.from_size, proof.to_size);
         let source = ProofError::Sizes { from, to };
@@ -381,7 +397,7 @@ fn consistency(
         (Some(error), Purpose::Receipt) => tally.skip(CheckId::LogConsistency, error.to_string()),
         (Some(error), Purpose::Period) => tally.fail(CheckId::LogConsistency, &error.into()),
     }
-    Ok(())
+    Ok(left)
 }
 
 fn inclusion(bundle: &Bundle, roots: &Roots, tally: &mut Tally) -> Result<(), LogError> {

@@ -25,3 +25,4 @@ mod real;
 mod receipts;
 mod stored;
 mod support;
+mod witness;

@@ -305,6 +305,7 @@ impl Maker {
             proofs: Vec::new(),
             enrolments: None,
             location: None,
+            checkpoint: None,
             receipts: None,
         }
     }
