@@ -268,6 +268,7 @@ fn epoch_inputs() -> EpochInputs {
         groups: 1,
         clock: clock::quality(),
         canary: None,
+        location: None,
     }
 }
 

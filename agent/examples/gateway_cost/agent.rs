@@ -37,11 +37,10 @@ fn take(mut stream: &UnixStream, taken: &AtomicU64) -> Result<()> {
             }
             match line.trim().split_once(": ") {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = value.parse()?
+                    length = value.parse()?;
                 }
-                Some(_) => {}
                 None if line == "\r\n" => break,
-                None => {}
+                Some(_) | None => {}
             }
         }
         let mut body = vec![0; length];

@@ -55,6 +55,7 @@ fn file(path: &str) -> String {
 }
 
 /// The whole page, in Markdown.
+#[expect(clippy::too_many_lines, reason = "a page, from top to bottom")]
 pub(crate) fn write(stage: &Stage, amount: Amount, taken: &[Taken]) -> String {
     let mut page = String::new();
     head(&mut page, stage, amount);

@@ -152,13 +152,11 @@ impl Guarded {
             Kernel::start(&options, &merestone_agent::run::tables(&compiled))?;
         this.kernel = Some(kernel);
         // As the agent does, so that the ring is never full.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            if let Ok(runtime) = runtime {
-                runtime.block_on(async { while events.next().await.is_ok() {} });
-            }
+            runtime.block_on(async { while events.next().await.is_ok() {} });
         });
         Ok(this)
     }

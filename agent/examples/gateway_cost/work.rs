@@ -1,5 +1,7 @@
 //! The work of a round, and what it came to for each arm.
 
+#![expect(clippy::cast_precision_loss, reason = "times and counts, for people")]
+
 use crate::server::{SMALL, now_ns};
 use crate::stage::Arm;
 use crate::{Amount, say};
@@ -89,7 +91,7 @@ impl Client {
             ensure!(self.reader.read_line(&mut line)? > 0, "no head");
             match line.trim().split_once(": ") {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = Some(value.parse()?)
+                    length = Some(value.parse()?);
                 }
                 Some(_) => {}
                 None => return Ok(length),

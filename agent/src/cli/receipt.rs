@@ -78,9 +78,8 @@ pub(super) fn execute(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn unsealed(config: &Config, waited: bool, issued_s: u64, index: u64) -> Failure {
-    let due_s = issued_s
-        .saturating_add(1)
-        .saturating_add(config.evidence.epoch.as_secs_f64().ceil() as u64);
+    // Both are rounded up.
+    let due_s = issued_s.saturating_add(2 + config.evidence.epoch.as_secs());
     let due = i64::try_from(due_s)
         .ok()
         .and_then(|due| OffsetDateTime::from_unix_timestamp(due).ok());

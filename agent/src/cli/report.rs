@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
 
-    /// Carry this checkpoint, as a witness gave it back [default: the best of STATE_DIR/log/cosigned]
+    /// Carry this checkpoint, as a witness gave it back [default: the best of `STATE_DIR/log/cosigned`]
     #[arg(long, value_name = "FILE")]
     pub(super) checkpoint: Option<PathBuf>,
 

@@ -160,7 +160,7 @@ fn claims(kept: &Kept) -> Result<Receipt, ExportError> {
     let message = CoseSign1::from_tagged_slice(&kept.message).ok();
     let payload = message.and_then(|message| message.payload);
     let receipt = payload.and_then(|payload| decode(&payload).ok());
-    receipt.ok_or_else(|| {
+    receipt.ok_or({
         ExportError::Ledger(LedgerError::Order {
             doing: "read a receipt that is none",
         })

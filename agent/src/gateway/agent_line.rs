@@ -249,6 +249,16 @@ mod tests {
         }
     }
 
+    fn given(post: Post, tell: &mpsc::Sender<Post>) -> Given {
+        let id = hex::decode(post.id.as_ref().unwrap()).unwrap();
+        tell.try_send(post).unwrap();
+        Given {
+            id: id.try_into().unwrap(),
+            index: 7,
+            message: vec![0, 1, 2],
+        }
+    }
+
     /// A socket whose callers are all guarded, or all not.
     fn agent(folder: &Path, is_guarded: bool) -> (PathBuf, mpsc::Receiver<Post>) {
         let path = folder.join(if is_guarded { "guarded" } else { "other" });
@@ -262,15 +272,7 @@ mod tests {
                 match call {
                     Call::Guarded { reply, .. } => reply.send(is_guarded).unwrap(),
                     Call::Record { post, reply, .. } => {
-                        let given = post.map(|post| {
-                            let id = hex::decode(post.id.as_ref().unwrap()).unwrap();
-                            tell.try_send(post).unwrap();
-                            Given {
-                                id: id.try_into().unwrap(),
-                                index: 7,
-                                message: vec![0, 1, 2],
-                            }
-                        });
+                        let given = post.map(|post| given(post, &tell));
                         let refused = |why| serve::RecordRefused::Bad { why };
                         reply.send(given.map_err(refused)).unwrap();
                     }

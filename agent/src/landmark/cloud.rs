@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 32 << 10;
 /// A cloud whose metadata service is asked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Provider {
-    /// Amazon EC2, IMDSv2.
+    /// Amazon EC2, `IMDSv2`.
     Aws,
     /// Azure.
     Azure,

@@ -91,6 +91,10 @@ pub(crate) fn tell(op: Op) -> io::Result<()> {
 /// Changes are heard of while this lives, on this thread.
 pub(crate) struct Recording(());
 
+#[expect(
+    clippy::unused_self,
+    reason = "only who holds the recording asks of it"
+)]
 impl Recording {
     pub(crate) fn begin() -> Self {
         RECORD.with_borrow_mut(|record| *record = Some(Record::default()));

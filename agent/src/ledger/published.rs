@@ -246,7 +246,7 @@ fn a_key_that_was_taken_away_is_followed_by_one_of_the_same_name_that_an_entry_t
         .unwrap();
     let second = second.unwrap();
     assert_eq!(second.previous, Some(first.key.clone()));
-    assert_eq!(ledger.log_key(), Some(second.key.clone()));
+    assert_eq!(ledger.log_key(), Some(second.key));
     let old = VerifierKey::parse(&first.key).unwrap();
     assert_eq!(old.name(), key(dir.path()).name());
     let (_, note) = look(dir.path(), (0, merestone_evidence::empty_root()))

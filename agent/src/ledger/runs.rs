@@ -65,8 +65,8 @@ impl Run {
     }
 
     /// Where the last receipt that it covers begins.
-    pub(crate) fn last_offset(&self) -> Result<Option<u64>, LedgerError> {
-        Ok(self.covers.contains(&self.last).then_some(self.last))
+    pub(crate) fn last_offset(&self) -> Option<u64> {
+        self.covers.contains(&self.last).then_some(self.last)
     }
 
     fn entry(&self, at: u64) -> Result<([u8; 16], u64), LedgerError> {
@@ -81,9 +81,9 @@ impl Run {
     }
 
     fn find(&self, id: &[u8; 16]) -> Result<Option<u64>, LedgerError> {
-        let [a, b, c, d, e, f, g, h, ..] = *id;
-        let prefix = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        let expected = u64::try_from(u128::from(prefix) * u128::from(self.count) >> 64);
+        let (prefix, _) = id.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        let prefix = u64::from_be_bytes(*prefix);
+        let expected = u64::try_from((u128::from(prefix) * u128::from(self.count)) >> 64);
         let expected = expected.unwrap_or(0);
         let from = expected.saturating_sub(AROUND);
         let to = expected.saturating_add(AROUND).min(self.count);

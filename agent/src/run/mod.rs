@@ -165,7 +165,6 @@ async fn begin(
         });
     }
     let parts = Parts {
-        location,
         config,
         boundary,
         kernel,
@@ -175,6 +174,7 @@ async fn begin(
         gpu,
         store,
         watch,
+        location,
     };
     let mut agent = Box::pin(Agent::begin(parts, pods, root.to_owned())).await?;
     agent.begin_canary(cage);

@@ -77,15 +77,14 @@ fn fixed<const N: usize>(text: &str, what: &str) -> Result<[u8; N], RecordRefuse
     }
 }
 
-fn word(text: &Option<String>, what: &str, most: usize) -> Result<Option<String>, RecordRefused> {
-    let is_plain = |text: &String| {
-        !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control)
-    };
+fn word(text: Option<&str>, what: &str, most: usize) -> Result<Option<String>, RecordRefused> {
+    let is_plain =
+        |text: &str| !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control);
     match text {
         Some(text) if !is_plain(text) => Err(bad(format!(
             "{what} is 1 to {most} bytes without control characters"
         ))),
-        other => Ok(other.clone()),
+        other => Ok(other.map(str::to_owned)),
     }
 }
 
@@ -96,7 +95,7 @@ impl Told {
         let binding = Binding {
             request: digest(&post.request, "request")?,
             response: digest(&post.answer, "answer")?,
-            model: word(&post.model, "model", MOST_MODEL)?,
+            model: word(post.model.as_deref(), "model", MOST_MODEL)?,
             model_sha256: files.map(|text| digest(text, "model_files")).transpose()?,
             process: None,
             status: post.status,
@@ -123,9 +122,9 @@ impl Told {
             let nonce = nonce.filter(|nonce| NONCE_BYTES.contains(&nonce.len()));
             nonce.ok_or_else(|| bad("nonce is the base64 of 8 to 64 bytes"))
         });
-        let method = word(&post.method, "method", MOST_METHOD)?;
+        let method = word(post.method.as_deref(), "method", MOST_METHOD)?;
         // The query can hold what was asked.
-        let path = word(&post.path, "path", MOST_BYTES_OF_TARGET)?;
+        let path = word(post.path.as_deref(), "path", MOST_BYTES_OF_TARGET)?;
         let path = path.map(|path| path.split('?').next().unwrap_or_default().to_owned());
         if path.as_ref().is_some_and(|path| path.len() > MOST_PATH) {
             return Err(bad(format!(
@@ -402,10 +401,10 @@ mod tests {
 
     #[test]
     fn a_post_is_closed_and_every_word_of_it_has_its_form() {
+        type Change = fn(&mut Post);
         assert!(Told::parse(post(), NOW).is_ok());
         let unknown = r#"{"request":"","answer":"","started_ms":1,"ended_ms":1,"request_bytes":1,"answer_bytes":2,"group":7}"#;
         assert!(serde_json::from_str::<Post>(unknown).is_err());
-        type Change = fn(&mut Post);
         let wrong: &[(&str, Change)] = &[
             ("id", |post| post.id = Some("AB".repeat(16))),
             ("id", |post| post.id = Some("ab".repeat(15))),

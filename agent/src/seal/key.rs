@@ -58,7 +58,7 @@ impl SessionKey {
         self.ueid
     }
 
-    /// Signs a receipt (`COSE_Sign1`, EdDSA). Refuses one of another session, and one that no
+    /// Signs a receipt (`COSE_Sign1`, `EdDSA`). Refuses one of another session, and one that no
     /// verifier would read for its length.
     pub fn sign(&self, receipt: &Receipt) -> Result<Vec<u8>, SealError> {
         let refused = |why: String| SealError::Receipt { why };

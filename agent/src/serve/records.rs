@@ -262,7 +262,7 @@ fn stopping() -> RecordRefused {
 
 /// Answers without looking at what was sent, and lets the client finish: one that is still
 /// writing when its peer closes does not read what it was told (`unix_release_sock`,
-/// net/unix/af_unix.c).
+/// `net/unix/af_unix.c`).
 async fn turn_away(mut stream: UnixStream, refused: &RecordRefused) {
     let body = refused.body();
     let status = refused.status();

@@ -51,13 +51,14 @@ fn relay(to: SocketAddr, delay: Duration) -> SocketAddr {
                 near.send_to(&buffer[..length], from).unwrap();
                 // What the agent says next comes at once, or it is done.
                 let until = Instant::now() + Duration::from_millis(50);
-                while Instant::now() < until {
-                    if let Ok((length, _)) = near.recv_from(&mut buffer) {
-                        thread::sleep(delay);
-                        far.send(&buffer[..length]).unwrap();
-                        break;
-                    }
+                let mut asked = near.recv_from(&mut buffer);
+                while asked.is_err() && Instant::now() < until {
                     thread::sleep(Duration::from_micros(50));
+                    asked = near.recv_from(&mut buffer);
+                }
+                if let Ok((length, _)) = asked {
+                    thread::sleep(delay);
+                    far.send(&buffer[..length]).unwrap();
                 }
             }
             near.set_nonblocking(false).unwrap();
@@ -98,13 +99,11 @@ fn waited(place: &Place) -> LocationEvidence {
 }
 
 fn trust(host: &Host, area: &str, pinned: &[(u8, f64, f64)]) -> String {
-    let landmarks: String = pinned
-        .iter()
-        .map(|(seed, latitude, longitude)| {
-            let key = inline(*seed);
-            format!("[[landmark]]\nname = \"stand {seed}\"\nkey = \"{key}\"\nlatitude = {latitude}\nlongitude = {longitude}\n")
-        })
-        .collect();
+    let landmarks = pinned.iter().map(|(seed, latitude, longitude)| {
+        let key = inline(*seed);
+        format!("[[landmark]]\nname = \"stand {seed}\"\nkey = \"{key}\"\nlatitude = {latitude}\nlongitude = {longitude}\n")
+    });
+    let landmarks = landmarks.collect::<Vec<_>>().concat();
     host.trust_text("location_level = \"L3\"\n")
         + &format!("{landmarks}[location]\narea = {area}\n")
 }

@@ -1,5 +1,13 @@
 //! `merestone gateway` as a process of its own, between a server and an agent
 //! that the tests play, byte for byte.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::float_cmp,
+    reason = "helpers of tests; metrics that are counts"
+)]
 
 mod agent;
 mod ends;

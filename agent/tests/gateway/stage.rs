@@ -11,12 +11,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes as long, on the slowest machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A record as the agent takes it: closed, so that a field too many fails.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub(crate) struct Record {
     pub id: String,
     pub request: String,
     pub answer: String,
@@ -36,14 +36,14 @@ pub struct Record {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Connection {
+pub(crate) struct Connection {
     pub peer: String,
     pub local: String,
 }
 
 /// What the stand-in answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Mood {
+pub(crate) enum Mood {
     Takes,
     Says(u16),
 }
@@ -55,7 +55,7 @@ struct Told {
 }
 
 /// A stand-in for the agent.
-pub struct Agent {
+pub(crate) struct Agent {
     pub path: PathBuf,
     mood: Arc<Mutex<Mood>>,
     told: Arc<Told>,
@@ -63,7 +63,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn start(path: &Path) -> Self {
+    pub(crate) fn start(path: &Path) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let mood = Arc::new(Mutex::new(Mood::Takes));
         let told = Arc::new(Told::default());
@@ -84,12 +84,12 @@ impl Agent {
         this
     }
 
-    pub fn mood(&self, mood: Mood) {
+    pub(crate) fn mood(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
     }
 
     /// Goes away: no file, no connection.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         std::fs::remove_file(&self.path).ok();
         for stream in self.open.lock().unwrap().drain(..) {
             stream.shutdown(std::net::Shutdown::Both).ok();
@@ -97,11 +97,11 @@ impl Agent {
     }
 
     /// Waits for the record with an id.
-    pub fn record(&self, id: &str) -> Record {
+    pub(crate) fn record(&self, id: &str) -> Record {
         self.find(|record| record.id == id)
     }
 
-    pub fn find(&self, wanted: impl Fn(&Record) -> bool) -> Record {
+    pub(crate) fn find(&self, wanted: impl Fn(&Record) -> bool) -> Record {
         let mut records = self.told.records.lock().unwrap();
         let until = Instant::now() + PATIENCE;
         loop {
@@ -118,7 +118,7 @@ impl Agent {
         }
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.told.records.lock().unwrap().len()
     }
 }
@@ -178,13 +178,13 @@ fn sound(record: &Record) {
 
 /// A message's head.
 #[derive(Clone, Debug)]
-pub struct Head {
+pub(crate) struct Head {
     pub line: String,
     pub fields: Vec<(String, String)>,
 }
 
 impl Head {
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut found = self
             .fields
             .iter()
@@ -194,20 +194,20 @@ impl Head {
         value
     }
 
-    pub fn length(&self) -> Option<usize> {
+    pub(crate) fn length(&self) -> Option<usize> {
         self.get("content-length")?.parse().ok()
     }
 
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.line.split(' ').nth(1).unwrap().parse().unwrap()
     }
 }
 
 /// HTTP/1.1 read by hand.
-pub struct Wire<S>(pub BufReader<S>);
+pub(crate) struct Wire<S>(pub BufReader<S>);
 
 impl<S: io::Read> Wire<S> {
-    pub fn over(stream: S) -> Self {
+    pub(crate) fn over(stream: S) -> Self {
         Self(BufReader::new(stream))
     }
 
@@ -219,7 +219,11 @@ impl<S: io::Read> Wire<S> {
     }
 
     /// The next head; none at the connection's end.
-    pub fn head(&mut self) -> Option<Head> {
+    #[expect(
+        clippy::unwrap_in_result,
+        reason = "a field without a colon fails the test"
+    )]
+    pub(crate) fn head(&mut self) -> Option<Head> {
         let line = self.line()?;
         let mut fields = Vec::new();
         loop {
@@ -233,7 +237,7 @@ impl<S: io::Read> Wire<S> {
         }
     }
 
-    pub fn exact(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn exact(&mut self, length: usize) -> Vec<u8> {
         let mut body = vec![0; length];
         self.0
             .read_exact(&mut body)
@@ -242,7 +246,7 @@ impl<S: io::Read> Wire<S> {
     }
 
     /// One chunk; empty at the end, whose trailers are left unread.
-    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
         let size = usize::from_str_radix(&self.line()?, 16).unwrap();
         let chunk = (size > 0).then(|| {
             let chunk = self.exact(size);
@@ -253,12 +257,12 @@ impl<S: io::Read> Wire<S> {
     }
 
     /// The fields after the last chunk.
-    pub fn trailers(&mut self) -> Vec<String> {
+    pub(crate) fn trailers(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.line().filter(|line| !line.is_empty())).collect()
     }
 
     /// A whole body, however it is framed.
-    pub fn body(&mut self, head: &Head) -> Vec<u8> {
+    pub(crate) fn body(&mut self, head: &Head) -> Vec<u8> {
         if let Some(length) = head.length() {
             return self.exact(length);
         }
@@ -279,7 +283,7 @@ impl<S: io::Read> Wire<S> {
     }
 
     /// Whether the other side is gone, after what it had sent.
-    pub fn is_over(&mut self) -> bool {
+    pub(crate) fn is_over(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Ok(_) => true,
@@ -289,20 +293,20 @@ impl<S: io::Read> Wire<S> {
 }
 
 /// A server that gives every connection to the test.
-pub struct Server {
+pub(crate) struct Server {
     pub port: u16,
     listener: TcpListener,
 }
 
 impl Server {
-    pub fn bind() -> Self {
+    pub(crate) fn bind() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         Self { port, listener }
     }
 
     /// The gateway's next connection.
-    pub fn accept(&self) -> Peer {
+    pub(crate) fn accept(&self) -> Peer {
         let until = Instant::now() + PATIENCE;
         self.listener.set_nonblocking(true).unwrap();
         loop {
@@ -321,39 +325,39 @@ impl Server {
     }
 
     /// Whether a connection waits now.
-    pub fn has_connection(&self) -> bool {
+    pub(crate) fn has_connection(&self) -> bool {
         self.listener.set_nonblocking(true).unwrap();
         self.listener.accept().is_ok()
     }
 
     /// Answers every request the same way from now on.
-    pub fn always(self, answer: &'static str) {
+    pub(crate) fn always(self, answer: &'static str) {
         self.listener.set_nonblocking(false).unwrap();
         std::thread::spawn(move || {
             for stream in self.listener.incoming().map_while(Result::ok) {
-                std::thread::spawn(move || {
-                    let mut peer = Peer::over(stream);
-                    while let Some(head) = peer.wire.head() {
-                        if head.get("content-length").is_some()
-                            || head.get("transfer-encoding").is_some()
-                        {
-                            peer.wire.body(&head);
-                        }
-                        peer.say(answer);
-                    }
-                });
+                std::thread::spawn(move || Peer::over(stream).always(answer));
             }
         });
     }
 }
 
 /// Either end of a connection.
-pub struct Peer {
+pub(crate) struct Peer {
     pub stream: TcpStream,
     pub wire: Wire<TcpStream>,
 }
 
 impl Peer {
+    /// Answers every request the same way.
+    fn always(mut self, answer: &str) {
+        while let Some(head) = self.wire.head() {
+            if head.get("content-length").is_some() || head.get("transfer-encoding").is_some() {
+                self.wire.body(&head);
+            }
+            self.say(answer);
+        }
+    }
+
     fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -362,11 +366,11 @@ impl Peer {
         Self { stream, wire }
     }
 
-    pub fn say(&mut self, text: impl AsRef<[u8]>) {
+    pub(crate) fn say(&mut self, text: impl AsRef<[u8]>) {
         self.stream.write_all(text.as_ref()).unwrap();
     }
 
-    pub fn chunk(&mut self, chunk: &[u8]) {
+    pub(crate) fn chunk(&mut self, chunk: &[u8]) {
         let mut text = format!("{:x}\r\n", chunk.len()).into_bytes();
         text.extend(chunk);
         text.extend(b"\r\n");
@@ -375,7 +379,7 @@ impl Peer {
 }
 
 /// A running gateway.
-pub struct Gateway {
+pub(crate) struct Gateway {
     pub port: u16,
     pub child: Child,
     pub metrics: u16,
@@ -383,14 +387,14 @@ pub struct Gateway {
 }
 
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 impl Gateway {
     /// Starts one; `agent` is the socket, whether or not anybody listens.
-    pub fn start(to: u16, agent: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(to: u16, agent: &Path, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("m.toml");
         std::fs::write(&file, "").unwrap();
@@ -423,12 +427,12 @@ impl Gateway {
         this
     }
 
-    pub fn connect(&self) -> Peer {
+    pub(crate) fn connect(&self) -> Peer {
         Peer::over(TcpStream::connect(("127.0.0.1", self.port)).unwrap())
     }
 
     /// One request on a connection of its own.
-    pub fn ask(&self, request: &str) -> (Head, Vec<u8>) {
+    pub(crate) fn ask(&self, request: &str) -> (Head, Vec<u8>) {
         let mut peer = self.connect();
         peer.say(request);
         let head = peer.wire.head().expect("an answer");
@@ -436,12 +440,12 @@ impl Gateway {
         (head, body)
     }
 
-    pub fn get(&self, path: &str) -> (Head, Vec<u8>) {
+    pub(crate) fn get(&self, path: &str) -> (Head, Vec<u8>) {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
     }
 
     /// The receipt's JSON, as soon as there is one.
-    pub fn receipt(&self, id: &str) -> serde_json::Value {
+    pub(crate) fn receipt(&self, id: &str) -> serde_json::Value {
         let until = Instant::now() + PATIENCE;
         loop {
             let (head, body) = self.get(&format!("/.well-known/merestone/receipts/{id}"));
@@ -455,7 +459,7 @@ impl Gateway {
     }
 
     /// A value of the metrics; 0 for a series that is not there yet.
-    pub fn metric(&self, series: &str) -> f64 {
+    pub(crate) fn metric(&self, series: &str) -> f64 {
         let mut peer = Peer::over(TcpStream::connect(("127.0.0.1", self.metrics)).unwrap());
         peer.say("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         let head = peer.wire.head().unwrap();
@@ -467,7 +471,7 @@ impl Gateway {
     }
 
     /// Waits until a series has a value.
-    pub fn wait_for(&self, series: &str, wanted: impl Fn(f64) -> bool) {
+    pub(crate) fn wait_for(&self, series: &str, wanted: impl Fn(f64) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !wanted(self.metric(series)) {
             assert!(
@@ -479,12 +483,12 @@ impl Gateway {
         }
     }
 
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let id = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -496,7 +500,7 @@ impl Gateway {
     }
 
     /// The most memory it ever had, in bytes (`VmHWM`).
-    pub fn peak_bytes(&self) -> u64 {
+    pub(crate) fn peak_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
             .lines()
@@ -519,19 +523,19 @@ impl Drop for Gateway {
 }
 
 /// A server, an agent and a gateway between.
-pub struct Stage {
+pub(crate) struct Stage {
     pub server: Server,
     pub agent: Agent,
     pub gateway: Gateway,
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Stage {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(&[])
     }
 
-    pub fn with(flags: &[&str]) -> Self {
+    pub(crate) fn with(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::bind();
         let agent = Agent::start(&folder.path().join("records.sock"));
@@ -541,13 +545,13 @@ impl Stage {
             server,
             agent,
             gateway,
-            folder,
+            _folder: folder,
         }
     }
 }
 
 /// The digest of one side, computed apart from the product.
-pub fn digest(salt: &str, label: &str, body: &[u8]) -> String {
+pub(crate) fn digest(salt: &str, label: &str, body: &[u8]) -> String {
     use sha2::{Digest as _, Sha256};
     let mut bytes = hex::decode(salt).unwrap();
     assert_eq!(bytes.len(), 32);

@@ -3,7 +3,7 @@
 use crate::escape::escaped;
 use merestone_evidence::{
     Blob, Bundle, Enrolment, Entry, EpochStatement, LocationEvidence, Quote, Receipt,
-    SessionStatement, decode, sha256,
+    SealedSession, SessionStatement, decode, sha256,
 };
 use merestone_verify::tpm::{Attest, Public};
 
@@ -37,6 +37,22 @@ impl Page {
         self.0.push('\n');
     }
 
+    fn place_and_log(&mut self, location: &[Blob], checkpoint: Option<&[u8]>) {
+        for bytes in location {
+            self.line(0, format!("location evidence {}", sha256(bytes)));
+            match decode::<LocationEvidence>(bytes) {
+                Ok(evidence) => self.line(1, format!("{evidence:?}")),
+                Err(error) => self.line(1, format!("not readable: {error}")),
+            }
+        }
+        if let Some(note) = checkpoint {
+            self.line(0, "checkpoint".to_owned());
+            for line in String::from_utf8_lossy(note).lines() {
+                self.line(1, line.to_owned());
+            }
+        }
+    }
+
     fn bundle(&mut self, bundle: &Bundle) {
         let Bundle {
             kind: _,
@@ -67,26 +83,7 @@ impl Page {
         );
         self.line(1, format!("{:?}", Public::parse(ak_public)));
         for session in sessions {
-            self.line(
-                0,
-                format!("session statement {}", sha256(&session.statement)),
-            );
-            match decode::<SessionStatement>(&session.statement) {
-                Ok(statement) => self.pretty(&statement),
-                Err(error) => self.line(1, format!("not readable: {error}")),
-            }
-            self.quote(&session.quote);
-            let size = |log: &Option<Vec<u8>>| log.as_ref().map_or(0, Vec::len);
-            let (boot, ima) = (size(&session.boot_log), size(&session.ima_log));
-            self.line(1, format!("boot log {boot} bytes, ima list {ima} bytes"));
-            for epoch in &session.epochs {
-                self.line(1, format!("epoch statement {}", sha256(&epoch.statement)));
-                match decode::<EpochStatement>(&epoch.statement) {
-                    Ok(statement) => self.line(2, format!("{statement:?}")),
-                    Err(error) => self.line(2, format!("not readable: {error}")),
-                }
-                self.quote(&epoch.quote);
-            }
+            self.session(session);
         }
         if let Some(span) = span {
             let count = span.leaves.len();
@@ -99,19 +96,10 @@ impl Page {
             }
         }
         self.enrolments(enrolments.as_deref().unwrap_or_default());
-        for bytes in location.as_deref().unwrap_or_default() {
-            self.line(0, format!("location evidence {}", sha256(bytes)));
-            match decode::<LocationEvidence>(bytes) {
-                Ok(evidence) => self.line(1, format!("{evidence:?}")),
-                Err(error) => self.line(1, format!("not readable: {error}")),
-            }
-        }
-        if let Some(note) = checkpoint {
-            self.line(0, "checkpoint".to_owned());
-            for line in String::from_utf8_lossy(note).lines() {
-                self.line(1, line.to_owned());
-            }
-        }
+        self.place_and_log(
+            location.as_deref().unwrap_or_default(),
+            checkpoint.as_deref(),
+        );
         for proof in consistency {
             self.line(
                 0,
@@ -131,6 +119,29 @@ impl Page {
                 1,
                 format!("and {} more receipts", receipts.len() - MOST_LEAVES),
             );
+        }
+    }
+
+    fn session(&mut self, session: &SealedSession) {
+        self.line(
+            0,
+            format!("session statement {}", sha256(&session.statement)),
+        );
+        match decode::<SessionStatement>(&session.statement) {
+            Ok(statement) => self.pretty(&statement),
+            Err(error) => self.line(1, format!("not readable: {error}")),
+        }
+        self.quote(&session.quote);
+        let size = |log: &Option<Vec<u8>>| log.as_ref().map_or(0, Vec::len);
+        let (boot, ima) = (size(&session.boot_log), size(&session.ima_log));
+        self.line(1, format!("boot log {boot} bytes, ima list {ima} bytes"));
+        for epoch in &session.epochs {
+            self.line(1, format!("epoch statement {}", sha256(&epoch.statement)));
+            match decode::<EpochStatement>(&epoch.statement) {
+                Ok(statement) => self.line(2, format!("{statement:?}")),
+                Err(error) => self.line(2, format!("not readable: {error}")),
+            }
+            self.quote(&epoch.quote);
         }
     }
 

@@ -1,9 +1,5 @@
 //! A witness as its operator sees it: keys, copies, forks, exit codes.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use merestone_evidence::{Digest, leaf_hash, sha256};
 use merestone_tlog::{
@@ -83,7 +79,7 @@ impl Desk {
         for at in 0..leaves {
             bundle.extend(entry(&leaf(at)).unwrap());
             rows.append(leaf_hash(&leaf(at)), |tile, all| {
-                put(&tile.path(), &hashes(all))
+                put(&tile.path(), &hashes(all));
             });
             let width = u16::try_from(at % 256 + 1).unwrap();
             if width == 256 || at + 1 == leaves {

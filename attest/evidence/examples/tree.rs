@@ -49,14 +49,18 @@ fn round(leaves: &[Vec<u8>]) {
     let (ours, (hashes, root)) = seconds(|| {
         let mut frontier = Frontier::new();
         let hashes: Vec<Digest> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
-        hashes.iter().for_each(|hash| frontier.append(*hash));
+        for hash in &hashes {
+            frontier.append(*hash);
+        }
         (hashes, frontier.root())
     });
     // Their tree wants leaves of its own: made before the clock starts.
     let copies = leaves.to_vec();
     let (theirs, tree) = seconds(|| {
         let mut tree = MemoryBackedTree::<Sha256, Vec<u8>>::new();
-        copies.into_iter().for_each(|leaf| tree.push(leaf));
+        for leaf in copies {
+            tree.push(leaf);
+        }
         tree
     });
     let theirs_root = tree.root();

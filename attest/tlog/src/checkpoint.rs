@@ -79,12 +79,12 @@ impl Checkpoint {
     #[must_use]
     pub fn text(&self) -> String {
         let root = Base64::encode_string(&self.root.0);
-        let extensions: String = self
-            .extensions
-            .iter()
-            .map(|line| format!("{line}\n"))
-            .collect();
-        format!("{}\n{}\n{root}\n{extensions}", self.origin, self.size)
+        let mut text = format!("{}\n{}\n{root}\n", self.origin, self.size);
+        for line in &self.extensions {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
     }
 
     /// What one of our own names beside the tree; `None` where it does not, or ambiguously.

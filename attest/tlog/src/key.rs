@@ -85,8 +85,10 @@ fn id_of(name: &str, algorithm: Algorithm, key: &[u8; 32]) -> [u8; 4] {
     [first, second, third, fourth]
 }
 
+type Parts<'t> = (&'t str, [u8; 4], Algorithm, [u8; 32]);
+
 /// `name`, id, and algorithm with 32 bytes, of a text without its prefix.
-fn parts(text: &str) -> Result<(&str, [u8; 4], Algorithm, [u8; 32]), KeyError> {
+fn parts(text: &str) -> Result<Parts<'_>, KeyError> {
     let (name, rest) = text.split_once('+').ok_or(KeyError::Form)?;
     let (digits, data) = rest.split_once('+').ok_or(KeyError::Form)?;
     if !is_key_name(name) {

@@ -1,4 +1,9 @@
 //! The examples of the C2SP specifications, and everything that they forbid.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 use merestone_evidence::{Digest, Frontier, leaf_hash};
 use merestone_tlog::{
@@ -313,10 +318,10 @@ fn changed(leaves: u64, keys: &[(u8, u64)]) {
 
 #[test]
 fn bundles_of_entries_are_read_back_and_torn_ones_refused() {
-    let all = [&b"one"[..], b"", &[7; 65_535]];
+    let all = [&b"one"[..], b"", &vec![7; 65_535]];
     let bytes: Vec<u8> = all.iter().flat_map(|data| entry(data).unwrap()).collect();
     assert_eq!(entries(&bytes).unwrap(), all);
-    assert!(entry(&[0; 65_536]).is_err());
+    assert!(entry(&vec![0; 65_536]).is_err());
     assert!(entries(&bytes[..bytes.len() - 1]).is_err());
     assert!(entries(&bytes[..1]).is_err());
     assert_eq!(entries(b"").unwrap(), Vec::<&[u8]>::new());

@@ -104,7 +104,7 @@ struct Rule {
 }
 
 /// `docs/formats/ear.md` argues for each line.
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     Rule {
         submod: "tpm",
         claim: "instance-identity",
@@ -189,6 +189,7 @@ const RULES: [Rule; 10] = [
             "log.consistency",
             "log.inclusion",
             "log.entries",
+            "nv.certified",
             "log.tail",
             "log.witness",
             "policy.period",
@@ -219,7 +220,15 @@ const RULES: [Rule; 10] = [
     Rule {
         submod: "gpu",
         claim: "hardware",
-        checks: &["gpu.attestation", "policy.gpu"],
+        checks: &["gpu.attestation", "gpu.measurements", "policy.gpu"],
+        holds: 2,
+        fails: 97,
+        open: 0,
+    },
+    Rule {
+        submod: "gpu",
+        claim: "instance-identity",
+        checks: &["gpu.binding"],
         holds: 2,
         fails: 97,
         open: 0,

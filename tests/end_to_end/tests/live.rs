@@ -10,6 +10,7 @@
 mod support;
 
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -189,6 +190,7 @@ const INSIDE: (&str, u16) = ("198.51.100.9", 443);
 const WIDE: (&str, u16) = ("203.0.113.7", 443);
 
 /// What reaches whom: inside by the default boundary, inside by the other.
+#[expect(clippy::panic, reason = "says what the workload said")]
 fn reach(workload: &mut Workload) -> (bool, bool) {
     let mut left = |(address, port): (&str, u16)| match workload.send("udp", address, port).as_str()
     {
@@ -215,9 +217,11 @@ fn with_pods(host: &Host, kubelet: &Kubelet, roots: &str, secure: bool) {
         format!("kubelet = \"http://127.0.0.1:{}/pods\"\n", kubelet.port)
     };
     let mut text = fs::read_to_string(&host.config).expect("reads");
-    text.push_str(&format!(
+    write!(
+        text,
         "[kubernetes]\ninterval = \"1s\"\ncgroups = [{roots}]\n{more}"
-    ));
+    )
+    .expect("a string takes it");
     fs::write(&host.config, text).expect("writes");
     let select = "[[select]]\npod = { namespace = \"serving\", labels = { app = \"vllm\" } }\nboundary = \"wide\"\n";
     fs::write(host.boundary(), format!("{}{select}", support::BOUNDARY)).expect("writes");
@@ -226,6 +230,7 @@ fn with_pods(host: &Host, kubelet: &Kubelet, roots: &str, secure: bool) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_pod_is_held_until_the_kubelet_names_it_and_then_judged_by_its_labels() {
     const NAME: &str = "a_pod_is_held_until_the_kubelet_names_it_and_then_judged_by_its_labels";
     skip_unless!(
@@ -460,6 +465,7 @@ const NAMES: &str = "name = \"names\"\n[[allow]]\ncidr = [\"198.18.53.9/32\"]\np
     [resolvers]\ntrust = [\"198.18.53.9\"]\n";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn b47_a_name_opens_what_its_rule_says_and_the_running_agent_tells_it_by_name() {
     const NAME: &str = "b47_a_name_opens_what_its_rule_says_and_the_running_agent_tells_it_by_name";
     skip_unless!(

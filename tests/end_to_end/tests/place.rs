@@ -11,6 +11,7 @@
 mod support;
 
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::BufRead as _;
 use std::net::{SocketAddr, UdpSocket};
@@ -87,13 +88,7 @@ fn relay(to: SocketAddr, delay: Duration) -> SocketAddr {
                     far.try_clone().expect("clones"),
                     near.try_clone().expect("clones"),
                 );
-                thread::spawn(move || {
-                    let mut buffer = [0; 2000];
-                    while let Ok(length) = back.recv(&mut buffer) {
-                        thread::sleep(delay);
-                        near.send_to(&buffer[..length], from).ok();
-                    }
-                });
+                thread::spawn(move || answers(&back, &near, from, delay));
                 asker = Some((from, far));
             }
             thread::sleep(delay);
@@ -103,6 +98,15 @@ fn relay(to: SocketAddr, delay: Duration) -> SocketAddr {
         }
     });
     at
+}
+
+/// Passes what comes back on to the asker, each packet after a delay.
+fn answers(back: &UdpSocket, near: &UdpSocket, asker: SocketAddr, delay: Duration) {
+    let mut buffer = [0; 2000];
+    while let Ok(length) = back.recv(&mut buffer) {
+        thread::sleep(delay);
+        near.send_to(&buffer[..length], asker).ok();
+    }
 }
 
 /// A landmark in its own network: its public key, and where to ask it.
@@ -137,13 +141,16 @@ fn landmark(folder: &Path, number: usize, network: &Network) -> (Kept, String, S
 }
 
 /// The verdict with these landmarks pinned, and this area.
+#[expect(clippy::panic, reason = "says what the verifier said")]
 fn judged(host: &Host, bundle: &Path, area: &str, keys: &[String]) -> (Option<i32>, Value) {
     let base = fs::read_to_string(host.file("trust.toml")).expect("reads");
     let mut text = base.replace("[require]\n", "[require]\nlocation_level = \"L3\"\n");
     for ((name, latitude, longitude, _), key) in STAND.iter().zip(keys) {
-        text += &format!(
+        write!(
+            text,
             "\n[[landmark]]\nname = \"{name}\"\nkey = \"{key}\"\nlatitude = {latitude}\nlongitude = {longitude}\n"
-        );
+        )
+        .expect("a string takes it");
     }
     fs::write(host.file("area.geojson"), area).expect("writes");
     text += "\n[location]\narea = \"area.geojson\"\n";
@@ -178,10 +185,12 @@ fn landmarks_show_where_the_agent_is() {
         running.push(kept);
     }
     let mut config = fs::read_to_string(&host.config).expect("reads");
-    config += &format!(
+    write!(
+        config,
         "[location]\nlandmarks = [{}]\ninterval = \"10s\"\n",
         targets.join(", ")
-    );
+    )
+    .expect("a string takes it");
     fs::write(&host.config, config).expect("writes");
     let agent = host.start();
     let mut last = None;

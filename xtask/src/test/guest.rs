@@ -123,7 +123,7 @@ pub(super) fn boots(series: Series, programs: &[Program]) -> Result<Tally> {
         let place = format!("{}/{name}", disk::FILES);
         load.files.push((swtpm::authority().join(name), place));
     }
-    load.command = include_str!("../vm/guest/boots.sh").to_owned();
+    include_str!("../vm/guest/boots.sh").clone_into(&mut load.command);
     let boot = |tpm, end| vm::Boot { tpm, end };
     let plan = [
         boot("tpm", End::Status(0)),

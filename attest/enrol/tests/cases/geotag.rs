@@ -1,7 +1,7 @@
 //! A geotag from the TPM's memory to the verdict (L1), and every way we know to spoil it.
 
 use crate::evidence::key::Key;
-use crate::evidence::nv::{self, GEOTAG, LOCKED, Nv, NvAttest};
+use crate::evidence::nv::{self, Nv, NvAttest};
 use crate::evidence::{Maker, START, Tpm, demand, judge};
 use crate::support::{Vendor, authority, enrol, request};
 use base64ct::{Base64, Encoding as _};
@@ -11,6 +11,10 @@ use merestone_evidence::{
     geotag_offer, sha256,
 };
 use merestone_verify::{Grade, Verdict};
+
+const GEOTAG: u32 = 0x0180_4D47;
+/// authwrite, writelocked, writedefine, ownerread, authread, `no_da`, written.
+const LOCKED: u32 = 1 << 2 | 1 << 11 | 1 << 13 | 1 << 17 | 1 << 18 | 1 << 25 | 1 << 29;
 
 fn tag(country: &str) -> Geotag {
     Geotag {
@@ -136,7 +140,7 @@ impl Shown {
         let counters = self.counts.then(|| Nv::new().declared());
         maker.session = Box::new(move |statement| {
             statement.geotag = Some(held.clone());
-            statement.counters = counters.clone();
+            statement.counters.clone_from(&counters);
         });
         let mut bundle = maker.bundle();
         let session = &mut bundle.sessions[0];

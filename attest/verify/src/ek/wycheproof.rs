@@ -1,6 +1,5 @@
 //! Project Wycheproof's signatures: what must hold holds, what must not does not, for every
 //! kind of signature that is judged here; each divergence has its name.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use super::signature::signed;
 use crate::tpm::{KeyMaterial, Signature};

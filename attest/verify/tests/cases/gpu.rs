@@ -16,6 +16,7 @@ const BASIC: &[u8] = &[0x06, 3, 0x55, 0x1d, 19];
 const USAGE: &[u8] = &[0x06, 3, 0x55, 0x1d, 15];
 const DICE: &[u8] = &[0x06, 6, 0x67, 0x81, 5, 5, 4, 1];
 
+#[expect(clippy::disallowed_methods, reason = "a test reads its vectors")]
 fn sample(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/gpu");
     std::fs::read(folder.join(name)).unwrap()
@@ -217,10 +218,8 @@ fn n60_a_real_report_that_answers_another_question_is_refused() {
         certificates: sample("hopper-chain.pem"),
     }]);
     let pem = String::from_utf8(sample("hopper-chain.pem")).unwrap();
-    let root = pem
-        .rfind("-----BEGIN")
-        .map(|at| pem[at..].to_owned())
-        .unwrap();
+    let (_, root) = pem.rsplit_once("-----BEGIN").unwrap();
+    let root = format!("-----BEGIN{root}");
     let text = maker.trust();
     let trust = format!("{text}\n[gpu]\nroots = ['''{root}''']\n");
     let verdict = judge(&bundle, &trust);

@@ -78,7 +78,7 @@ fn tests_under(folder: &Path, found: &mut BTreeSet<String>) {
 fn every_negative_case_has_a_line_and_every_test_it_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut tests = BTreeSet::new();
-    for folder in ["attest", "agent/src/signed"] {
+    for folder in ["attest", "agent/src/signed", "agent/tests/evidence"] {
         tests_under(&root.join(folder), &mut tests);
     }
     let table = std::fs::read_to_string(root.join("docs/formats/negative-cases.md")).unwrap();

@@ -22,6 +22,11 @@ const AREA: &str = "area = [[46, 4], [46, 17], [56, 17], [56, 4]]";
 /// 150, 600 and 450 km: their common part lies around Frankfurt.
 const NEAR: [u64; 3] = [1000, 4000, 3000];
 
+#[expect(clippy::cast_possible_truncation, reason = "degrees times ten million")]
+fn e7(degrees: f64) -> i32 {
+    (degrees * 1e7) as i32
+}
+
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
@@ -38,8 +43,8 @@ fn statement(landmark: Landmark, rtt_us: u64) -> LandmarkStatement {
         rtt_min_ns: rtt_us * 1000,
         began_ms: START + 2_000,
         ended_ms: START + 3_000,
-        latitude_e7: (latitude * 1e7) as i32,
-        longitude_e7: (longitude * 1e7) as i32,
+        latitude_e7: e7(latitude),
+        longitude_e7: e7(longitude),
     }
 }
 

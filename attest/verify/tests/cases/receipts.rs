@@ -321,16 +321,18 @@ fn n38_another_spelling_of_a_receipt_is_refused_though_it_is_signed() {
     refused(&carrying(maker.bundle(), [untagged]), 1);
 }
 
+/// The order of the group (RFC 8032 5.1).
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
 #[test]
 fn n41_a_signature_in_a_second_form_and_a_key_of_small_order_are_refused() {
     let maker = maker();
     let good = sign(&receipts(&maker)[0], &key());
     let mut message = CoseSign1::from_tagged_slice(&good).unwrap();
-    // S plus the group's order (RFC 8032 5.1): the same point, another number.
-    const ORDER: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
-        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
-    ];
+    // S plus the group's order: the same point, another number.
     let mut carry = 0;
     for (byte, order) in message.signature[32..].iter_mut().zip(ORDER) {
         let sum = u16::from(*byte) + u16::from(order) + carry;

@@ -36,7 +36,7 @@ impl Stored for File {
             Some((from, later)) if reading >= *from => later,
             _ => &self.bytes,
         };
-        let at = usize::try_from(at).unwrap();
+        let at = usize::try_from(at).map_err(|error| error.to_string())?;
         let found = bytes.get(at..at + into.len()).ok_or("too short")?;
         into.copy_from_slice(found);
         Ok(())

@@ -181,7 +181,7 @@ fn n34_a_checkpoint_that_the_pinned_key_did_not_sign_is_refused() {
     demand(&judge(&bundle, &trust(&maker, "")), 1, ID);
     let elsewhere = Checkpoint {
         origin: "merestone/gpu-02/01020304".into(),
-        ..good.clone()
+        ..good
     };
     bundle.checkpoint = Some(signed(&elsewhere, &[(1, END), (2, END)]).bytes());
     demand(&judge(&bundle, &trust(&maker, "")), 1, ID);
@@ -317,7 +317,7 @@ fn n55_one_witness_under_two_names_is_a_fault_of_the_policy() {
         ),
         format!("[log]\nkey = \"{key}\"\nwitnesses = [\"{key}\"]"),
         format!("[log]\nkey = \"{first}\""),
-        format!("[log]\nkey = []"),
+        "[log]\nkey = []".to_string(),
         format!("[log]\nwitnesses = [\"{first}\"]"),
         format!("[log]\nkey = \"{key}\"\nwitnesses = [\"{first}\"]\nquorum = 0"),
         format!("[log]\nkey = \"{key}\"\nwitnesses = [\"{first}\"]\nquorum = 2"),

@@ -9,13 +9,10 @@ use merestone_evidence::{
 
 pub(crate) const EPOCHS: u32 = 0x0180_4D45;
 pub(crate) const SESSIONS: u32 = 0x0180_4D53;
-pub(crate) const GEOTAG: u32 = 0x0180_4D47;
 pub(crate) const CERTIFY: u16 = 0x8014;
-/// authwrite, counter, ownerread, authread, no_da, written.
+/// authwrite, counter, ownerread, authread, `no_da`, written.
 pub(crate) const PLAIN: u32 = 1 << 2 | 1 << 4 | 1 << 17 | 1 << 18 | 1 << 25 | 1 << 29;
 pub(crate) const ORDERLY: u32 = 1 << 26;
-/// authwrite, writelocked, writedefine, ownerread, authread, no_da, written.
-pub(crate) const LOCKED: u32 = 1 << 2 | 1 << 11 | 1 << 13 | 1 << 17 | 1 << 18 | 1 << 25 | 1 << 29;
 
 pub(crate) fn public(index: u32, attributes: u32, size: u16) -> Vec<u8> {
     let mut out = index.to_be_bytes().to_vec();
