@@ -244,6 +244,16 @@ fn ended(kernel: &mut Kernel, wanted: usize) -> Vec<Turn> {
     turns
 }
 
+/// Segments that TCP sent a second time, in this network namespace (`RetransSegs`, RFC 4022).
+fn sent_again() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    let (_, value) = pairs.find(|(name, _)| *name == "RetransSegs").unwrap();
+    value.parse().unwrap()
+}
+
 fn head(turn: &Turn) -> &str {
     std::str::from_utf8(turn.head.get(..usize::from(turn.head_bytes)).unwrap()).unwrap()
 }
@@ -260,6 +270,7 @@ fn each_request_on_a_kept_connection_is_a_turn_with_its_very_bytes() {
             // A listener for both families, asked over IPv4.
             address.set_ip([127, 0, 0, 1].into());
         }
+        let before = sent_again();
         let mut stream = connect(address);
         let first = ask(
             &mut stream,
@@ -281,9 +292,15 @@ fn each_request_on_a_kept_connection_is_a_turn_with_its_very_bytes() {
             .iter()
             .map(|turn| (turn.request_bytes, turn.response_bytes))
             .collect();
-        assert_eq!(bytes[0], first, "{listen}");
-        assert_eq!(bytes[1], second, "{listen}");
-        assert_eq!(bytes[2], large, "{listen}: the interim answer is none");
+        let again = sent_again() > before;
+        for (got, want) in bytes.iter().zip([first, second, large]) {
+            // What was sent twice counts twice (docs/records.md); the interim answer is none.
+            let is_more = got.0 >= want.0 && got.1 >= want.1;
+            assert!(
+                *got == want || again && is_more,
+                "{listen}: {got:?} {want:?}"
+            );
+        }
         assert!(head(&turns[0]).starts_with("POST /v1/chat/completions HTTP/1.1\r\n"));
         assert!(head(&turns[1]).starts_with("GET /health HTTP/1.1\r\n"));
         assert_eq!(turns[0].state, TurnState::NEXT);

@@ -108,7 +108,8 @@ def tail(bundle, sessions, require, tally):
         if known is not None:
             within("sessions", count, *known["sessions"])
             low, high = known["epochs"]
-            crashed = session["said"]["resets"] > known["resets"] and not session["said"]["safe"]
+            jump = not known["ended"] and epochs & 255 == 255
+            crashed = session["said"]["resets"] > known["resets"] and (jump or not session["said"]["safe"])
             ahead = epochs - high
             orderly = public_of(counters[0][0][1])[1] & ORDERLY
             if 0 < ahead <= 255 and crashed and orderly:
@@ -137,6 +138,7 @@ def tail(bundle, sessions, require, tally):
         if end is not None:
             within("sessions", end, known["sessions"][1] + 1, known["sessions"][1] + 1)
             known["sessions"] = (end, end)
+        known["ended"] = end is not None
         known["resets"] = (session["epochs"] or [session])[-1]["said"]["resets"]
     for grade, why in faults:
         tally.note(grade, "log.tail", why)

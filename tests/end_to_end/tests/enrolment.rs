@@ -243,7 +243,7 @@ fn judged(bench: &Bench, bundle: &Path) {
     );
     fs::write(host.file("other.toml"), other).expect("writes");
     let refused = support::verify(bundle, &host.file("other.toml"));
-    demand(&refused, 1, "which the trust policy does not pin");
+    demand(&refused, 1, "which is not one that is believed");
     let stranger = Vendor::new();
     let folder = tempfile::tempdir().expect("a folder");
     stranger.manufacture(folder.path());

@@ -20,7 +20,14 @@ struct Known {
     epochs: (u64, u64),
     sessions: (u64, u64),
     resets: u32,
+    /// Its last session has a certified end.
+    is_ended: bool,
 }
+
+/// Where an orderly counter stands after its TPM lost power: what it counted since it was last
+/// written is lost, so it goes on from the end of that stretch (`MAX_ORDERLY_COUNT` of the
+/// reference implementation, TPM 2.0 Part 1, 37.4.5).
+const STRETCH: u64 = 255;
 
 /// Faults and remarks.
 #[derive(Default)]
@@ -83,13 +90,13 @@ fn begins(
     let what = "epochs";
     match within(what, epochs.value, before.epochs) {
         Ok(()) => {
-            if crashed(session, before) {
+            if !session.said.clock.safe && session.said.clock.resets > before.resets {
                 found.crashes.push((at.to_owned(), 0));
             }
         }
         Err(TailError::Missing { got, want, .. })
             if got - want <= MOST_BY_CRASH
-                && crashed(session, before)
+                && crashed(session, before, got)
                 && NvPublic::parse(&epochs.held.public).is_ok_and(|public| public.is_orderly()) =>
         {
             found.crashes.push((at.to_owned(), got - want));
@@ -98,9 +105,12 @@ fn begins(
     }
 }
 
-/// The TPM lost power without a shutdown since; it says so until its clock is sure again.
-fn crashed(session: &Session, before: &Known) -> bool {
-    session.said.clock.resets > before.resets && !session.said.clock.safe
+/// The TPM lost power without a shutdown since. It says so until it has written its clock again,
+/// which can be within seconds; the counter's place says it for good, and counts where the
+/// session before did not end either. Whoever can cut the power can bring about both.
+fn crashed(session: &Session, before: &Known, got: u64) -> bool {
+    let is_jump = !before.is_ended && got & STRETCH == STRETCH;
+    session.said.clock.resets > before.resets && (!session.said.clock.safe || is_jump)
 }
 
 fn within(what: &'static str, got: u64, (low, high): (u64, u64)) -> Result<(), TailError> {
@@ -170,6 +180,7 @@ fn follow(
         epochs: (low, high),
         sessions: own,
         resets: last.clock.resets,
+        is_ended: ended.is_some(),
     }
 }
 
