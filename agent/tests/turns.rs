@@ -246,7 +246,7 @@ fn ended(kernel: &mut Kernel, wanted: usize) -> Vec<Turn> {
 
 /// Segments that TCP sent a second time, in this network namespace (`RetransSegs`, RFC 4022).
 fn sent_again() -> u64 {
-    let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
+    let text = fs::read_to_string("/proc/net/snmp").unwrap();
     let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let mut pairs = names.split_whitespace().zip(values.split_whitespace());

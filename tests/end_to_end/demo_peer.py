@@ -6,7 +6,7 @@ wire shows it; the server side has no say in it. It also listens on the ports th
 uses, so that a connection that does get through can deliver its text. Ends at the end of
 its standard input. `ask URL TEXT...` posts the texts to /v1/embeddings; `post URL JSON`
 posts JSON as it is; `keep URL FOLDER TEXT...` asks, and keeps request and answer as they were
-sent; `get URL` gets.
+sent and the receipt's id; `get URL` gets.
 """
 import ipaddress
 import json
@@ -79,11 +79,13 @@ def say(request, keep=None):
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             body = answer.read()
+            receipt = answer.headers.get("Merestone-Receipt", "")
     except urllib.error.URLError as error:
         sys.exit(f"error: {request.full_url}: {error}")
     if keep is not None:
         (keep / "asked.json").write_bytes(request.data)
         (keep / "answered.json").write_bytes(body)
+        (keep / "receipt.id").write_text(receipt)
     sys.stdout.write(body.decode())
 
 

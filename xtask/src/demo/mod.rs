@@ -110,7 +110,7 @@ fn stage() -> Result<()> {
 
     control(&sniffer)?;
     let server = serve(&place, &agent)?;
-    let bound = receipts::ask()?;
+    let bound = receipts::ask(&place)?;
     leak(&agent, &sniffer)?;
     drop(server);
     drill(&agent)?;

@@ -253,12 +253,16 @@ impl Server {
         command
             .arg(&cgroup)
             .args(["ip", "netns", "exec", net::INSIDE]);
-        command.arg(python::interpreter()).arg(python::server());
-        command
-            .args(["--listen", &format!("{}:8000", net::SERVER), "--gpu"])
-            .arg(&node)
-            .arg("--records")
-            .arg(place.file("records.sock"));
+        // The gateway in front; the server is its child, and so of its cgroup.
+        command.arg(binary("merestone")).arg("gateway");
+        command.arg("--config").arg(place.file("merestone.toml"));
+        command.args(["--listen", &format!("{}:8000", net::SERVER)]);
+        command.args(["--to", "http://127.0.0.1:8001", "--require-receipts"]);
+        command.arg("--records").arg(place.file("records.sock"));
+        command.arg("--").arg(python::interpreter());
+        command.arg(python::server());
+        command.args(["--listen", "127.0.0.1:8001", "--gpu"]);
+        command.arg(&node);
         let mut running = Running::start(command.stdout(Stdio::piped()))?;
         let mut opened = String::new();
         for line in running.lines()? {

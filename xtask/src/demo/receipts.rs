@@ -1,11 +1,12 @@
 //! Two records of the demo, each proven on its own: one that only the kernel saw (R1), one whose
-//! digests the server gave (R2), held against what the client asked and was answered.
+//! digests the gateway gave (R2), held against what the client asked and was answered.
 
 use super::parts::{self, Agent, Server, Workplace};
 use crate::progress::{self, Step};
 use crate::shell;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use std::time::Duration;
 
 /// The receipt of a bound record, as a client has it.
 #[derive(Debug)]
@@ -15,18 +16,28 @@ pub(super) struct Bound {
 }
 
 /// Gets the receipt of the answer before, and asks something that the server says nothing of.
-pub(super) fn ask() -> Result<Bound> {
+pub(super) fn ask(place: &Workplace) -> Result<Bound> {
     let _step = Step::begin(
         "receipts",
-        "the server gives digests of its answer; another answer only the kernel sees",
+        "the gateway gives digests of the answer; what it asked the server only the kernel sees",
     );
-    let given = Server::ask("get", &Server::url("/demo/receipt"), &[])?;
+    let id = std::fs::read_to_string(place.file("receipt.id"))?;
+    if id.is_empty() {
+        bail!("the answer came without a receipt's id");
+    }
+    let url = Server::url(&format!("/.well-known/merestone/receipts/{id}"));
+    let mut given = Value::Null;
+    // Until the agent has signed it.
+    shell::within(Duration::from_secs(10), || {
+        given = Server::ask("get", &url, &[]).unwrap_or_default();
+        given.get("receipt").is_some_and(Value::is_string)
+    });
     let text = |key: &str| {
         let text = given
             .get(key)
             .and_then(Value::as_str)
             .map(ToOwned::to_owned);
-        text.with_context(|| format!("the records socket gave no {key}: {given}"))
+        text.with_context(|| format!("the gateway gave no {key}: {given}"))
     };
     let (id, salt, receipt) = (text("id")?, text("salt")?, text("receipt")?);
     let bytes = receipt.len() / 4 * 3;

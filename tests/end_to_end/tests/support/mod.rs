@@ -249,7 +249,14 @@ jsonl = "{folder}/events.jsonl"
         let bundle = self.file(&format!("{name}.merestone"));
         let trust = self.file("trust.toml");
         let bundle_file = bundle.to_string_lossy();
-        self.ask(&["report", "--from", &self.began, "--out", &bundle_file, "--force"]);
+        self.ask(&[
+            "report",
+            "--from",
+            &self.began,
+            "--out",
+            &bundle_file,
+            "--force",
+        ]);
         let trust_file = trust.to_string_lossy();
         let mut enroll = vec!["enroll", "trust", "--out", &trust_file, "--force"];
         let second = self.file("second.toml").to_string_lossy().into_owned();
