@@ -9,7 +9,7 @@ use merestone_agent::{
     ledger::{Reader, StoredLogs},
     seal::{BootLogs, SealError, Sealer},
 };
-use merestone_evidence::{Bundle, Cause, ClockQuality, EpochStatement, decode, sha256};
+use merestone_evidence::{Bundle, Cause, ClockQuality, EpochStatement, GpuReport, decode, sha256};
 use merestone_verify::Outcome;
 use std::{fs, time::Duration};
 #[test]
@@ -251,4 +251,40 @@ fn a_clock_without_a_service_is_not_called_synchronised() {
         error_us,
     } = clock::quality();
     assert!(!synchronised || error_us.is_some());
+}
+
+#[test]
+fn what_gpus_attest_lies_with_its_session_and_goes_into_the_bundle() {
+    let Some(swtpm) = Swtpm::start_or_skip("what_gpus_attest_lies_with_its_session") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(&swtpm, dir.path());
+    let started = host.core.start_session(session_inputs()).unwrap();
+    assert_eq!(host.core.status().statement, Some(started.digest));
+    let reports = [GpuReport {
+        uuid: "GPU-one".into(),
+        report: b"signed by nobody".to_vec(),
+        certificates: b"-----BEGIN CERTIFICATE-----".to_vec(),
+    }];
+    let other = host
+        .ledger
+        .keep_gpu_reports(&sha256(b"another session"), &reports);
+    assert!(other.is_err(), "an answer that came too late is not kept");
+    host.ledger
+        .keep_gpu_reports(&started.digest, &reports)
+        .unwrap();
+    host.record(1);
+    host.core.close_epoch(epoch_inputs(0), Cause::Work).unwrap();
+    let bytes = export_all(dir.path());
+    let bundle: Bundle = decode(&bytes).unwrap();
+    let kept = bundle.sessions[0].gpu_reports.as_deref();
+    assert_eq!(kept, Some(&reports[..]));
+    let verdict = judge(&bytes, &host.trust());
+    assert_eq!(verdict.verdict, Outcome::Pass, "{}", faults(&verdict));
+    let told = verdict
+        .not_checked
+        .iter()
+        .find(|one| one.id == "gpu.attestation");
+    assert!(told.unwrap().detail.contains("no maker's root is pinned"));
 }
