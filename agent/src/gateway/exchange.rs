@@ -7,11 +7,11 @@
 
 use super::receipts::{Id, Receipts};
 use super::record::{Connection, Record, Told};
+use super::recorder::Place;
 use crate::clock;
 use hyper::{Method, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc::OwnedPermit;
 
 /// Longest path that the agent takes.
 const MOST_PATH_BYTES: usize = 128;
@@ -97,16 +97,12 @@ pub(super) struct Exchange {
     started_ms: u64,
     state: Mutex<State>,
     /// Its place in the queue, taken before the request went on.
-    place: Option<OwnedPermit<Told>>,
+    place: Option<Place>,
     receipts: Arc<Receipts>,
 }
 
 impl Exchange {
-    pub(super) fn begin(
-        asked: Asked,
-        place: OwnedPermit<Told>,
-        receipts: Arc<Receipts>,
-    ) -> Arc<Self> {
+    pub(super) fn begin(asked: Asked, place: Place, receipts: Arc<Receipts>) -> Arc<Self> {
         receipts.begin(asked.id);
         Arc::new(Self {
             asked,
@@ -250,8 +246,7 @@ impl Drop for Exchange {
         let told = self.told();
         let id = self.asked.id;
         // The other end is gone only when the gateway has given up waiting.
-        let sender = place.send(told);
-        if sender.is_closed() {
+        if !place.send(told) {
             self.receipts.lose(id, "the gateway is stopping");
         }
     }

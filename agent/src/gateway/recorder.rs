@@ -76,8 +76,28 @@ impl Standing {
 /// Takes records and tells them.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    queue: Sender<Told>,
+    queue: Sender<Waiting>,
+    /// Held by every record that has a place and is not told yet.
+    open: Arc<()>,
     shared: Arc<Shared>,
+}
+
+/// A record in the queue. Its room in the queue is free once a line has taken it; the second
+/// part is held until it is told or given up.
+type Waiting = (Told, Arc<()>);
+
+/// A place for one record.
+#[derive(Debug)]
+pub(super) struct Place {
+    permit: OwnedPermit<Waiting>,
+    open: Arc<()>,
+}
+
+impl Place {
+    /// Has the record told; false where nobody tells any more.
+    pub(super) fn send(self, told: Told) -> bool {
+        !self.permit.send((told, self.open)).is_closed()
+    }
 }
 
 #[derive(Debug)]
@@ -105,19 +125,24 @@ impl Recorder {
             tokio::spawn(line(Arc::clone(&shared), Arc::clone(&waiting)));
         }
         tokio::spawn(ask(Arc::clone(&shared), queue.downgrade()));
-        Self { queue, shared }
+        Self {
+            queue,
+            open: Arc::new(()),
+            shared,
+        }
     }
 
     /// A place for one record, or why there is none.
-    pub(super) fn place(&self) -> Result<OwnedPermit<Told>, &'static str> {
+    pub(super) fn place(&self) -> Result<Place, &'static str> {
         match self.standing() {
             Standing::Ready => {}
             other => return Err(other.word()),
         }
-        self.queue
-            .clone()
-            .try_reserve_owned()
-            .map_err(|_full| "queue_full")
+        let permit = self.queue.clone().try_reserve_owned();
+        Ok(Place {
+            permit: permit.map_err(|_full| "queue_full")?,
+            open: Arc::clone(&self.open),
+        })
     }
 
     /// Whether the agent takes records.
@@ -125,9 +150,9 @@ impl Recorder {
         Standing::from_number(self.shared.standing.load(Ordering::Relaxed))
     }
 
-    /// Places taken.
+    /// Exchanges under way and records not told yet.
     pub(super) fn taken(&self) -> usize {
-        MOST_PLACES - self.queue.capacity()
+        Arc::strong_count(&self.open) - 1
     }
 
     /// Waits until the agent was asked for the first time.
@@ -212,12 +237,12 @@ impl Shared {
 }
 
 /// One line: the next record, until it is told or given up.
-async fn line(shared: Arc<Shared>, waiting: Arc<Mutex<Receiver<Told>>>) {
+async fn line(shared: Arc<Shared>, waiting: Arc<Mutex<Receiver<Waiting>>>) {
     let mut line = Line::new(&shared.path);
     loop {
         // A guard in the condition would be held for the body.
         let next = waiting.lock().await.recv().await;
-        let Some(told) = next else { return };
+        let Some((told, open)) = next else { return };
         let since = Instant::now();
         let mut wait = *WAIT.start();
         loop {
@@ -239,11 +264,12 @@ async fn line(shared: Arc<Shared>, waiting: Arc<Mutex<Receiver<Told>>>) {
                 }
             }
         }
+        drop(open);
     }
 }
 
 /// Asks the agent whether it is there, until nobody wants to know.
-async fn ask(shared: Arc<Shared>, queue: WeakSender<Told>) {
+async fn ask(shared: Arc<Shared>, queue: WeakSender<Waiting>) {
     let mut line = Line::new(&shared.path);
     while queue.upgrade().is_some() {
         match line.probe().await {
