@@ -401,7 +401,7 @@ fn audited(suite: &mut Suite, position: usize) -> Result<()> {
     let event = suite
         .holder()?
         .log
-        .wait(position, Duration::from_secs(20), wanted);
+        .wait(position, Duration::from_secs(60), wanted);
     event.context("let through but not reported")?;
     sender.running.end()
 }
