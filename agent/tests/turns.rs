@@ -364,6 +364,7 @@ fn who_opened_the_connection_and_who_is_not_guarded_has_no_turns() {
         return;
     };
     // Control: the same talk with a guarded server is a turn.
+    let before = sent_again();
     let guarded = stage.serve("127.0.0.1:0", true);
     let mut stream = connect(guarded.address);
     ask(
@@ -373,7 +374,9 @@ fn who_opened_the_connection_and_who_is_not_guarded_has_no_turns() {
         5,
     );
     assert_eq!(ended(&mut kernel, 1).len(), 1);
-    assert_eq!(kernel.open_turns().unwrap(), []);
+    // What TCP sends again behind the end begins one that nobody answers (docs/records.md).
+    let open = kernel.open_turns().unwrap();
+    assert!(open.is_empty() || sent_again() > before, "{open:?}");
 
     // A guarded client that is spoken to first.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
