@@ -1,5 +1,5 @@
-//! The session's own key: made in memory, gone with the session, and the only thing it signs are
-//! receipts.
+//! The session's own key: made in memory, gone with the session. It signs receipts, and answers to
+//! landmarks under a domain of their own, and nothing else.
 //!
 //! Its public half stands in the session statement, which the TPM sealed; that is what makes a
 //! receipt worth something. The private half is never written anywhere.
@@ -8,15 +8,18 @@ use super::SealError;
 use coset::iana::Algorithm;
 use coset::{CoseSign1Builder, Header, HeaderBuilder, TaggedCborSerializable as _};
 use ed25519_dalek::{Signer as _, SigningKey};
-use merestone_evidence::{RECEIPT_BYTES, Receipt, SessionId, encode, sha256};
+use merestone_evidence::{
+    Digest, RECEIPT_BYTES, Receipt, SessionId, answer_message, encode, sha256,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The content type of receipts; the verifier's `Kind::Receipt` has the same.
 const CONTENT_TYPE: &str = "application/vnd.merestone.receipt+cbor";
 
-/// Signs a session's receipts.
+/// Signs a session's receipts and answers.
 pub struct SessionKey {
     session: SessionId,
+    statement: Digest,
     ueid: [u8; 33],
     header: Header,
     key: SigningKey,
@@ -31,7 +34,12 @@ impl std::fmt::Debug for SessionKey {
 }
 
 impl SessionKey {
-    pub(super) fn new(session: SessionId, ak_name: &[u8], key: SigningKey) -> Self {
+    pub(super) fn new(
+        session: SessionId,
+        statement: Digest,
+        ak_name: &[u8],
+        key: SigningKey,
+    ) -> Self {
         let id = sha256(key.verifying_key().as_bytes());
         let header = HeaderBuilder::new()
             .algorithm(Algorithm::EdDSA)
@@ -40,6 +48,7 @@ impl SessionKey {
             .build();
         Self {
             session,
+            statement,
             ueid: merestone_evidence::ueid(ak_name),
             header,
             key,
@@ -50,6 +59,22 @@ impl SessionKey {
     #[must_use]
     pub const fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Digest of that session's statement.
+    pub(super) const fn statement(&self) -> Digest {
+        self.statement
+    }
+
+    /// The public half.
+    pub(super) fn public(&self) -> [u8; 32] {
+        self.key.verifying_key().to_bytes()
+    }
+
+    /// The answer to a landmark's challenge.
+    pub(super) fn answer(&self, landmark: &Digest, challenge: &[u8; 32]) -> [u8; 64] {
+        let message = answer_message(self.session, landmark, challenge);
+        self.key.sign(&message).to_bytes()
     }
 
     /// What names the node in its receipts.

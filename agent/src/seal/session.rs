@@ -110,7 +110,6 @@ pub struct SealCore {
     node: String,
     pub(super) opened: Opened,
     pub(super) open: Option<Open>,
-    answerer: Answerer,
     status: Status,
     key: KeySlot,
 }
@@ -166,7 +165,6 @@ impl SealCore {
             node,
             opened,
             open: None,
-            answerer: Answerer::default(),
             status,
             key: KeySlot::default(),
         })
@@ -175,7 +173,7 @@ impl SealCore {
     /// Signs answers to landmarks with the open session's key.
     #[must_use]
     pub fn answerer(&self) -> Answerer {
-        self.answerer.clone()
+        Answerer::of(self.key.clone())
     }
 
     /// The state after the last step.
@@ -214,7 +212,6 @@ impl SealCore {
     fn end_session(&mut self) {
         self.open = None;
         self.key.set(None);
-        self.answerer.close();
     }
 
     fn note(&mut self, error: Option<&SealError>) {
@@ -278,10 +275,9 @@ impl SealCore {
         let (boot_log, ima_log) = (boot::read(&logs.boot), boot::read(&logs.ima));
         self.ledger
             .seal_session(&quote, boot_log.as_deref(), ima_log.as_deref())?;
-        self.answerer.open(id, digest, &key);
         self.count_start(&statement, &digest)?;
         self.key
-            .set(Some(SessionKey::new(id, self.tpm.ak_name(), key)));
+            .set(Some(SessionKey::new(id, digest, self.tpm.ak_name(), key)));
         self.open = Some(Open {
             id,
             records: self.ledger.records(),

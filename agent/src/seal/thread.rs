@@ -32,7 +32,6 @@ enum Job {
 pub struct Sealer {
     jobs: Sender<Job>,
     status: Arc<Mutex<Status>>,
-    answerer: Answerer,
     key: KeySlot,
 }
 
@@ -40,7 +39,6 @@ impl Sealer {
     /// Start the thread.
     pub fn spawn(core: SealCore) -> Result<Self, SealError> {
         let status = Arc::new(Mutex::new(core.status().clone()));
-        let answerer = core.answerer();
         let key = core.key();
         let (jobs, inbox) = channel();
         let shown = Arc::clone(&status);
@@ -48,18 +46,13 @@ impl Sealer {
             .name("seal".into())
             .spawn(move || work(core, &inbox, &shown))
             .map_err(|_source| SealError::Gone)?;
-        Ok(Self {
-            jobs,
-            status,
-            answerer,
-            key,
-        })
+        Ok(Self { jobs, status, key })
     }
 
     /// Signs answers to landmarks; never waits for the TPM.
     #[must_use]
     pub fn answerer(&self) -> Answerer {
-        self.answerer.clone()
+        Answerer::of(self.key.clone())
     }
 
     /// The state after the last step; never waits for the TPM.
