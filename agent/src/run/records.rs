@@ -334,7 +334,7 @@ impl Agent {
             port: connection.local.port(),
             started_ms: post.started_ms,
             ended_ms: post.ended_ms,
-            boot_ms: clock::now_ms().saturating_sub(clock::boot_ns() / 1_000_000),
+            boot_ms: report::boot_to_ms(0),
         };
         let due = self.turns.join(&open, &sought)?;
         let facts = report::turn_facts(self, &due.turn);
@@ -373,7 +373,7 @@ fn caller(peer: &Peer) -> Option<Process> {
     };
     // Alive after it was looked at: what was seen is its own.
     peer.is_alive()
-        .then(|| super::turns::process(&info))
+        .then(|| super::entries::process(&info))
         .flatten()
 }
 

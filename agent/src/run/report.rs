@@ -40,7 +40,7 @@ pub(super) fn event_ms(event: &Event) -> u64 {
     boot_to_ms(event.boot_ns)
 }
 
-fn boot_to_ms(boot_ns: u64) -> u64 {
+pub(super) fn boot_to_ms(boot_ns: u64) -> u64 {
     let ago_ms = clock::boot_ns().saturating_sub(boot_ns) / 1_000_000;
     clock::now_ms().saturating_sub(ago_ms)
 }
@@ -498,10 +498,10 @@ pub(super) fn turn_facts(agent: &mut Agent, turn: &merestone_abi::Turn) -> super
     }
     let peer_inside = agent.is_inside(turn.group, turn.peer, turn.peer_port);
     super::turns::Facts {
-        process: super::turns::process(&info),
+        process: super::entries::process(&info),
         peer_inside,
         gpus,
-        boot_ms: clock::now_ms().saturating_sub(clock::boot_ns() / 1_000_000),
+        boot_ms: boot_to_ms(0),
     }
 }
 

@@ -11,7 +11,6 @@
 //! It guesses nothing: what is not HTTP/1 in the clear is told by connection,
 //! and says so.
 
-use super::entries;
 use crate::api::RecordsInfo;
 use crate::bpf::{Kernel, KernelError};
 use crate::clock;
@@ -421,11 +420,6 @@ pub(super) fn as_event(turn: &Turn) -> merestone_abi::Event {
         kind: merestone_abi::EventKind::FLOW,
         ..Default::default()
     }
-}
-
-/// The process of an entry, where it is known.
-pub(super) fn process(info: &crate::flow::ProcessInfo) -> Option<Process> {
-    entries::process(info)
 }
 
 #[cfg(test)]
