@@ -56,7 +56,7 @@ def declared(statement):
 
 
 def held_in(certifications, indices, verify, want, said):
-    """Role to contents."""
+    """Role to value, of a geotag to its bytes."""
     found = {}
     for one in certifications or ():
         try:
@@ -72,7 +72,7 @@ def held_in(certifications, indices, verify, want, said):
         if (resets, clock if resets == said["resets"] else 0) < (said["resets"], said["clock"] if resets == said["resets"] else 0):
             raise ValueError("older than its quote")
         found[role] = contents
-    return {role: int.from_bytes(contents) for role, contents in found.items()}
+    return {role: held if role == "geotag" else int.from_bytes(held) for role, held in found.items()}
 
 
 def certified(bundle, sessions, verify, tally):
