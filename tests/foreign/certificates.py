@@ -1,12 +1,14 @@
 """X.509 for verify.py: from a certificate to a pinned one (RFC 5280), and what the end of a path has to be."""
 import datetime
 import re
+import warnings
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID as Known
 
+warnings.filterwarnings("ignore", "Parsed a serial number")  # vendors' numbers are negative now and then
 UNTRUSTED, FAILED, INDETERMINATE = 1, 2, 3
 PEM = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 EK = x509.ObjectIdentifier("2.23.133.8.1")

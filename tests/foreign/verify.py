@@ -415,7 +415,7 @@ def verify_file(data, command, trust, now, tally):
     said = [s["said"] for s in sessions] + [e["said"] for s in sessions for e in s["epochs"]]
     if any(quote["signer"] != primary for quote in said):
         tally.note(FAILED, "ak.hierarchy", "not an endorsement primary")
-    nv.certified(bundle, sessions, verify, tally)
+    nv.certified(bundle, sessions, vouched, verify, tally)
     check_boot(sessions, require, tally)
     check_clock(sessions, require, tally)
     check_chain(sessions, period, require, tally)
