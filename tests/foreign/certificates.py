@@ -12,9 +12,9 @@ warnings.filterwarnings("ignore", "Parsed a serial number")  # vendors' numbers 
 UNTRUSTED, FAILED, INDETERMINATE = 1, 2, 3
 PEM = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 EK = x509.ObjectIdentifier("2.23.133.8.1")
-UNDERSTOOD = {Known.SUBJECT_DIRECTORY_ATTRIBUTES, Known.SUBJECT_KEY_IDENTIFIER, Known.KEY_USAGE, Known.SUBJECT_ALTERNATIVE_NAME,
-              Known.BASIC_CONSTRAINTS, Known.CRL_DISTRIBUTION_POINTS, Known.CERTIFICATE_POLICIES,
-              Known.AUTHORITY_KEY_IDENTIFIER, Known.EXTENDED_KEY_USAGE, Known.AUTHORITY_INFORMATION_ACCESS}
+UNDERSTOOD = {Known.SUBJECT_DIRECTORY_ATTRIBUTES, Known.KEY_USAGE, Known.SUBJECT_ALTERNATIVE_NAME, Known.BASIC_CONSTRAINTS,
+              Known.CRL_DISTRIBUTION_POINTS, Known.CERTIFICATE_POLICIES, Known.EXTENDED_KEY_USAGE}
+RESTRICTIONS = {Known.NAME_CONSTRAINTS, Known.POLICY_CONSTRAINTS, Known.INHIBIT_ANY_POLICY}
 
 
 class Refused(Exception):
@@ -33,7 +33,7 @@ def extension(certificate, kind):
     """The value of one extension, after all were looked at."""
     try:
         for one in certificate.extensions:
-            if one.oid == Known.NAME_CONSTRAINTS or one.critical and one.oid not in UNDERSTOOD:
+            if one.oid in RESTRICTIONS or one.critical and one.oid not in UNDERSTOOD:
                 raise Refused(UNTRUSTED, f"extension {one.oid.dotted_string} is not understood")
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
@@ -50,7 +50,7 @@ def valid(certificate, at_s):
 
 def issued(issuer, last, below):
     constraints, usage = extension(issuer, x509.BasicConstraints), extension(issuer, x509.KeyUsage)
-    if constraints is None or not constraints.ca or usage is not None and not usage.key_cert_sign:
+    if constraints is None or not constraints.ca or not list(issuer.subject) or usage is not None and not usage.key_cert_sign:
         raise Refused(UNTRUSTED, "an issuer that may not issue")
     if constraints.path_length is not None and below > constraints.path_length:
         raise Refused(UNTRUSTED, "a path too long")
@@ -75,7 +75,7 @@ def path(leaf, between, roots, intermediates, at_s):
             if issuer.subject != last.issuer or issuer in way or not pinned and len(way) >= 6:
                 continue
             try:
-                issued(issuer, last, len(way) - 1)
+                issued(issuer, last, sum(one.subject != one.issuer for one in way[1:]))
                 if not pinned:
                     valid(issuer, at_s)
             except Refused as error:

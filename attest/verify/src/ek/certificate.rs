@@ -138,6 +138,11 @@ impl Certificate {
         self.issuer == other.subject
     }
 
+    /// Whether its subject is empty, as that of an issuer must not be (RFC 5280, 4.1.2.6).
+    pub(super) fn is_nameless(&self) -> bool {
+        self.subject.is_empty()
+    }
+
     pub(super) const fn is_v3(&self) -> bool {
         self.is_v3
     }
