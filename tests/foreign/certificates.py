@@ -63,14 +63,14 @@ def issued(issuer, last, below):
 
 
 def path(leaf, between, roots, intermediates, at_s):
-    """The pinned certificate that the leaf leads to."""
+    """The way from the leaf to a pinned certificate, both with it."""
     valid(leaf, at_s)
     first = []
 
     def climb(way):
         last = way[-1]
         if len(way) > 1 and last in roots:
-            return last
+            return way
         for pinned, issuer in [(True, one) for one in roots] + [(False, one) for one in intermediates + between]:
             if issuer.subject != last.issuer or issuer in way or not pinned and len(way) >= 6:
                 continue
@@ -81,7 +81,7 @@ def path(leaf, between, roots, intermediates, at_s):
             except Refused as error:
                 first.append(error)
                 continue
-            found = issuer if pinned else climb(way + [issuer])
+            found = way + [issuer] if pinned else climb(way + [issuer])
             if found is not None:
                 return found
         return None

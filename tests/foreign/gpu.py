@@ -14,12 +14,13 @@ FIRMWARE = 20
 
 def read(table, folder, usage):
     """`[gpu]`."""
-    if set(table) - {"roots", "measurements", "required"}:
+    if set(table) - {"roots", "measurements", "on_hold", "required"}:
         raise usage("unknown keys in [gpu]")
     text = lambda one: one if one.lstrip().startswith("-----BEGIN CERTIFICATE") else (folder / one).read_text()
     many = lambda value: value if value is None or isinstance(value, list) else [value]
     roots = [one for entry in table["roots"] for one in in_pem(text(entry))]
-    return {"roots": roots, "measurements": many(table.get("measurements")), "required": table.get("required", False)}
+    return {"roots": roots, "measurements": many(table.get("measurements")), "required": table.get("required", False),
+            "on_hold": many(table.get("on_hold")) or []}
 
 
 def exchange(data):
@@ -85,7 +86,7 @@ def reported(report, own, digest, trust):
     usage = leaf and certificates.extension(leaf, x509.KeyUsage)
     if leaf is None or certificates.is_authority(leaf) or usage is None or not usage.digital_signature:
         raise Refused(UNTRUSTED, "no certificate of a key that signs")
-    certificates.path(leaf, offered[1:], trust["roots"], [], own[4] // 1000)
+    way = certificates.path(leaf, offered[1:], trust["roots"], [], own[4] // 1000)
     nonce, record, told, signed, signature = exchange(report[1])
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
@@ -98,6 +99,8 @@ def reported(report, own, digest, trust):
     certified = firmware_of(leaf)
     if nonce != digest or FIRMWARE in told and certified not in (None, told[FIRMWARE]):
         raise ValueError("another nonce or firmware")
+    if any(one.fingerprint(hashes.SHA256()).hex() in trust["on_hold"] for one in way):
+        raise Refused(FAILED, "a certificate on hold")
     return leaf.fingerprint(hashes.SHA256()), sha256(record)
 
 
@@ -105,6 +108,16 @@ def check(bundle, sessions, trust, tally):
     total = sum(len(sealed.get(7, ())) for sealed in bundle[6])
     if trust is None:
         return
+    def unprotected(session, uuids):
+        """GPUs that protect nothing, by the agent's own word."""
+        return any(one[0] in uuids and one.get(5) in ("off", "developer mode") for one in session["statement"][12][5])
+
+    asked = [{one[0] for one in (session["statement"][12][5] if trust["required"] else sealed.get(7, ()))}
+             for sealed, session in zip(bundle[6], sessions)]
+    if any(unprotected(session, uuids) for session, uuids in zip(sessions, asked)):
+        tally.note(FAILED, "gpu.attestation", "a gpu that protects nothing")
+        if trust["required"]:
+            return
     if total == 0:
         if trust["required"]:
             tally.note(INDETERMINATE, "gpu.attestation", "no report")
