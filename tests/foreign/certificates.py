@@ -6,6 +6,7 @@ import warnings
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtensionOID as Known
 
 warnings.filterwarnings("ignore", "Parsed a serial number")  # vendors' numbers are negative now and then
@@ -105,6 +106,9 @@ def endorsement(leaf, must_name_tpm):
     signs = usage.digital_signature or usage.content_commitment or usage.key_cert_sign or usage.crl_sign
     if signs or not (usage.key_encipherment or usage.key_agreement):
         raise Refused(UNTRUSTED, "not for encryption alone")
+    key = leaf.public_key()
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size <= 2040:
+        raise Refused(UNTRUSTED, "a short key")
     names = extension(leaf, x509.SubjectAlternativeName)
     if names is None and must_name_tpm:
         raise Refused(UNTRUSTED, "it does not name its TPM")

@@ -179,6 +179,24 @@ pub(crate) fn check(
         tally.skip(CheckId::GpuMeasurements, "no maker's root is pinned");
         return Vec::new();
     };
+    let (attested, sound) = of_sessions(log, trust, tally);
+    let sound = sound && !unprotected(log, false, tally);
+    if sound {
+        tally.pass(
+            CheckId::GpuAttestation,
+            format!(
+                "{} reports, each signed by a gpu over the digest of its session{}",
+                attested.len(),
+                confidential(log)
+            ),
+        );
+    }
+    measured(&attested, trust, tally);
+    attested
+}
+
+/// The reports that hold, and whether all do.
+fn of_sessions(log: &LogChecked, trust: &GpuTrust, tally: &mut Tally) -> (Vec<GpuAttested>, bool) {
     let mut attested = Vec::new();
     let mut sound = true;
     for session in &log.sessions {
@@ -195,7 +213,7 @@ pub(crate) fn check(
                 let named: BTreeSet<_> = found.iter().map(|one| one.uuid.as_str()).collect();
                 let silent = session.statement.gpu.devices.iter();
                 let silent = silent.filter(|device| !named.contains(device.uuid.as_str()));
-                for device in silent.filter(|_| is_required) {
+                for device in silent.filter(|_| trust.required) {
                     let uuid = device.uuid.clone();
                     fail(GpuError::Silent { uuid });
                 }
@@ -204,19 +222,7 @@ pub(crate) fn check(
             Err(error) => fail(error),
         }
     }
-    sound &= !unprotected(log, false, tally);
-    if sound {
-        tally.pass(
-            CheckId::GpuAttestation,
-            format!(
-                "{} reports, each signed by a gpu over the digest of its session{}",
-                attested.len(),
-                confidential(log)
-            ),
-        );
-    }
-    measured(&attested, trust, tally);
-    attested
+    (attested, sound)
 }
 
 /// Whether the agent says of a GPU that it protects nothing; only of GPUs that report, unless

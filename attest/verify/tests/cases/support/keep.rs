@@ -25,7 +25,8 @@ pub(super) fn vector(bytes: &[u8], trust: &str, purpose: Purpose, exit: u8) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or_default();
     let test = name.rsplit("::").next().unwrap_or_default();
-    if exit == 0 && !name.starts_with("good::") {
+    // What an inventory is not called shows in a verdict that passes.
+    if exit == 0 && !name.starts_with("good::") && !test.starts_with("n65_") {
         return;
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
