@@ -527,3 +527,25 @@ pub(super) fn exposition(agent: &Agent) -> String {
         String::new()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn developer_mode_is_never_called_on_n61() {
+        let told = |enabled, developer| {
+            confidential(Confidential {
+                enabled,
+                developer,
+                ready: Some(true),
+            })
+        };
+        assert_eq!(told(true, Some(false)), "on");
+        assert_eq!(told(false, Some(false)), "off");
+        assert_eq!(told(false, None), "off");
+        assert_eq!(told(true, Some(true)), "developer mode");
+        assert_eq!(told(false, Some(true)), "developer mode");
+        assert!(told(true, None).ends_with("not told"));
+    }
+}
