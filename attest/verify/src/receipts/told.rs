@@ -8,6 +8,8 @@
 use super::ReceiptError;
 use merestone_evidence::{Body, Entry, Grade, Inference, sha256};
 
+/// The forms of which a turn is one request, and no connection of many.
+const WHOLE: [&str; 2] = ["http/1", "http/2 stream"];
 /// The form of a bound record that the kernel saw nothing of.
 const TOLD: &str = "told";
 /// Faults that are told; a log made of them need not be told whole.
@@ -47,7 +49,7 @@ impl Told {
             (Grade::Bound, Some(turn)) => turn,
             (Grade::Bound, None) => return,
         };
-        if record.form == "http/1" {
+        if WHOLE.contains(&&*record.form) {
             self.seen.push(Seen {
                 turn,
                 connection: connection(record),
