@@ -378,7 +378,9 @@ fn obey(order: &str, home: &Path) -> io::Result<()> {
             }
             Ok(())
         }
-        "stdin" => rustix::io::write(io::stdin(), b"x").map(drop).map_err(Into::into),
+        "stdin" => rustix::io::write(io::stdin(), b"x")
+            .map(drop)
+            .map_err(Into::into),
         "use" => {
             let file = take(&UnixStream::connect(home.join("giver"))?)?;
             fs::File::from(file).write_all(b"x")

@@ -150,7 +150,8 @@ async fn begin(
     // Whom it lets in is to be known before there is anything to protect.
     let watch = Watch::open(&config)?;
     let pods = pods::Pods::begin(&config.kubernetes, &config.state_dir, &mut boundary);
-    let (mut kernel, events) = bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
+    let (mut kernel, events) =
+        bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
     let gpu = gpu::Monitor::start(gpu_options(&config))?;
     let store = Store::default();
     let told = calls.clone();
