@@ -25,4 +25,5 @@ mod tap;
 mod upstream;
 mod weights;
 
+pub(crate) use pass::RECEIPTS;
 pub use serve::{GatewayError, Options, run};

@@ -214,7 +214,7 @@ fn a_library_with_many_streams_at_once_is_told_stream_by_stream() {
         let mut asked = tokio::task::JoinSet::new();
         for number in 0..STREAMS {
             let mut client = client.clone().ready().await.unwrap();
-            let request = http::Request::post(format!("http://a/v1/chat/{number}"));
+            let request = hyper::Request::post(format!("http://a/v1/chat/{number}"));
             let (answer, mut body) = client
                 .send_request(request.body(()).unwrap(), false)
                 .unwrap();
@@ -274,7 +274,7 @@ pub(super) fn answer_by_library(stream: TcpStream) -> std::io::Result<()> {
                 while let Some(Ok(data)) = body.data().await {
                     body.flow_control().release_capacity(data.len()).ok();
                 }
-                let head = http::Response::new(());
+                let head = hyper::Response::new(());
                 let Ok(mut answer) = respond.send_response(head, false) else {
                     return;
                 };

@@ -89,6 +89,43 @@ pub struct Binding {
     pub status: Option<u16>,
 }
 
+/// The same exchange once more, as a gateway of the group passed it on to its server: what the
+/// kernel saw on that connection. It is no inference of its own.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct Onward {
+    /// The id of that turn's own entry.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub turn: [u8; 16],
+    /// First byte of the request.
+    #[n(1)]
+    pub started_ms: u64,
+    /// Last byte of either.
+    #[n(2)]
+    pub ended_ms: u64,
+    /// TCP payload of the request.
+    #[n(3)]
+    pub request_bytes: u64,
+    /// TCP payload of the answer.
+    #[n(4)]
+    pub response_bytes: u64,
+    /// The server's process, where it is known.
+    #[n(5)]
+    pub process: Option<Process>,
+    /// The gateway's end of the connection, IPv4 mapped.
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub peer: [u8; 16],
+    /// Its port.
+    #[n(7)]
+    pub peer_port: u16,
+    /// The server's port.
+    #[n(8)]
+    pub port: u16,
+    /// The turn had an entry of its own before; else it has none but in amendments.
+    #[n(9)]
+    pub amends: bool,
+}
+
 /// One request and its answer; on a connection that cannot be read, all of it.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 #[cbor(map)]
@@ -163,4 +200,7 @@ pub struct Inference {
     /// word.
     #[cbor(n(21), with = "minicbor::bytes")]
     pub turn: Option<[u8; 16]>,
+    /// Where a gateway bound it, what the kernel saw between the gateway and its server.
+    #[n(22)]
+    pub onward: Option<Onward>,
 }

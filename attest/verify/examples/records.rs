@@ -82,6 +82,7 @@ fn record(opened: u64, number: u64) -> Vec<u8> {
             amends: false,
             binding: None,
             turn: None,
+            onward: None,
         })),
     })
 }
