@@ -73,12 +73,16 @@ impl Told {
         self.records
     }
 
-    pub(super) fn faults(&self) -> Vec<ReceiptError> {
-        let graded = self.faults.iter().map(|(at, what)| ReceiptError::Graded {
-            at: at.clone(),
-            what,
-        });
-        let mut seen = self.seen.clone();
+    /// What is wrong with them; the records are then used up.
+    pub(super) fn faults(self) -> Vec<ReceiptError> {
+        let Self {
+            mut seen,
+            records: _,
+            faults,
+        } = self;
+        let graded = faults
+            .into_iter()
+            .map(|(at, what)| ReceiptError::Graded { at, what });
         seen.sort_unstable();
         let turns = seen.chunk_by(|one, next| one.turn == next.turn);
         let turns = turns.filter_map(|turn| {
