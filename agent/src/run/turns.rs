@@ -387,7 +387,7 @@ const fn form(form: Form) -> &'static str {
 
 /// Method and path of an HTTP/1 request (RFC 9112 §3). The query is left out:
 /// it can hold what was asked. A path that is cut ends in `…`.
-fn request_line(turn: &Turn) -> Option<(String, String)> {
+pub(super) fn request_line(turn: &Turn) -> Option<(String, String)> {
     if turn.form != Form::HTTP1 && turn.form != Form::SWITCHED {
         return None;
     }
