@@ -9,6 +9,8 @@
 mod agent_line;
 mod child;
 mod door;
+#[cfg(fuzzing)]
+pub mod doors;
 mod exchange;
 mod expect;
 mod framing;

@@ -9,6 +9,8 @@ mod agent;
 mod attest;
 mod attribute;
 mod canary;
+#[cfg(fuzzing)]
+pub mod doors;
 mod entries;
 mod exact;
 mod held;

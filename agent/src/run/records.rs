@@ -52,12 +52,12 @@ impl Issuing {
 }
 
 /// A post whose every word has a form that may stand in the log.
-struct Told {
-    id: Option<[u8; 16]>,
-    binding: Binding,
-    method: Option<String>,
-    path: Option<String>,
-    nonce: Option<Vec<u8>>,
+pub(super) struct Told {
+    pub(super) id: Option<[u8; 16]>,
+    pub(super) binding: Binding,
+    pub(super) method: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) nonce: Option<Vec<u8>>,
     post: Post,
 }
 
@@ -89,7 +89,7 @@ fn word(text: Option<&str>, what: &str, most: usize) -> Result<Option<String>, R
 }
 
 impl Told {
-    fn parse(post: Post, now_ms: u64) -> Result<Self, RecordRefused> {
+    pub(super) fn parse(post: Post, now_ms: u64) -> Result<Self, RecordRefused> {
         let digest = |text: &str, what: &str| fixed(text, what).map(Digest);
         let files = post.model_files.as_deref();
         let binding = Binding {
