@@ -143,9 +143,15 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        unsafe_code,
+        reason = "unshare(2) is marked so for the sake of file descriptors"
+    )]
     fn a_namespace_that_a_file_keeps_is_found_while_threads_in_it_end_b10() {
         let made = std::thread::spawn(|| {
-            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).ok()?;
+            // SAFETY: of what the thread shares with others only the network namespace is left,
+            // which holds no memory.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.ok()?;
             open(Path::new("/proc/thread-self/ns/net"), true)
         });
         let Some(kept) = made.join().unwrap() else {
