@@ -58,7 +58,10 @@ pub(super) fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         if kind != DATA || flags & END_STREAM == 0 {
             continue;
         }
-        let (frames, bytes) = (payload[0], usize::from(payload[1]) * 100);
+        let [frames, hundreds, piece] = *payload else {
+            return Err(std::io::Error::other("a body that asks for nothing"));
+        };
+        let bytes = usize::from(hundreds) * 100;
         let mut answer = frame(HEADERS, END_HEADERS, id, OK);
         for _ in 1..frames {
             answer.extend(frame(DATA, 0, id, &vec![b'a'; bytes]));
@@ -67,7 +70,7 @@ pub(super) fn answer(mut stream: TcpStream) -> std::io::Result<()> {
             0 => answer = frame(RST_STREAM, 0, id, &[0; 4]),
             _ => answer.extend(frame(DATA, END_STREAM, id, &vec![b'a'; bytes])),
         }
-        for piece in answer.chunks(usize::from(payload[2]).max(1)) {
+        for piece in answer.chunks(usize::from(piece).max(1)) {
             stream.write_all(piece)?;
             std::thread::sleep(Duration::from_millis(1));
         }
