@@ -216,6 +216,7 @@ fn record(number: u64) -> Entry {
             amends: false,
             binding: None,
             turn: None,
+            onward: None,
         })),
     }
 }

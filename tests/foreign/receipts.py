@@ -45,7 +45,7 @@ def fits(records, tally):
         if graded(record):
             tally.note(FAILED, "receipts", "a record is not of its grade")
         turn = record[0] if record[1] == 1 else record.get(21)
-        if turn is not None and record[13] == "http/1":
+        if turn is not None and record[13] in ("http/1", "http/2 stream"):
             turns.setdefault(turn, []).append(record)
     for entries in turns.values():
         firsts = sum(not record[19] for record in entries)

@@ -506,7 +506,11 @@ pub(super) fn turn_facts(agent: &mut Agent, turn: &merestone_abi::Turn) -> super
         gpus = gpus_of(agent, &event);
     }
     let peer_inside = agent.is_inside(turn.group, turn.peer, turn.peer_port);
+    // Of a receipt that was not issued here it is told like anything else.
+    let fetches_receipt = super::turns::receipt_asked(turn)
+        .is_some_and(|id| agent.parts.ledger.has_receipt(&id).unwrap_or(false));
     super::turns::Facts {
+        fetches_receipt,
         process: super::entries::process(&info),
         peer_inside,
         gpus,

@@ -9,6 +9,8 @@
 
 mod area;
 mod cloud;
+#[cfg(fuzzing)]
+pub mod doors;
 mod error;
 mod landmarks;
 #[expect(clippy::many_single_char_names, reason = "coordinates")]
@@ -434,7 +436,11 @@ fn stated(sessions: &[Session], tagged: Option<&Tagged>) -> Location {
         levels: vec![LevelTold {
             level: word(0),
             state: "stated",
-            detail: format!("{unstated_sessions} sessions state no place"),
+            detail: if unstated_sessions == 0 {
+                "every session states its place".to_owned()
+            } else {
+                format!("{unstated_sessions} sessions state no place")
+            },
             assumption: STATED,
         }],
         area: None,

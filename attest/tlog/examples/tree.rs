@@ -1,8 +1,10 @@
-//! Our tree against crate `ct-merkle`, in one run and in turns: appending, the root, a proof.
+//! Our tree against crate `ct-merkle`, in one run and in turns: appending, the root, a proof, and
+//! the same proof out of tiles on the disk.
 //!
 //! `tree LEAVES ROUNDS` prints one JSON object a round: seconds of each, ours and theirs. The
 //! roots and the proofs are the same, or it stops.
 #![expect(
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
@@ -12,8 +14,11 @@
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use merestone_evidence::{Digest, Frontier, inclusion_path, leaf_hash, verify_inclusion};
+use merestone_tlog::{Rows, Tile, TileNodes, inclusion_proof};
 use sha2::Sha256;
+use std::fs;
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Instant;
 
 /// As long as a record of an inference in a pod.
@@ -34,8 +39,28 @@ fn main() {
             leaf
         })
         .collect();
+    let folder = std::env::temp_dir().join(format!("merestone-tree-{}", std::process::id()));
+    place(&leaves, &folder);
     for _ in 0..rounds {
-        round(&leaves);
+        round(&leaves, &folder);
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Writes the tree's tiles, as the agent publishes them.
+fn place(leaves: &[Vec<u8>], folder: &Path) {
+    let write = |tile: Tile, hashes: &[Digest]| {
+        let path = folder.join(tile.path());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+        fs::write(path, bytes).unwrap();
+    };
+    let mut rows = Rows::new();
+    for leaf in leaves {
+        rows.append(leaf_hash(leaf), write);
+    }
+    for (tile, hashes) in rows.partial() {
+        write(tile, hashes);
     }
 }
 
@@ -45,7 +70,7 @@ fn seconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
     (began.elapsed().as_secs_f64(), made)
 }
 
-fn round(leaves: &[Vec<u8>]) {
+fn round(leaves: &[Vec<u8>], folder: &Path) {
     let (ours, (hashes, root)) = seconds(|| {
         let mut frontier = Frontier::new();
         let hashes: Vec<Digest> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
@@ -70,6 +95,11 @@ fn round(leaves: &[Vec<u8>]) {
     let (their_proof, proof) = seconds(|| tree.prove_inclusion(index));
     let same: Vec<u8> = path.iter().flat_map(|hash| hash.0).collect();
     assert_eq!(proof.as_bytes(), same);
+    let (tile_proof, out_of_tiles) = seconds(|| {
+        let read = |tile: Tile| fs::read(folder.join(tile.path()));
+        inclusion_proof(&mut TileNodes::new(size, read), index as u64, size).unwrap()
+    });
+    assert_eq!(out_of_tiles, path);
     let leaf = &leaves[index];
     let (our_check, held) =
         seconds(|| verify_inclusion(index as u64, size, &leaf_hash(leaf), &path, &root));
@@ -78,6 +108,7 @@ fn round(leaves: &[Vec<u8>]) {
     held.unwrap();
     println!(
         "{{\"leaves\": {size}, \"append\": [{ours}, {theirs}], \"prove\": [{our_proof}, \
-         {their_proof}], \"check\": [{our_check}, {their_check}]}}"
+         {their_proof}], \"prove_tiles\": [{tile_proof}, {their_proof}], \"check\": [{our_check}, \
+         {their_check}]}}"
     );
 }
