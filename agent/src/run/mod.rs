@@ -11,6 +11,7 @@ mod attribute;
 mod canary;
 mod entries;
 mod exact;
+mod gpu_use;
 mod held;
 mod jsonl;
 mod names;

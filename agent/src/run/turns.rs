@@ -13,6 +13,7 @@
 //! It guesses nothing: what is not HTTP/1 in the clear is told by connection,
 //! and says so.
 
+use super::gpu_use::GpuReadings;
 use crate::api::RecordsInfo;
 use crate::bpf::{Kernel, KernelError};
 use crate::clock;
@@ -99,6 +100,7 @@ pub(super) struct Turns {
     config: config::Records,
     boot_id: String,
     readings: VecDeque<Reading>,
+    pub(super) gpus: GpuReadings,
     /// A later one than these.
     latest: Option<Reading>,
     /// Bytes each way of those told while they were open, by cookie and number.
@@ -138,6 +140,7 @@ impl Turns {
             config,
             boot_id: boot_id.unwrap_or_default().trim().to_owned(),
             readings: VecDeque::new(),
+            gpus: GpuReadings::default(),
             latest: None,
             told: BTreeMap::new(),
             unsaid: BTreeSet::new(),
@@ -328,6 +331,8 @@ impl Turns {
         let (method, path) = request_line(turn).unzip();
         let ms = |ns: u64| facts.boot_ms.saturating_add(ns / 1_000_000);
         let last = turn.last_ns.max(turn.request_ns);
+        let interval = (ms(turn.started_ns), ms(last));
+        let gpu_use = self.gpus.during(turn.group, &facts.gpus, interval);
         Inference {
             id: self.id(turn),
             grade: Grade::Observed,
@@ -352,6 +357,7 @@ impl Turns {
             binding: None,
             turn: None,
             onward: None,
+            gpu_use,
         }
     }
 
