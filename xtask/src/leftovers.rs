@@ -50,6 +50,11 @@ pub(crate) fn remove(which: Which) -> Result<()> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
+        // A temporary folder that names no maker may be anybody's.
+        let which = match how {
+            Kind::Folder => Which::Orphans,
+            Kind::Pins | Kind::Namespace | Kind::Cgroup | Kind::Node => which,
+        };
         if !is_leftover(name, which, |pid| Path::new("/proc").join(pid).exists()) {
             continue;
         }
@@ -88,12 +93,14 @@ enum Kind {
     Namespace,
     Cgroup,
     Node,
+    /// Of a measurement, with a device node in it.
+    Folder,
 }
 
 impl Kind {
     fn remove(self, path: &Path) -> Result<()> {
         match self {
-            Self::Pins => fs::remove_dir_all(path)?,
+            Self::Pins | Self::Folder => fs::remove_dir_all(path)?,
             Self::Node => fs::remove_file(path)?,
             Self::Namespace => {
                 let name = path.file_name().context("a namespace has a name")?;
@@ -111,6 +118,7 @@ fn found() -> Vec<(PathBuf, Kind)> {
     places.push((PathBuf::from("/run/netns"), Kind::Namespace));
     places.extend(cgroup_root().map(|root| (root, Kind::Cgroup)));
     places.push((PathBuf::from("/dev"), Kind::Node));
+    places.push((std::env::temp_dir(), Kind::Folder));
     let mut found = Vec::new();
     for (directory, kind) in places {
         let Ok(entries) = directory.read_dir() else {
@@ -121,7 +129,7 @@ fn found() -> Vec<(PathBuf, Kind)> {
                 continue;
             };
             let fits = match kind {
-                Kind::Pins | Kind::Cgroup => file_type.is_dir(),
+                Kind::Pins | Kind::Cgroup | Kind::Folder => file_type.is_dir(),
                 Kind::Namespace => file_type.is_file(),
                 Kind::Node => file_type.is_char_device(),
             };
@@ -169,6 +177,8 @@ mod tests {
             ("other-5", false, false),
             ("merestone-e2e-chain-77", false, false),
             ("merestone-e2e-chain-78", true, true),
+            ("merestone-gateway-cost-77", false, false),
+            ("merestone-gateway-cost-78", true, true),
             ("merestone-demo", false, true),
             ("merestone-demo-in", false, true),
         ] {

@@ -75,7 +75,8 @@ impl Drop for Guarded {
 
 impl Stage {
     pub(crate) fn set() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("merestone-cost-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("merestone-gateway-cost-{}", std::process::id()));
         std::fs::create_dir(&folder)?;
         let folder = Folder(folder);
         let socket = folder.0.join("records.sock");

@@ -370,7 +370,7 @@ impl Kernel {
 
     /// Turns that ended since the last call, in the order they did.
     pub fn ended_turns(&mut self) -> Result<Vec<Turn>, KernelError> {
-        turns::ended(&mut self.ends)
+        turns::ended(&mut self.ends, &mut self.maps)
     }
 
     /// Turns under way.

@@ -10,7 +10,7 @@ use super::{
     tests::{Places, entry, epoch, epoch_of, quote},
     *,
 };
-use merestone_evidence::{empty_root, leaf_hash, root_of};
+use merestone_evidence::{empty_root, leaf_hash, root_of, sha256};
 use std::cell::RefCell;
 
 /// What is owed after so many operations.

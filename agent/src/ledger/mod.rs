@@ -34,9 +34,12 @@ mod leaves;
 mod power;
 #[cfg(test)]
 mod published;
+mod publishing;
 mod reader;
 mod receipts;
 mod runs;
+mod sealing;
+mod seals;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -47,20 +50,17 @@ pub use key::NewKey;
 pub use leaves::Cut;
 pub use reader::Reader;
 pub use receipts::Kept;
+pub use sealing::{Left, Pending};
 pub(crate) use session::LOG_LIMIT;
 pub use session::{NvAt, StoredLogs, StoredSession};
 
 use checkpoint::Checkpoint;
 use file::Appended;
 use leaves::Leaves;
-use merestone_evidence::{
-    Body, Digest, Entry, EpochStatement, GpuReport, Grade, NvCertified, Quote, Record as _,
-    RecordCounts, SealedEpoch, SessionStatement, decode, encode, sha256,
-};
-use merestone_tlog::Sealed as Sealing;
+use merestone_evidence::{Body, Digest, Entry, Grade, RecordCounts, encode};
 use receipts::Receipts;
 use rustix::fs::{FlockOperation, flock};
-use session::{Journal, SessionDir};
+use seals::Seals;
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -100,46 +100,6 @@ pub struct Sealed {
     pub root: Digest,
     /// Digest of the last sealed epoch statement, if there is one.
     pub last: Option<Digest>,
-}
-
-/// An epoch statement whose quote is missing, and what is needed to get it.
-#[derive(Debug, Clone)]
-pub struct Pending {
-    /// Canonical bytes of the epoch statement.
-    pub statement: Vec<u8>,
-    /// The session it belongs to.
-    pub session: StoredSession,
-    /// The quote before it: of the last sealed epoch, or of the session.
-    pub last_quote: Quote,
-}
-
-#[derive(Debug)]
-struct Seals {
-    checkpoint: Checkpoint,
-    /// What the last sealed epoch is.
-    last: Option<Sealing>,
-    /// The highest session number in use.
-    newest: u64,
-    current: Option<Current>,
-}
-
-#[derive(Debug)]
-struct Current {
-    dir: SessionDir,
-    journal: Journal,
-    /// The last sealed epoch of this session.
-    last: Option<SealedEpoch>,
-}
-
-/// How the session before came to its end, as far as the disk tells.
-#[derive(Debug, Clone)]
-pub struct Left {
-    /// The session.
-    pub session: StoredSession,
-    /// Its last sealed epoch.
-    pub epoch: Option<SealedEpoch>,
-    /// Its end is certified.
-    pub is_ended: bool,
 }
 
 /// Where the log of a state directory is.
@@ -285,307 +245,6 @@ impl Ledger {
         }
         Ok((size, root, records))
     }
-
-    /// The epoch that still wants its quote, if there is one.
-    pub fn pending(&self) -> Result<Option<Pending>, LedgerError> {
-        let seals = held(&self.seals);
-        let Some(current) = &seals.current else {
-            return Ok(None);
-        };
-        let Some(statement) = current.journal.pending.clone() else {
-            return Ok(None);
-        };
-        let path = &current.dir.path;
-        let session = current.dir.read()?.ok_or_else(|| LedgerError::Missing {
-            path: path.join("statement"),
-        })?;
-        let last = current.last.as_ref().map(|epoch| epoch.quote.clone());
-        let last_quote = last.or_else(|| session.quote.clone());
-        let last_quote = last_quote.ok_or_else(|| LedgerError::Missing {
-            path: path.join("quote"),
-        })?;
-        Ok(Some(Pending {
-            statement,
-            session,
-            last_quote,
-        }))
-    }
-
-    /// Write down the statement of a new session.
-    pub fn begin_session(&self, statement: &[u8], ak_public: &[u8]) -> Result<(), LedgerError> {
-        let (got, limit) = (statement.len(), SessionStatement::LIMITS.bytes);
-        if got > limit {
-            return Err(LedgerError::TooBig { got, limit });
-        }
-        let mut seals = held(&self.seals);
-        if seals
-            .current
-            .as_ref()
-            .is_some_and(|current| current.journal.pending.is_some())
-        {
-            return Err(LedgerError::Order {
-                doing: "begin a session while an epoch is pending",
-            });
-        }
-        let number = seals.newest + 1;
-        let dir = SessionDir::new(&self.log, number);
-        dir.create(statement, ak_public)?;
-        seals.newest = number;
-        let journal = Journal::open(dir.epochs_path(), session::Tail::default())?;
-        seals.current = Some(Current {
-            dir,
-            journal,
-            last: None,
-        });
-        Ok(())
-    }
-
-    /// Add the quote over the session statement and the logs of the boot.
-    pub fn seal_session(
-        &self,
-        quote: &Quote,
-        boot_log: Option<&[u8]>,
-        ima_log: Option<&[u8]>,
-    ) -> Result<(), LedgerError> {
-        let seals = held(&self.seals);
-        let current = seals.current.as_ref().ok_or(LedgerError::Order {
-            doing: "seal a session that was not begun",
-        })?;
-        current
-            .dir
-            .seal(quote, [("boot_log", boot_log), ("ima_log", ima_log)])
-    }
-
-    /// Replace the current session's measurement list by a longer one.
-    pub fn replace_ima_log(&self, list: &[u8]) -> Result<(), LedgerError> {
-        let seals = held(&self.seals);
-        let current = seals.current.as_ref().ok_or(LedgerError::Order {
-            doing: "store a measurement list",
-        })?;
-        file::replace(&current.dir.path.join("ima_log"), list)
-    }
-
-    /// Keep location evidence whose digest the next epoch statement has.
-    pub fn keep_location(&self, digest: &Digest, bytes: &[u8]) -> Result<(), LedgerError> {
-        let seals = held(&self.seals);
-        let current = seals.current.as_ref().ok_or(LedgerError::Order {
-            doing: "keep location evidence",
-        })?;
-        current.dir.keep_location(digest, bytes)
-    }
-
-    /// Put an epoch statement on the disk, before the TPM hears of it.
-    pub fn write_ahead(&self, statement: &[u8]) -> Result<(), LedgerError> {
-        held(&self.seals).current()?.journal.write_ahead(statement)
-    }
-
-    /// Add the quote over the pending epoch statement.
-    pub fn seal_epoch(&self, quote: &Quote) -> Result<(), LedgerError> {
-        let mut seals = held(&self.seals);
-        let current = seals.current()?;
-        let statement = current.journal.seal(quote)?;
-        current.last = Some(SealedEpoch {
-            statement: statement.clone(),
-            quote: quote.clone(),
-            nv: None,
-        });
-        let (number, epoch_bytes) = (current.dir.number, current.journal.end());
-        let (checkpoint, last) =
-            sealed_by(&statement, number, epoch_bytes).ok_or(LedgerError::Order {
-                doing: "seal something that is not an epoch statement",
-            })?;
-        (seals.checkpoint, seals.last) = (checkpoint, Some(last));
-        // The epoch file is the record and has it; a checkpoint that lags is
-        // caught up with by the next epoch or the next start.
-        if let Err(error) = seals.checkpoint.write(&self.log) {
-            tracing::warn!(%error, "checkpoint not written");
-        }
-        drop(seals);
-        // The same holds for what others read.
-        if let Err(error) = self.publish() {
-            tracing::warn!(%error, "tiles not published");
-        }
-        Ok(())
-    }
-
-    /// Publish what is sealed, from now on, as a log of this node. The key that signs it is made
-    /// at the first call, and again where its file was taken away; `tell` makes the entry that
-    /// says so, which is on the disk before the key is used.
-    pub fn publish_as(
-        &self,
-        node: &str,
-        tell: impl FnOnce(NewKey) -> Entry,
-    ) -> Result<(), LedgerError> {
-        let signer = key::load(&self.log, node, |made| {
-            self.append(&tell(made))?;
-            self.sync().map(drop)
-        })?;
-        let (size, _) = self.sync()?;
-        let sealed = held(&self.seals).checkpoint;
-        let tiles = Tiles::open(&self.log, signer, sealed.size.min(size))?;
-        *held(&self.tiles) = Some(tiles);
-        if let Err(error) = self.publish() {
-            tracing::warn!(%error, "tiles not published");
-        }
-        Ok(())
-    }
-
-    /// Add the counter, certified for the epoch that was sealed last.
-    pub fn count_epoch(&self, certified: &[NvCertified]) -> Result<(), LedgerError> {
-        let mut seals = held(&self.seals);
-        let current = seals.current()?;
-        let epoch = current.last.as_mut().ok_or(LedgerError::Order {
-            doing: "count an epoch that was not sealed",
-        })?;
-        current.journal.count(certified)?;
-        epoch.nv = Some(certified.to_vec());
-        seals.checkpoint.epoch_bytes = seals.current()?.journal.end();
-        if let Err(error) = seals.checkpoint.write(&self.log) {
-            tracing::warn!(%error, "checkpoint not written");
-        }
-        Ok(())
-    }
-
-    /// Who checks what is published.
-    pub fn log_key(&self) -> Option<String> {
-        let tiles = held(&self.tiles);
-        tiles.as_ref().map(|tiles| tiles.key().to_string())
-    }
-
-    fn publish(&self) -> Result<(), LedgerError> {
-        let mut tiles = held(&self.tiles);
-        let Some(tiles) = tiles.as_mut() else {
-            return Ok(());
-        };
-        let (checkpoint, last) = {
-            let seals = held(&self.seals);
-            (seals.checkpoint, seals.last)
-        };
-        let Some(last) = last else {
-            return Ok(());
-        };
-        let [data, index] = held(&self.leaves).files();
-        tiles.publish(
-            (data.file(), index.file()),
-            (checkpoint.size, checkpoint.root),
-            last,
-        )
-    }
-
-    /// Keep what GPUs said of themselves for the session of that statement, if it is still the
-    /// current one.
-    pub fn keep_gpu_reports(
-        &self,
-        statement: &Digest,
-        reports: &[GpuReport],
-    ) -> Result<(), LedgerError> {
-        let mut seals = held(&self.seals);
-        let dir = &seals.current()?.dir;
-        let is_current = dir
-            .read()?
-            .is_some_and(|stored| sha256(&stored.statement) == *statement);
-        if !is_current {
-            return Err(LedgerError::Order {
-                doing: "keep reports of gpus for a session that ended",
-            });
-        }
-        dir.keep_gpu_reports(reports)
-    }
-
-    /// Keep what the TPM certified of its memory for the current session.
-    pub fn keep_nv(&self, at: NvAt, certified: &[NvCertified]) -> Result<(), LedgerError> {
-        held(&self.seals).current()?.dir.keep_nv(at, certified)
-    }
-
-    /// How the newest session on the disk stands; `None` where none was sealed.
-    pub fn left(&self) -> Result<Option<Left>, LedgerError> {
-        let seals = held(&self.seals);
-        let Some(current) = &seals.current else {
-            return Ok(None);
-        };
-        let session = current
-            .dir
-            .read()?
-            .filter(|session| session.quote.is_some());
-        let is_ended = current.dir.read_nv(NvAt::End)?.is_some();
-        Ok(session.map(|session| Left {
-            session,
-            epoch: current.last.clone(),
-            is_ended,
-        }))
-    }
-
-    /// Give up the pending epoch: the TPM can no longer vouch for it.
-    pub fn abandon_epoch(&self, reason: &str) -> Result<(), LedgerError> {
-        held(&self.seals).current()?.journal.abandon(reason)
-    }
-}
-
-impl Seals {
-    /// Walk the sessions from the checkpoint's on, taking up what was sealed
-    /// after it and before a crash.
-    fn open(log: &Path, written: Checkpoint) -> Result<Self, LedgerError> {
-        let numbers = session::numbers(log)?;
-        if written.session != 0 && !numbers.contains(&written.session) {
-            return Err(LedgerError::Missing {
-                path: SessionDir::new(log, written.session).path,
-            });
-        }
-        let mut seals = Self {
-            checkpoint: written,
-            last: None,
-            newest: numbers.last().copied().unwrap_or(0),
-            current: None,
-        };
-        for number in numbers
-            .into_iter()
-            .filter(|number| *number >= written.session)
-        {
-            let dir = SessionDir::new(log, number);
-            let path = dir.epochs_path();
-            let sealed_bytes = if number == written.session {
-                written.epoch_bytes
-            } else {
-                0
-            };
-            let mut last: Option<SealedEpoch> = None;
-            let tail = session::walk(&path, sealed_bytes, None, |epoch| last = Some(epoch))?;
-            if let Some(epoch) = &last {
-                let (checkpoint, sealing) = sealed_by(&epoch.statement, number, tail.sealed_end)
-                    .ok_or_else(|| {
-                        LedgerError::damaged(&path, 0, "the last record is not an epoch statement")
-                    })?;
-                (seals.checkpoint, seals.last) = (checkpoint, Some(sealing));
-            }
-            let journal = Journal::open(path, tail)?;
-            seals.current = Some(Current { dir, journal, last });
-        }
-        Ok(seals)
-    }
-
-    fn current(&mut self) -> Result<&mut Current, LedgerError> {
-        self.current.as_mut().ok_or(LedgerError::Order {
-            doing: "write an epoch without a session",
-        })
-    }
-}
-
-/// The checkpoint that holds once `statement` is sealed, and what a published one names.
-fn sealed_by(statement: &[u8], session: u64, epoch_bytes: u64) -> Option<(Checkpoint, Sealing)> {
-    let epoch: EpochStatement = decode(statement).ok()?;
-    let digest = sha256(statement);
-    let checkpoint = Checkpoint {
-        size: epoch.size_after,
-        root: epoch.root,
-        session,
-        epoch_bytes,
-        last: Some(digest),
-    };
-    let sealing = Sealing {
-        session: epoch.session,
-        epoch: digest,
-    };
-    Some((checkpoint, sealing))
 }
 
 fn lock(log: &Path) -> Result<Appended, LedgerError> {

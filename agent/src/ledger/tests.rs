@@ -1,9 +1,10 @@
 //! The log against crashes and damage, at places a fixed generator picks.
 
+use super::session::SessionDir;
 use super::*;
 use merestone_evidence::{
-    Body, Boundary, Cause, ClockQuality, EntryKind, EpochKind, Mode, PcrValue, SessionId,
-    leaf_hash, root_of,
+    Body, Boundary, Cause, ClockQuality, EntryKind, EpochKind, EpochStatement, Mode, PcrValue,
+    Quote, SessionId, leaf_hash, root_of,
 };
 use std::fs;
 

@@ -18,6 +18,7 @@ mod names;
 mod pods;
 mod records;
 mod report;
+mod request_line;
 mod tamper;
 mod turns;
 

@@ -12,7 +12,7 @@ use crate::api::{
 use crate::bpf::KernelError;
 use crate::canary::Canary;
 use crate::clock;
-use crate::gpu::{self, GpuSnapshot};
+use crate::gpu::{self, Confidential, GpuSnapshot};
 use crate::landmark;
 use crate::policy::Compiled;
 use crate::seal::{EpochInputs, SessionInputs};
@@ -180,10 +180,19 @@ fn inventory(snapshot: &GpuSnapshot) -> evidence::GpuInventory {
                 vbios: None,
                 confidential: device
                     .confidential
-                    .as_ref()
-                    .map(|state| if state.enabled { "on" } else { "off" }.to_owned()),
+                    .map(|state| confidential(state).to_owned()),
             })
             .collect(),
+    }
+}
+
+/// In developer mode nothing is protected, whatever else is switched on.
+const fn confidential(state: Confidential) -> &'static str {
+    match (state.enabled, state.developer) {
+        (_, Some(true)) => "developer mode",
+        (true, Some(false)) => "on",
+        (true, None) => "on; whether in developer mode is not told",
+        (false, _) => "off",
     }
 }
 

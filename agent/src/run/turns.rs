@@ -10,10 +10,11 @@
 //! the place of the turn's own entry, or, where that was written already, amends it.
 //! What a gateway of the group says that it passed on to its server on loopback is the same
 //! exchange once more: the record holds that turn too, whole, and the turn has no entry besides.
-//! It guesses nothing: what is not HTTP/1 in the clear is told by connection,
-//! and says so.
+//! It guesses nothing: what is neither HTTP/1 nor HTTP/2 in the clear is told by
+//! connection, and says so.
 
 use super::gpu_use::GpuReadings;
+use super::request_line::request_line;
 use crate::api::RecordsInfo;
 use crate::bpf::{Kernel, KernelError};
 use crate::clock;
@@ -252,7 +253,7 @@ impl Turns {
                 && turn.local_port == sought.port
                 && ms(turn.started_ns) <= sought.ended_ms.saturating_add(SLACK_MS)
                 && last.saturating_add(SLACK_MS) >= sought.started_ms
-                && !(turn.form == Form::HTTP1 && self.bound.contains(&key(turn)))
+                && !(is_whole(turn.form) && self.bound.contains(&key(turn)))
                 && (!sought.is_onward || sought.may_be_onward(turn, ms(turn.started_ns)))
         };
         let turns = self.ended.iter().chain(open).chain(&self.recent);
@@ -261,7 +262,7 @@ impl Turns {
             .min_by_key(|turn| ms(turn.started_ns).abs_diff(sought.started_ms))?;
         let has_ended = self.ended.iter().any(|one| key(one) == key(&turn));
         let is_recent = self.recent.iter().any(|one| key(one) == key(&turn));
-        let is_whole = turn.form == Form::HTTP1;
+        let is_whole = is_whole(turn.form);
         if self.bound.len() >= MOST_TOLD {
             self.bound.pop_first();
         }
@@ -296,7 +297,9 @@ impl Turns {
     pub(super) fn entry(&mut self, due: &Due, facts: Facts) -> Option<Inference> {
         let Due { turn, end, amends } = due;
         let is_no_inference = facts.fetches_receipt
-            || request_line(turn).is_some_and(|(_, path)| self.config.leave_out.contains(&path));
+            || request_line(turn)
+                .1
+                .is_some_and(|path| self.config.leave_out.contains(&path));
         let was_left_out = self.unsaid.remove(&key(turn));
         if *end == End::Idle {
             self.note_told(turn);
@@ -328,7 +331,7 @@ impl Turns {
     /// What the kernel saw of a turn.
     pub(super) fn facts(&self, due: &Due, facts: Facts) -> Inference {
         let Due { turn, end, amends } = due;
-        let (method, path) = request_line(turn).unzip();
+        let (method, path) = request_line(turn);
         let ms = |ns: u64| facts.boot_ms.saturating_add(ns / 1_000_000);
         let last = turn.last_ns.max(turn.request_ns);
         let interval = (ms(turn.started_ns), ms(last));
@@ -424,39 +427,20 @@ const fn end(state: TurnState) -> End {
     }
 }
 
+/// Whether a turn is one request with its answer, and no connection of many.
+fn is_whole(form: Form) -> bool {
+    form == Form::HTTP1 || form == Form::STREAM
+}
+
 const fn form(form: Form) -> &'static str {
     match form {
         Form::HTTP1 => "http/1",
         Form::HTTP2 => "http/2",
         Form::TLS => "tls",
         Form::SWITCHED => "upgraded",
+        Form::STREAM => "http/2 stream",
         _ => "other",
     }
-}
-
-/// Method and path of an HTTP/1 request (RFC 9112 §3). The query is left out:
-/// it can hold what was asked. A path that is cut ends in `…`.
-fn request_line(turn: &Turn) -> Option<(String, String)> {
-    if turn.form != Form::HTTP1 && turn.form != Form::SWITCHED {
-        return None;
-    }
-    let head = turn.head.get(..usize::from(turn.head_bytes))?;
-    let mut words = head.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
-    let method = words.next()?;
-    let target = words.next()?;
-    // A line that goes on beyond what is kept of it.
-    let is_cut = words.next().is_none() && !target.contains(&b'?');
-    let path = target.split(|byte| *byte == b'?').next()?;
-    if method.is_empty()
-        || !method.iter().all(u8::is_ascii_uppercase)
-        || path.is_empty()
-        || !path.iter().all(u8::is_ascii_graphic)
-    {
-        return None;
-    }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let more = if is_cut { "…" } else { "" };
-    Some((text(method), text(path) + more))
 }
 
 /// The receipt that a turn asks a gateway for; none where it is anything else, or may be: its
@@ -465,7 +449,9 @@ pub(super) fn receipt_asked(turn: &Turn) -> Option<[u8; 16]> {
     if turn.request_bytes > MOST_FETCH || turn.response_bytes > MOST_FETCH {
         return None;
     }
-    let (method, path) = request_line(turn)?;
+    let (Some(method), Some(path)) = request_line(turn) else {
+        return None;
+    };
     let digits = path.strip_prefix(RECEIPTS)?;
     let mut id = [0; 16];
     hex::decode_to_slice(digits, &mut id).ok()?;
@@ -529,26 +515,6 @@ mod tests {
             gpus: Vec::new(),
             fetches_receipt: false,
             boot_ms: 1_000_000,
-        }
-    }
-
-    #[test]
-    fn a_request_line_gives_method_and_path_and_never_the_query() {
-        for (head, want) in [
-            (
-                &b"POST /v1/chat/completions?user=jane HTTP/1.1\r\nHost:"[..],
-                Some(("POST", "/v1/chat/completions")),
-            ),
-            (b"GET /health HTTP/1.0\r\n", Some(("GET", "/health"))),
-            (b"GET /v1/a-long-na", Some(("GET", "/v1/a-long-na…"))),
-            (b"GET ", None),
-            (b"G\xc3\xa9T / HTTP/1.1", None),
-            (b"POST /\x1b[2J HTTP/1.1", None),
-            (b"", None),
-        ] {
-            let got = request_line(&turn(head));
-            let got = got.as_ref().map(|(method, path)| (&**method, &**path));
-            assert_eq!(got, want, "{head:?}");
         }
     }
 

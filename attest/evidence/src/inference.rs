@@ -27,13 +27,13 @@ pub enum End {
     /// The next request came on the connection.
     #[n(0)]
     Next,
-    /// The server closed the connection.
+    /// The server closed the connection, or the stream.
     #[n(1)]
     Server,
     /// The client closed the connection.
     #[n(2)]
     Client,
-    /// The client reset the connection.
+    /// The client reset the connection; either side the stream, or the connection ended before it.
     #[n(3)]
     Reset,
     /// Nothing more came for a while.
@@ -197,9 +197,9 @@ pub struct Inference {
     /// Whether the boundary lets the group send there.
     #[n(12)]
     pub peer_inside: bool,
-    /// `http/1`, `http/2`, `tls`, `upgraded` or `other`; only the first has one
-    /// entry a request, the others one a connection. `told` where the kernel saw
-    /// no turn and a process of the group told of it.
+    /// `http/1`, `http/2 stream`, `http/2`, `tls`, `upgraded` or `other`; only the first two have
+    /// one entry a request, the others one a connection, or for the rest of it. `told` where the
+    /// kernel saw no turn and a process of the group told of it.
     #[n(13)]
     pub form: String,
     /// The request's method, where it could be read.

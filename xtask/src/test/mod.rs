@@ -127,6 +127,7 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
         "no warning anywhere",
         clippy.args(["--", "--deny", "warnings"]),
     );
+    verifier_for_the_web(tally);
     host::all(&programs, tally)?;
     foreign_eyes(tally);
     let verifier = release_verifier()?;
@@ -148,6 +149,26 @@ fn everything(consent: Consent, no_vm: bool, tally: &mut Tally) -> Result<()> {
         guest::all(&Series::ALL, &programs, &verifier, tally);
     }
     Ok(())
+}
+
+/// The verifier's library needs no operating system: whoever wants it in a web page can have it.
+fn verifier_for_the_web(tally: &mut Tally) {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let mut where_is = shell::command("rustc");
+    where_is.args(["--print", "target-libdir", "--target", TARGET]);
+    let library = shell::read(&mut where_is);
+    if !library.is_ok_and(|folder| Path::new(folder.trim()).is_dir()) {
+        let why = format!("`rustup target add {TARGET}` was not run");
+        return tally.skip("verifier for wasm32", &why);
+    }
+    let mut compile = shell::cargo();
+    compile.args(["check", "--package", "merestone-verify", "--target", TARGET]);
+    check(
+        tally,
+        "verifier for wasm32",
+        "the library compiles without an operating system",
+        &mut compile,
+    );
 }
 
 /// A second verifier and other people's tools on the cases of the tests.

@@ -5,6 +5,9 @@ use super::top::title;
 use crate::verdict::{CheckResult, Verdict};
 use maud::{Markup, html};
 
+/// Bytes of a detail that may go on from one sheet of paper to the next.
+const LONG: usize = 600;
+
 pub(super) fn section(verdict: &Verdict) -> Markup {
     let count = |result| {
         let of = verdict.checks.iter().filter(|check| check.result == result);
@@ -22,7 +25,7 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
                 thead { tr { th.w8 scope="col" { "Result" } th.w30 scope="col" { "Check" } th scope="col" { "What was found" } } }
                 tbody {
                     @for check in &verdict.checks {
-                        tr {
+                        tr.long[check.detail.len() > LONG] {
                             td { (tag(check.result)) }
                             td { b { (title(check.id)) } " " span.id { (check.id) } }
                             td { bdi { (check.detail) } span.src { "Rests on: " (source(check.source)) } }

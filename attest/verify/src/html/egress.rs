@@ -2,6 +2,7 @@
 
 use super::MOST_ROWS;
 use super::tell::{more, number, says};
+use super::words::{self, explained};
 use crate::account::Account;
 use crate::report::Egress;
 use maud::{Markup, html};
@@ -36,14 +37,14 @@ pub(super) fn section(egress: &Egress, account: &Account) -> Markup {
             }
             @if !by_hook.is_empty() {
                 table {
-                    caption { "Decisions by place and protocol" }
-                    thead { tr { th scope="col" { "Where" } th.w5 scope="col" { "Protocol" } th.w5 scope="col" { "Decision" } th.n.w4 scope="col" { "Count" } } }
+                    caption { "Decisions by what was done, and protocol" }
+                    thead { tr { th scope="col" { "When" } th.w5 scope="col" { "Protocol" } th.w6 scope="col" { "Decision" } th.n.w4 scope="col" { "Count" } } }
                     tbody {
                         @for count in by_hook.iter().take(MOST_ROWS) {
                             tr {
-                                td { bdi { (count.hook) } }
+                                td { (explained(&count.hook, words::hook(&count.hook))) }
                                 td { bdi { (count.protocol) } }
-                                td { (count.verdict) }
+                                td { (words::decision(count.verdict)) }
                                 td.n { (number(count.count)) }
                             }
                         }
@@ -79,22 +80,23 @@ fn destinations(account: &Account) -> Markup {
         } @else {
             table.stack {
                 caption { "Destinations that were refused, or only watched, by entries of the log" }
-                thead { tr { th scope="col" { "Destination" } th.w5 scope="col" { "Protocol" } th.w5 scope="col" { "Decision" } th scope="col" { "Why" } th.n.w4 scope="col" { "Times" } } }
+                thead { tr { th scope="col" { "Destination" } th.w5 scope="col" { "Protocol" } th.w6 scope="col" { "Decision" } th scope="col" { "Why" } th.n.w4 scope="col" { "Times" } } }
                 tbody {
-                    @for to in &account.refused {
+                    @for to in account.refused.iter().take(MOST_ROWS) {
                         tr {
                             td data-h="Destination" { (to.address) @if to.port != 0 { " port " (to.port) }
                                 @for name in &to.names { br; bdi { (name) } }
                                 @if to.more_names { br; "and further names" }
                             }
                             td data-h="Protocol" { (to.protocol) }
-                            td data-h="Decision" { (to.verdict) }
-                            td data-h="Why" { bdi { (to.reason) } }
+                            td data-h="Decision" { (words::decision(to.verdict)) }
+                            td data-h="Why" { (explained(&to.reason, words::reason(&to.reason))) }
                             td.n data-h="Times" { (number(to.count)) }
                         }
                     }
                 }
             }
+            (more(MOST_ROWS, account.refused.len()))
             @if account.refused_left_out > 0 {
                 p.note { "And " (number(account.refused_left_out)) " attempts to further destinations." }
             }

@@ -1,12 +1,21 @@
 //! The host: its GPUs, sessions, inferences, and what happened to it.
 
 use super::MOST_ROWS;
-use super::tell::{fact, instant, more, number, says};
+use super::tell::{fact, instant, judged, more, number, says};
 use crate::account::{Account, Happening, SessionAccount};
 use crate::gpu::GpuAttested;
+use crate::verdict::{CheckId, Verdict};
 use maud::{Markup, html};
 
-pub(super) fn gpus(account: &Account, attested: &[GpuAttested]) -> Markup {
+/// What GPUs sign themselves, and what they do not.
+const SIGNED: [CheckId; 4] = [
+    CheckId::GpuAttestation,
+    CheckId::GpuMeasurements,
+    CheckId::GpuBinding,
+    CheckId::PolicyGpu,
+];
+
+pub(super) fn gpus(account: &Account, attested: &[GpuAttested], verdict: &Verdict) -> Markup {
     let devices = account
         .sessions
         .iter()
@@ -32,7 +41,7 @@ pub(super) fn gpus(account: &Account, attested: &[GpuAttested]) -> Markup {
                     tbody {
                         @for (at, session, device) in devices.iter().take(MOST_ROWS) {
                             tr {
-                                td data-h="Session" { (at + 1) }
+                                td data-h="Session" { (at) }
                                 td data-h="GPU" {
                                     bdi { (device.name) } " " code { (device.uuid) }
                                     @if let Some(bytes) = device.memory_bytes { ", " (bytes >> 20) " MiB" }
@@ -49,6 +58,7 @@ pub(super) fn gpus(account: &Account, attested: &[GpuAttested]) -> Markup {
             }
             (says("the agent, from NVML; sealed by the TPM"))
             @if !attested.is_empty() { (reports(attested)) }
+            (judged(verdict, &SIGNED))
         }
     }
 }
@@ -89,7 +99,7 @@ pub(super) fn sessions(account: &Account) -> Markup {
     html! {
         section aria-labelledby="sessions" {
             h2 #sessions { "Sessions and epochs" }
-            p { "A session lasts from a start of the agent to its end. Its log is sealed in epochs, each by one TPM quote." }
+            p { "A session lasts from a start of the agent to its end. Its log is sealed in epochs, each by one TPM quote. Both are counted from 0, here and in every check." }
             @for (at, session) in account.sessions.iter().enumerate().take(MOST_ROWS) { (one(at, session)) }
             (more(MOST_ROWS, account.sessions.len()))
             (says("the agent, sealed by the TPM"))
@@ -100,7 +110,7 @@ pub(super) fn sessions(account: &Account) -> Markup {
 fn one(at: usize, session: &SessionAccount) -> Markup {
     html! {
         article.session {
-            h3 { "Session " (at + 1) }
+            h3 { "Session " (at) }
             table.facts {
                 tbody {
                     (fact("Began", &instant(session.started_ms)))
@@ -121,15 +131,15 @@ fn one(at: usize, session: &SessionAccount) -> Markup {
                     (fact("Statement", &html! { code { (session.statement_sha256) } }))
                 }
             }
-            table {
+            table.stack {
                 caption { "Tiers of enforcement" }
                 thead { tr { th.w5 scope="col" { "Tier" } th.w5 scope="col" { "At the start" } th scope="col" { "In words" } } }
                 tbody {
                     @for tier in session.tiers.iter().take(MOST_ROWS) {
                         tr {
                             th scope="row" { bdi { (tier.name) } }
-                            td { (if tier.active { "in force" } else { "not there" }) }
-                            td {
+                            td data-h="At the start" { (if tier.active { "in force" } else { "not there" }) }
+                            td data-h="In words" {
                                 bdi { (tier.detail) }
                                 @if tier.active && tier.epochs_without > 0 { b { " · missing in " (number(tier.epochs_without)) " epochs" } }
                             }

@@ -1,7 +1,7 @@
 //! Enforcement itself: attempts on it, openings of it, grants, deputies, and the canary.
 
 use super::MOST_ROWS;
-use super::tell::{more, number, says};
+use super::tell::{moment, more, number, says};
 use crate::incidents::{BreakGlass, CanaryReport, Deputies, Grants, Tamper, Who};
 use maud::{Markup, html};
 
@@ -39,8 +39,8 @@ fn tampering(tamper: &Tamper) -> Markup {
         h3 { "Attempts on it" }
         p {
             (number(tamper.denied)) " attempts denied, " (number(tamper.let_through)) " let through, "
-            (number(tamper.found)) " changes found afterwards. The kernel refused tampering in "
-            (number(tamper.epochs_refusing)) " of " (number(tamper.epochs)) " epochs."
+            (number(tamper.found)) " changes found afterwards. The kernel was set to refuse such attempts in "
+            (number(tamper.epochs_refusing)) " of " (number(tamper.epochs)) " epochs; in the others they can only be found afterwards."
         }
         @if !tamper.not_kept.is_empty() {
             table.stack {
@@ -49,7 +49,7 @@ fn tampering(tamper: &Tamper) -> Markup {
                 tbody {
                     @for one in tamper.not_kept.iter().take(MOST_ROWS) {
                         tr {
-                            td data-h="Not shown" { (one.from) " to " (one.to) ", " (number(one.seconds)) " s" @if !one.repaired { b { ", not put back" } } }
+                            td data-h="Not shown" { (moment(&one.from)) " to " (moment(&one.to)) ", " (number(one.seconds)) " s" @if !one.repaired { b { ", not put back" } } }
                             td data-h="What" { bdi { (one.what) } }
                             td data-h="In the agent's words" { bdi { (one.detail) } }
                         }
@@ -68,7 +68,7 @@ fn tampering(tamper: &Tamper) -> Markup {
                             td data-h="Outcome" { (one.outcome.replace('_', " ")) }
                             td data-h="What" { bdi { (one.attempt) } " of " bdi { (one.target) } " (" bdi { (one.hook) } ")" }
                             td data-h="Who" { (whom(one.who.as_ref())) }
-                            td data-h="First, last" { (one.first) @if one.last != one.first { " to " (one.last) } }
+                            td data-h="First, last" { (moment(&one.first)) @if one.last != one.first { " to " (moment(&one.last)) } }
                             td.n data-h="Times" { (number(one.count)) }
                         }
                     }
@@ -96,8 +96,8 @@ fn opened(glass: &BreakGlass) -> Markup {
                     @for one in glass.openings.iter().take(MOST_ROWS) {
                         tr {
                             td data-h="From, to" {
-                                (one.opened.as_deref().unwrap_or("before what is shown")) " to "
-                                @match &one.closed { Some(closed) => { (closed) ", closed" }, None => (one.until) }
+                                (moment(one.opened.as_deref().unwrap_or("before what is shown"))) " to "
+                                @match &one.closed { Some(closed) => { (moment(closed)) ", closed" }, None => (moment(&one.until)) }
                             }
                             td data-h="For" { bdi { (one.actions.join(" ")) } }
                             td data-h="Token, signer" {
@@ -128,7 +128,7 @@ fn granted(grants: &Grants) -> Markup {
                             td data-h="Grant" { bdi { (one.name) } ", " bdi { (one.state) } }
                             td data-h="From, to" { bdi { (one.group.as_deref().unwrap_or("not told")) } " to " bdi { (one.to.as_deref().unwrap_or("not told")) } }
                             td.n data-h="Bytes" { (number(one.bytes)) @if let Some(limit) = one.limit_bytes { " of " (number(limit)) } }
-                            td data-h="Until" { (one.until.as_deref().unwrap_or("not told")) }
+                            td data-h="Until" { (moment(one.until.as_deref().unwrap_or("not told"))) }
                             td data-h="Signer, reason" { @if let Some(signer) = &one.signer { code { (signer) } br; } bdi { (one.reason.as_deref().unwrap_or("")) } }
                         }
                     }
@@ -172,7 +172,7 @@ fn tried(canary: &CanaryReport) -> Markup {
             p {
                 (number(canary.runs)) " tries to get out: " (number(canary.held)) " held, " (number(canary.escaped)) " escaped, "
                 (number(canary.not_applicable)) " not applicable, " (number(canary.errors)) " proved nothing; last "
-                (canary.last.as_deref().unwrap_or("never")) "."
+                (moment(canary.last.as_deref().unwrap_or("never"))) "."
             }
             @if !canary.escaped_vectors.is_empty() {
                 p.warn { b { "Escaped: " } @for vector in canary.escaped_vectors.iter().take(MOST_ROWS) { bdi { (vector) } " " } }

@@ -1,7 +1,7 @@
 //! Single inferences: what the log tells of them, and plainly where it tells nothing.
 
 use super::MOST_ROWS;
-use super::tell::{length, more, number, says};
+use super::tell::{length, moment, more, number, says};
 use crate::account::{GpuUseTold, InferenceTold, Inferences};
 use crate::receipts::Receipts;
 use crate::report::ReceiptEntry;
@@ -45,14 +45,17 @@ fn records(inferences: &Inferences) -> Markup {
             "need not be an inference. R2: a process of that group gave digests of request, answer and model besides; that they are true is its word. "
             "No record shows that the model computed what it should."
         }
-        table.stack {
-            caption { "Exchanges on guarded servers' sockets" }
-            thead { tr { th.w12 scope="col" { "Began" } th.w4 scope="col" { "Grade" } th scope="col" { "What" } th.w8 scope="col" { "Asked by" } th.w5 scope="col" { "Refused meanwhile" } th.n.w6 scope="col" { "Took" } } }
-            tbody { @for one in inferences.told.iter().take(MOST_ROWS) { (row(one)) } }
-        }
         @let shown = inferences.told.len().min(MOST_ROWS);
         @let left = (inferences.told.len() - shown) as u64 + inferences.left_out;
-        @if left > 0 { p.note { "And " (number(left)) " more: they are leaves of the file's log." } }
+        table.stack {
+            caption {
+                "Exchanges on guarded servers' sockets"
+                @if left > 0 { ": the first " (number(shown as u64)) " of " (number(left + shown as u64)) }
+            }
+            thead { tr { th.w7 scope="col" { "Began" } th.w4 scope="col" { "Grade" } th scope="col" { "What" } th.w8 scope="col" { "Asked by" } th.n.w5 scope="col" { "Refused meanwhile" } th.n.w6 scope="col" { "Took" } } }
+            tbody { @for one in inferences.told.iter().take(MOST_ROWS) { (row(one)) } }
+        }
+        @if left > 0 { p.note { "And " (number(left)) " more, counted above: they are leaves of the file's log." } }
         (says("the kernel, by way of the agent; R2's digests the workload; sealed by the TPM"))
     }
 }
@@ -60,7 +63,7 @@ fn records(inferences: &Inferences) -> Markup {
 fn row(one: &InferenceTold) -> Markup {
     html! {
         tr {
-            td data-h="Began" { (one.started) }
+            td data-h="Began" { (moment(&one.started)) }
             td data-h="Grade" { (one.grade) @if one.seen_by == "workload" { ", not seen by the kernel" } }
             td data-h="What" {
                 bdi { (one.what) } ", " (number(one.bytes.0)) " bytes in, " (number(one.bytes.1)) " out"
@@ -70,11 +73,11 @@ fn row(one: &InferenceTold) -> Markup {
                     ", passed on to " bdi { (onward.server.as_deref().unwrap_or("a server")) } ": "
                     (number(onward.bytes.0)) " bytes in, " (number(onward.bytes.1)) " out, " (length(onward.took_ms))
                 }
-                @for gpu in &one.gpus { " " code { (gpu) } }
+                @for gpu in &one.gpus { ", on GPU " code { (gpu) } }
                 @for used in &one.gpu_use { (gpu_use(used)) }
             }
-            td data-h="Asked by" { (one.peer) (if one.peer_inside { ", inside" } else { ", outside" }) }
-            td data-h="Refused meanwhile" { @match one.egress { Some((_, denied)) => (number(denied)), None => "not known" } }
+            td data-h="Asked by" { (one.peer) (if one.peer_inside { ", inside the boundary" } else { ", outside the boundary" }) }
+            td.n data-h="Refused meanwhile" { @match one.egress { Some((_, denied)) => (number(denied)), None => "not known" } }
             td.n data-h="Took" { (length(one.took_ms)) }
         }
     }
@@ -99,11 +102,11 @@ fn receipted(receipts: &Receipts) -> Markup {
         } @else {
             table.stack {
                 caption { "Receipts checked: signed at once by the session's key, and true of their sealed leaves" }
-                thead { tr { th.w12 scope="col" { "Issued" } th.w4 scope="col" { "Grade" } th scope="col" { "Id" } th.w5 scope="col" { "Leaf" } th.w8 scope="col" { "Seen by" } } }
+                thead { tr { th.w7 scope="col" { "Issued" } th.w4 scope="col" { "Grade" } th scope="col" { "Id" } th.w5 scope="col" { "Leaf" } th.w8 scope="col" { "Seen by" } } }
                 tbody {
                     @for one in receipts.shown.iter().take(MOST_ROWS) {
                         tr {
-                            td data-h="Issued" { (one.issued) }
+                            td data-h="Issued" { (moment(&one.issued)) }
                             td data-h="Grade" { (one.grade) }
                             td data-h="Id" {
                                 code { (one.id) }
@@ -129,12 +132,12 @@ fn proven(entries: &[ReceiptEntry]) -> Markup {
     html! {
         table.stack {
             caption { "Single entries proven in this file" }
-            thead { tr { th.w4 scope="col" { "Entry" } th.w12 scope="col" { "Time" } th.w5 scope="col" { "Kind" } th scope="col" { "All it says" } } }
+            thead { tr { th.w4 scope="col" { "Entry" } th.w7 scope="col" { "Time" } th.w5 scope="col" { "Kind" } th scope="col" { "All it says" } } }
             tbody {
                 @for entry in entries.iter().take(MOST_ROWS) {
                     tr {
                         td data-h="Entry" { (entry.index) }
-                        td data-h="Time" { (entry.time) }
+                        td data-h="Time" { (moment(&entry.time)) }
                         td data-h="Kind" { (entry.kind) }
                         td data-h="All it says" { bdi { (entry.detail) } }
                     }

@@ -1,9 +1,10 @@
 //! Time: what is attested, what is not and why, as a line and as a table.
 
-use super::tell::{instant, length, more, number, says};
+use super::tell::{instant, judged, length, moment, more, number, says};
 use super::{MOST_ROWS, Page};
 use crate::account::Account;
 use crate::coverage::{Coverage, Gap};
+use crate::verdict::{CheckId, Verdict};
 use maud::{Markup, html};
 
 /// Width of the drawing in its own units.
@@ -40,7 +41,20 @@ impl Window {
     }
 }
 
-pub(super) fn section(coverage: &Coverage, account: &Account, page: &Page<'_>) -> Markup {
+/// Whether time is left out at either end, or told wrongly.
+const ENDS: [CheckId; 4] = [
+    CheckId::ClockWall,
+    CheckId::LogTail,
+    CheckId::LogWitness,
+    CheckId::PolicyDark,
+];
+
+pub(super) fn section(
+    coverage: &Coverage,
+    account: &Account,
+    verdict: &Verdict,
+    page: &Page<'_>,
+) -> Markup {
     let from = page.from_ms.unwrap_or(account.from_ms);
     let window = Window {
         from,
@@ -82,6 +96,8 @@ pub(super) fn section(coverage: &Coverage, account: &Account, page: &Page<'_>) -
                 (more(MOST_ROWS, gaps.len()))
             }
             (account_of(coverage))
+            h3 { "Whether anything is left out" }
+            (judged(verdict, &ENDS))
             p.note {
                 "Attested means: an agent was running, and what it recorded then was sealed afterwards. In a gap nothing is known: "
                 "neither that something ran nor that nothing did."
@@ -108,10 +124,10 @@ fn account_of(coverage: &Coverage) -> Markup {
             }
         }
         @for reboot in coverage.reboots.iter().take(MOST_ROWS) {
-            p { "The host was started anew between " (reboot.after) " and " (reboot.before) @if !reboot.orderly { ", not in order" } "." }
+            p { "The host was started anew between " (moment(&reboot.after)) " and " (moment(&reboot.before)) @if !reboot.orderly { ", not in order" } "." }
         }
         @for jump in coverage.clock_jumps.iter().take(MOST_ROWS) {
-            p.warn { "From " (jump.at) " the host's clock went " (jump.wall_ms) " ms while the TPM's went " (number(jump.tpm_ms)) " ms." }
+            p.warn { "From " (moment(&jump.at)) " the host's clock went " (jump.wall_ms) " ms while the TPM's went " (number(jump.tpm_ms)) " ms." }
         }
         @if !coverage.dark.is_empty() {
             table.stack {
@@ -121,8 +137,8 @@ fn account_of(coverage: &Coverage) -> Markup {
                     @for dark in coverage.dark.iter().take(MOST_ROWS) {
                         tr {
                             td data-h="GPU" { code { (dark.uuid) } @if let Some(why) = dark.unknown { " " (why) } }
-                            td data-h="From" { (dark.from) }
-                            td data-h="To" { (dark.to) }
+                            td data-h="From" { (moment(&dark.from)) }
+                            td data-h="To" { (moment(&dark.to)) }
                             td.n data-h="Used" { (joules(dark.joules)) }
                             td.n data-h="Beyond idle" { (joules(dark.unexplained_joules)) }
                         }

@@ -14,6 +14,7 @@ mod line;
 mod place;
 mod tell;
 mod top;
+mod words;
 
 use crate::verdict::{Outcome, Verdict};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -101,22 +102,22 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
                 @if claims {
                     @if let Some(location) = location { (place::section(location)) }
                     @if let (Some(coverage), Some(account)) = (coverage, account) {
-                        (line::section(coverage, account, page))
+                        (line::section(coverage, account, verdict, page))
                     }
+                    @if let Some(account) = account { (inferences::section(&account.inferences, receipts.as_ref(), entries)) }
                     @if let (Some(egress), Some(account)) = (egress, account) {
                         (egress::section(egress, account))
                     }
+                    @if let Some(account) = account { (host::gpus(account, gpus_attested, verdict)) }
                     @if let (Some(tamper), Some(break_glass), Some(grants), Some(deputies), Some(canary)) =
                         (tamper, break_glass, grants, deputies, canary)
                     {
                         (incidents::section(tamper, break_glass, grants, deputies, canary))
                     }
                     @if let Some(account) = account {
-                        (host::gpus(account, gpus_attested))
                         (host::sessions(account))
+                        (host::happenings(account))
                     }
-                    @if let Some(account) = account { (inferences::section(&account.inferences, receipts.as_ref(), entries)) }
-                    @if let Some(account) = account { (host::happenings(account)) }
                 }
                 @if !claims || coverage.is_none() { (top::no_claims(*outcome)) }
                 (checks::section(verdict))

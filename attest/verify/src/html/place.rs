@@ -1,7 +1,7 @@
 //! Where it ran, how well that is known, and what that knowledge rests on.
 
 use super::MOST_ROWS;
-use super::tell::{fact, more, number, says};
+use super::tell::{fact, moment, more, number, says};
 use crate::location::{CloudTold, LevelTold, Location, RoundTold};
 use maud::{Markup, html};
 use std::collections::BTreeSet;
@@ -77,11 +77,11 @@ fn signed(clouds: &[CloudTold]) -> Markup {
     html! {
         table.stack {
             caption { "What clouds signed of the instance" }
-            thead { tr { th.w12 scope="col" { "Sealed" } th.w6 scope="col" { "Cloud" } th scope="col" { "Region" } th scope="col" { "Instance" } th scope="col" { "Tied to the session by" } } }
+            thead { tr { th.w7 scope="col" { "Sealed" } th.w6 scope="col" { "Cloud" } th scope="col" { "Region" } th scope="col" { "Instance" } th scope="col" { "Tied to the session by" } } }
             tbody {
                 @for one in clouds.iter().take(MOST_ROWS) {
                     tr {
-                        td data-h="Sealed" { (one.sealed) }
+                        td data-h="Sealed" { (moment(&one.sealed)) }
                         td data-h="Cloud" { (one.provider) }
                         td data-h="Region" { bdi { (one.region.as_deref().unwrap_or("not stated")) } }
                         td data-h="Instance" { bdi { (one.instance) } }
@@ -103,11 +103,11 @@ fn measured(rounds: &[RoundTold], left_out: u64, area: Option<&str>) -> Markup {
                 @if let Some(area) = area { " " bdi { (area) } } @else { " an area" }
                 ", overlap it, or lie outside; only contained is a pass"
             }
-            thead { tr { th.w12 scope="col" { "Sealed" } th.w6 scope="col" { "Together" } th scope="col" { "Landmark, its operator: shortest round trip, at most so far away" } } }
+            thead { tr { th.w7 scope="col" { "Sealed" } th.w6 scope="col" { "Together" } th scope="col" { "Landmark, its operator: shortest round trip, at most so far away" } } }
             tbody {
                 @for round in rounds.iter().take(MOST_ROWS) {
                     tr {
-                        td data-h="Sealed" { (round.sealed) }
+                        td data-h="Sealed" { (moment(&round.sealed)) }
                         td data-h="Together" { (round.place.unwrap_or("nothing to be said")) }
                         td data-h="Measured" {
                             @for one in &round.measured {

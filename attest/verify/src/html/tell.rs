@@ -1,11 +1,14 @@
 //! Small words that every section uses.
 
+use super::top::title;
 use crate::coverage::rfc3339;
-use crate::verdict::{CheckResult, Source};
+use crate::verdict::{CheckId, CheckResult, Source, Verdict};
 use maud::{Markup, html};
 
 /// Characters of a detail on the first screen.
 const LONG: usize = 160;
+/// Results of one check in a section; every check has them all.
+const MOST_ALIKE: usize = 3;
 
 /// An instant, to the second.
 pub(super) fn instant(ms: u64) -> Markup {
@@ -15,6 +18,30 @@ pub(super) fn instant(ms: u64) -> Markup {
         .filter(|_| exact.ends_with('Z'))
         .map_or_else(|| exact.clone(), |text| text.replacen('T', " ", 1) + " UTC");
     html! { time datetime=(exact) { (shown) } }
+}
+
+/// An instant that the verdict has as text, to what it has; its day may stand above its time.
+pub(super) fn moment(text: &str) -> Markup {
+    let parts = text.strip_suffix('Z').and_then(|text| text.split_once('T'));
+    html! {
+        @match parts {
+            Some((day, time)) => time.apart datetime=(text) { span { (day) } " " span { (time) " UTC" } },
+            None => bdi { (text) },
+        }
+    }
+}
+
+/// What became of the checks that a section's claims rest on.
+pub(super) fn judged(verdict: &Verdict, ids: &[CheckId]) -> Markup {
+    html! {
+        ul.judged {
+            @for id in ids {
+                @for check in verdict.checks.iter().filter(|check| check.id == id.text()).take(MOST_ALIKE) {
+                    li { (tag(check.result)) " " (title(check.id)) " " span.said { (beginning(&check.detail)) } " " span.id { (check.id) } }
+                }
+            }
+        }
+    }
 }
 
 /// A length of time as people say it.

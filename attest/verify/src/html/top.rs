@@ -51,10 +51,16 @@ pub(super) fn verdict(verdict: &Verdict) -> Markup {
             _ => failed.push((check, 0)),
         }
     }
+    let count = |result| {
+        let of = verdict.checks.iter().filter(|check| check.result == result);
+        number(of.count() as u64)
+    };
     html! {
         section class={ "verdict " (word) } id="verdict" aria-labelledby="word" data-verdict=(word) data-exit=(verdict.exit) {
             h2.word #word { (mark) " verdict: " (word) }
             p { (says) }
+            // However long the list of what fails is, this stands on the first screen.
+            p { (count(CheckResult::Pass)) " checks hold, " (count(CheckResult::Fail)) " fail, " a href="#open" { b { (count(CheckResult::NotChecked)) " not checked" } } "." }
             @for (check, more) in failed {
                 p {
                     (tag(check.result)) " " b { (title(check.id)) } " " (beginning(&check.detail)) " " span.id { (check.id) }
@@ -117,11 +123,11 @@ pub(super) fn contents(claims: bool) -> Markup {
     let claim = [
         ("place", "Place"),
         ("time", "Time"),
-        ("egress", "What tried to leave"),
-        ("enforcement", "Enforcement itself"),
-        ("gpus", "GPUs"),
-        ("sessions", "Sessions and epochs"),
         ("inferences", "Inferences"),
+        ("egress", "What tried to leave"),
+        ("gpus", "GPUs"),
+        ("enforcement", "Enforcement itself"),
+        ("sessions", "Sessions and epochs"),
         ("events", "What happened"),
     ];
     let always = [

@@ -434,7 +434,11 @@ fn stated(sessions: &[Session], tagged: Option<&Tagged>) -> Location {
         levels: vec![LevelTold {
             level: word(0),
             state: "stated",
-            detail: format!("{unstated_sessions} sessions state no place"),
+            detail: if unstated_sessions == 0 {
+                "every session states its place".to_owned()
+            } else {
+                format!("{unstated_sessions} sessions state no place")
+            },
             assumption: STATED,
         }],
         area: None,

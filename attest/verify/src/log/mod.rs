@@ -105,7 +105,7 @@ impl LogChecked {
         if let Err(error) = witness::check(&matter, trust, tally) {
             return fail(CheckId::LogWitness, error, tally);
         }
-        let receipts = opened.finish(purpose, &entries.told, tally)?;
+        let receipts = opened.finish(purpose, entries.told, tally)?;
         Some(Self {
             bundle,
             purpose,

@@ -298,17 +298,18 @@ impl<'s> Opened<'s> {
     pub(crate) fn finish(
         self,
         purpose: Purpose,
-        told: &Told,
+        told: Told,
         tally: &mut Tally,
     ) -> Option<Receipts> {
         let id = CheckId::Receipts;
+        let records = told.records();
         let faults = told.faults();
         let mut is_whole = faults.is_empty();
         for fault in faults {
             tally.fail(id, &Refusal::Receipt(fault));
         }
         let mut receipts = Receipts {
-            records: told.records(),
+            records,
             ..Receipts::default()
         };
         let is_held = self.contents != Contents::default();

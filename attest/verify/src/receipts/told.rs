@@ -9,6 +9,8 @@
 use super::ReceiptError;
 use merestone_evidence::{Body, Entry, Grade, Inference, sha256};
 
+/// The forms of which a turn is one request, and no connection of many.
+const WHOLE: [&str; 2] = ["http/1", "http/2 stream"];
 /// The form of a bound record that the kernel saw nothing of.
 const TOLD: &str = "told";
 /// Faults that are told; a log made of them need not be told whole.
@@ -57,7 +59,7 @@ impl Told {
             (Grade::Bound, Some(turn)) => turn,
             (Grade::Bound, None) => return,
         };
-        if record.form == "http/1" {
+        if WHOLE.contains(&&*record.form) {
             self.seen.push(Seen {
                 turn,
                 connection: connection(record.group, (&record.peer, record.peer_port, record.port)),
@@ -71,12 +73,16 @@ impl Told {
         self.records
     }
 
-    pub(super) fn faults(&self) -> Vec<ReceiptError> {
-        let graded = self.faults.iter().map(|(at, what)| ReceiptError::Graded {
-            at: at.clone(),
-            what,
-        });
-        let mut seen = self.seen.clone();
+    /// What is wrong with them; the records are then used up.
+    pub(super) fn faults(self) -> Vec<ReceiptError> {
+        let Self {
+            mut seen,
+            records: _,
+            faults,
+        } = self;
+        let graded = faults
+            .into_iter()
+            .map(|(at, what)| ReceiptError::Graded { at, what });
         seen.sort_unstable();
         let turns = seen.chunk_by(|one, next| one.turn == next.turn);
         let turns = turns.filter_map(|turn| {

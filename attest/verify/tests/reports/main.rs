@@ -11,6 +11,7 @@ mod dom;
 mod ear;
 mod kept;
 mod page;
+mod sections;
 #[path = "../cases/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the cases use the rest of it")]
 mod support;
@@ -19,6 +20,9 @@ use merestone_evidence::{Bundle, encode};
 use merestone_verify::html::{Page, page};
 use merestone_verify::{Purpose, Trust, Verdict, verify};
 use support::NOW;
+
+/// Breaks out of text, attributes, styles, comments and raw text; turns lines around; hides.
+const HOSTILE: &str = "\"'><script>alert(1)</script><img src=http://203.0.113.7/x onerror=x()><!--</style></title>\u{202e}\u{2066}\u{1b}[2J\u{0}\u{85}\u{200b}\u{e0041}\n\r&amp;&#x202e;<svg/onload=y>";
 
 /// A verdict on a bundle.
 fn judged(bundle: &Bundle, trust: &str) -> Verdict {
