@@ -217,6 +217,7 @@ fn record(number: u64) -> Entry {
             binding: None,
             turn: None,
             onward: None,
+            gpu_use: None,
         })),
     }
 }

@@ -13,6 +13,7 @@ mod canary;
 pub mod doors;
 mod entries;
 mod exact;
+mod gpu_use;
 mod held;
 mod jsonl;
 mod names;

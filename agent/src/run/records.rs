@@ -285,6 +285,9 @@ impl Agent {
         let peer_port = peer.map_or(0, |peer| peer.port());
         let ago_ms = clock::now_ms().saturating_sub(post.started_ms);
         let started_ns = clock::boot_ns().saturating_sub(ago_ms.saturating_mul(1_000_000));
+        let gpus = report::gpus_of_group(self, group);
+        let interval = (post.started_ms, post.ended_ms);
+        let gpu_use = self.turns.gpus.during(group, &gpus, interval);
         Inference {
             id,
             grade: Grade::Bound,
@@ -305,12 +308,13 @@ impl Agent {
             method,
             path,
             end: End::Server,
-            gpus: report::gpus_of_group(self, group),
+            gpus,
             egress: self.turns.egress(group, started_ns),
             amends: false,
             binding,
             turn: None,
             onward: None,
+            gpu_use,
         }
     }
 

@@ -13,6 +13,7 @@
 //! It guesses nothing: what is neither HTTP/1 nor HTTP/2 in the clear is told by
 //! connection, and says so.
 
+use super::gpu_use::GpuReadings;
 use super::request_line::request_line;
 use crate::api::RecordsInfo;
 use crate::bpf::{Kernel, KernelError};
@@ -100,6 +101,7 @@ pub(super) struct Turns {
     config: config::Records,
     boot_id: String,
     readings: VecDeque<Reading>,
+    pub(super) gpus: GpuReadings,
     /// A later one than these.
     latest: Option<Reading>,
     /// Bytes each way of those told while they were open, by cookie and number.
@@ -139,6 +141,7 @@ impl Turns {
             config,
             boot_id: boot_id.unwrap_or_default().trim().to_owned(),
             readings: VecDeque::new(),
+            gpus: GpuReadings::default(),
             latest: None,
             told: BTreeMap::new(),
             unsaid: BTreeSet::new(),
@@ -331,6 +334,8 @@ impl Turns {
         let (method, path) = request_line(turn);
         let ms = |ns: u64| facts.boot_ms.saturating_add(ns / 1_000_000);
         let last = turn.last_ns.max(turn.request_ns);
+        let interval = (ms(turn.started_ns), ms(last));
+        let gpu_use = self.gpus.during(turn.group, &facts.gpus, interval);
         Inference {
             id: self.id(turn),
             grade: Grade::Observed,
@@ -355,6 +360,7 @@ impl Turns {
             binding: None,
             turn: None,
             onward: None,
+            gpu_use,
         }
     }
 

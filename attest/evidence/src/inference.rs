@@ -65,6 +65,34 @@ pub struct GroupEgress {
     pub audited: u64,
 }
 
+/// What one of the GPUs did meanwhile, by NVML's readings around it. Energy and busy time are of
+/// the whole GPU, whoever used it.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct GpuDuring {
+    /// Which, by its place in [`Inference::gpus`].
+    #[n(0)]
+    pub gpu: u32,
+    /// The reading before it began.
+    #[n(1)]
+    pub from_ms: u64,
+    /// The last reading; it can be of before the end, where it was told at once.
+    #[n(2)]
+    pub to_ms: u64,
+    /// Energy between the two.
+    #[n(3)]
+    pub energy_millijoules: Option<u64>,
+    /// Mean of the readings after the first: time in which a kernel ran.
+    #[n(4)]
+    pub busy_percent: Option<u32>,
+    /// Likewise: what processes of the group had of the multiprocessors.
+    #[n(5)]
+    pub group_percent: Option<u32>,
+    /// Most memory that processes of the group held at once.
+    #[n(6)]
+    pub group_memory_bytes: Option<u64>,
+}
+
 /// What a process of the group said of it.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 #[cbor(map)]
@@ -203,4 +231,7 @@ pub struct Inference {
     /// Where a gateway bound it, what the kernel saw between the gateway and its server.
     #[n(22)]
     pub onward: Option<Onward>,
+    /// What its GPUs did meanwhile; absent where that is not known, and in what older agents wrote.
+    #[n(23)]
+    pub gpu_use: Option<Vec<GpuDuring>>,
 }

@@ -86,6 +86,7 @@ fn record(opened: u64, number: u64) -> Vec<u8> {
             binding: None,
             turn: None,
             onward: None,
+            gpu_use: None,
         })),
     })
 }

@@ -57,32 +57,30 @@ impl Attacher {
         netlink::listen()
     }
 
-    /// Attaches to the links of a namespace that are not in `held` yet.
+    /// Attaches to the links of a namespace that are not in `held` yet. All that there are; none
+    /// where that cannot be told.
     pub(super) fn sync(
         &mut self,
         found: &Found,
         held: &mut BTreeSet<u32>,
         fault: &mut Option<String>,
-    ) {
+    ) -> Option<BTreeSet<u32>> {
         let name = |index: u32| format!("link {index} of network namespace {}", found.inode);
         let there = match found.enter().and_then(|()| netlink::links()) {
             Ok(there) => there,
             Err(error) => {
                 fault.get_or_insert(format!("network namespace {}: {error}", found.inode));
-                return;
+                return None;
             }
         };
+        let there: BTreeSet<u32> = there.into_iter().collect();
         held.retain(|index| there.contains(index));
-        for index in there {
+        for &index in &there {
             if held.contains(&index) {
                 continue;
             }
             match self.attach(found.inode, index) {
                 Ok(()) => {
-                    held.insert(index);
-                }
-                // The program is there (kernel/bpf/mprog.c `bpf_mprog_attach`).
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                     held.insert(index);
                 }
                 Err(error) if is_gone(&error) => {}
@@ -91,12 +89,26 @@ impl Attacher {
                 }
             }
         }
+        Some(there)
     }
 
     fn attach(&mut self, inode: u64, index: u32) -> io::Result<()> {
         if self.netlink {
             return self.attach_filter(index);
         }
+        match self.attach_link(inode, index) {
+            // The program is there already (kernel/bpf/mprog.c `bpf_mprog_attach`). Where the pin
+            // of that name holds it, it is put there anew; else it came with the link from another
+            // namespace, and is free when that one's pin is gone.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                fs::remove_file(self.place.join(pin_name(inode, index))).ok();
+                self.attach_link(inode, index)
+            }
+            done => done,
+        }
+    }
+
+    fn attach_link(&mut self, inode: u64, index: u32) -> io::Result<()> {
         let program = self.program.fd().map_err(io::Error::other)?;
         let place = &self.place;
         self.making.link(|| {

@@ -153,7 +153,10 @@ struct Known {
     found: Found,
     /// Tells of links that come and go.
     news: OwnedFd,
-    links: BTreeSet<u32>,
+    /// Its links.
+    there: BTreeSet<u32>,
+    /// Those that the program is on.
+    held: BTreeSet<u32>,
     /// One of them is not held: to be tried again, news or not.
     is_behind: bool,
     /// Since when no walk has found what keeps it alive.
@@ -175,16 +178,18 @@ impl Known {
     fn look(&mut self, attacher: &mut Attacher) -> Option<String> {
         let news = netlink::drain(self.news.as_fd());
         if news.lost {
-            self.links.clear();
+            self.held.clear();
         }
         for gone in &news.gone {
-            self.links.remove(gone);
+            self.held.remove(gone);
         }
         if !news.any && !self.is_behind {
             return None;
         }
         let mut fault = None;
-        attacher.sync(&self.found, &mut self.links, &mut fault);
+        if let Some(there) = attacher.sync(&self.found, &mut self.held, &mut fault) {
+            self.there = there;
+        }
         self.is_behind = fault.is_some();
         fault
     }
@@ -265,7 +270,8 @@ impl Worker {
                     let known = Known {
                         found,
                         news,
-                        links: BTreeSet::new(),
+                        there: BTreeSet::new(),
+                        held: BTreeSet::new(),
                         is_behind: true,
                         missed: None,
                     };
@@ -278,18 +284,27 @@ impl Worker {
                 }
             }
         }
+        let behind = self.look();
+        if walks || behind.is_some() {
+            let alive = self
+                .known
+                .iter()
+                .map(|(inode, known)| (*inode, &known.there));
+            self.attacher.forget(&alive.collect());
+        }
+        // A link that came from another namespace is free now.
+        let behind = behind.and_then(|_before| self.look());
+        fault.or(behind).map_or(Ok(()), Err)
+    }
+
+    /// Attaches to what is new everywhere. The first link that is not held.
+    fn look(&mut self) -> Option<String> {
+        let mut fault = None;
         for known in self.known.values_mut() {
             if let Some(behind) = known.look(&mut self.attacher) {
                 fault.get_or_insert(behind);
             }
         }
-        if walks {
-            let alive = self
-                .known
-                .iter()
-                .map(|(inode, known)| (*inode, &known.links));
-            self.attacher.forget(&alive.collect());
-        }
-        fault.map_or(Ok(()), Err)
+        fault
     }
 }

@@ -131,8 +131,9 @@ fn read(mut answer: &[u8], wanted: u16) -> io::Result<Part> {
                 let code = number(answer, HEADER).unwrap_or(0);
                 return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
             }
-            // struct ifinfomsg: family, pad, type, index.
-            kind if kind == wanted => {
+            // struct ifinfomsg: family, pad, type, index. That a bridge lost a port is of its
+            // family.
+            kind if kind == wanted && answer.get(HEADER) == Some(&0) => {
                 let index = number(answer, HEADER + 4).map(i32::cast_unsigned);
                 part.links.extend(index);
             }

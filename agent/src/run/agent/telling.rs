@@ -103,6 +103,9 @@ impl Agent {
         }
         self.last_turns = Instant::now();
         self.read_groups(true);
+        let kernel = &self.parts.kernel;
+        let group_of = |pid| kernel.task(pid).map(|task| task.group);
+        self.turns.gpus.note(&self.parts.gpu.latest(), group_of);
         match self.parts.kernel.open_turns() {
             Ok(open) => self.tell_turns(Some(&open)),
             Err(error) => tracing::error!(%error, "cannot read the open turns"),

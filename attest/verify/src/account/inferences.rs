@@ -2,7 +2,7 @@
 
 use crate::coverage::rfc3339;
 use core::net::Ipv6Addr;
-use merestone_evidence::{Grade, Inference};
+use merestone_evidence::{GpuDuring, Grade, Inference};
 use serde::Serialize;
 
 /// Inferences told one by one.
@@ -54,12 +54,46 @@ pub struct InferenceTold {
     pub onward: Option<OnwardTold>,
     /// GPUs that the group used when it ended.
     pub gpus: Vec<String>,
+    /// What they did meanwhile, as far as NVML was read before and after.
+    pub gpu_use: Vec<GpuUseTold>,
     /// What the group sent meanwhile: allowed, refused; absent where it is not known.
     pub egress: Option<(u64, u64)>,
     /// The model, as whoever bound it named it.
     pub model: Option<String>,
     /// Who saw it: `kernel`, `kernel and workload`, or `workload` alone.
     pub seen_by: &'static str,
+}
+
+/// What a GPU did meanwhile.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct GpuUseTold {
+    /// Which.
+    pub gpu: String,
+    /// Between the two readings, in milliseconds.
+    pub read_ms: u64,
+    /// Energy of the whole GPU between them.
+    pub energy_millijoules: Option<u64>,
+    /// How busy the whole GPU was.
+    pub busy_percent: Option<u32>,
+    /// What processes of the group had of its multiprocessors.
+    pub group_percent: Option<u32>,
+    /// Memory that they held.
+    pub group_memory_bytes: Option<u64>,
+}
+
+impl GpuUseTold {
+    fn of(one: &GpuDuring, gpus: &[String]) -> Self {
+        let at = usize::try_from(one.gpu).ok();
+        let gpu = at.and_then(|at| gpus.get(at)).cloned();
+        Self {
+            gpu: gpu.unwrap_or_else(|| "a GPU that the record does not name".to_owned()),
+            read_ms: one.to_ms.saturating_sub(one.from_ms),
+            energy_millijoules: one.energy_millijoules,
+            busy_percent: one.busy_percent,
+            group_percent: one.group_percent,
+            group_memory_bytes: one.group_memory_bytes,
+        }
+    }
 }
 
 /// What passed between a gateway and its server.
@@ -124,6 +158,12 @@ impl InferenceTold {
                 took_ms: onward.ended_ms.saturating_sub(onward.started_ms),
             }),
             gpus: one.gpus.clone(),
+            gpu_use: one
+                .gpu_use
+                .iter()
+                .flatten()
+                .map(|during| GpuUseTold::of(during, &one.gpus))
+                .collect(),
             egress: one.egress.as_ref().map(|sent| (sent.allowed, sent.denied)),
             model: one.binding.as_ref().and_then(|bound| bound.model.clone()),
             seen_by: crate::receipts::seen_by(one),

@@ -2,7 +2,7 @@
 
 use super::MOST_ROWS;
 use super::tell::{length, moment, more, number, says};
-use crate::account::{InferenceTold, Inferences};
+use crate::account::{GpuUseTold, InferenceTold, Inferences};
 use crate::receipts::Receipts;
 use crate::report::ReceiptEntry;
 use maud::{Markup, html};
@@ -74,11 +74,23 @@ fn row(one: &InferenceTold) -> Markup {
                     (number(onward.bytes.0)) " bytes in, " (number(onward.bytes.1)) " out, " (length(onward.took_ms))
                 }
                 @for gpu in &one.gpus { ", on GPU " code { (gpu) } }
+                @for used in &one.gpu_use { (gpu_use(used)) }
             }
             td data-h="Asked by" { (one.peer) (if one.peer_inside { ", inside the boundary" } else { ", outside the boundary" }) }
             td.n data-h="Refused meanwhile" { @match one.egress { Some((_, denied)) => (number(denied)), None => "not known" } }
             td.n data-h="Took" { (length(one.took_ms)) }
         }
+    }
+}
+
+/// What is of the whole GPU is said to be.
+fn gpu_use(used: &GpuUseTold) -> Markup {
+    html! {
+        "; " code { (used.gpu) } " between readings " (length(used.read_ms)) " apart"
+        @if let Some(energy) = used.energy_millijoules { ", all of it " (number(energy / 1000)) " J" }
+        @if let Some(busy) = used.busy_percent { ", busy " (busy) " %" }
+        @if let Some(share) = used.group_percent { ", the group's processes " (share) " %" }
+        @if let Some(memory) = used.group_memory_bytes { ", with " (number(memory >> 20)) " MiB" }
     }
 }
 

@@ -42,6 +42,7 @@ fn observed(id: u8, number: u16) -> Inference {
         binding: None,
         turn: None,
         onward: None,
+        gpu_use: None,
     }
 }
 

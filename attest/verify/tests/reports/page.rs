@@ -4,8 +4,8 @@ use crate::dom::{Element, sound};
 use crate::support::{Log, Maker, NOW, START};
 use crate::{HOSTILE, judged, shown, within};
 use merestone_evidence::{
-    Body, Bundle, Digest, End, Entry, EntryKind, GpuDevice, Grade, Inference, Loss, Site, Tier,
-    encode, sha256,
+    Body, Bundle, Digest, End, Entry, EntryKind, GpuDevice, GpuDuring, Grade, Inference, Loss,
+    Site, Tier, encode, sha256,
 };
 
 fn text(elements: &[Element]) -> &str {
@@ -303,6 +303,15 @@ fn an_inference_is_shown_with_its_grade_and_no_more_than_was_seen() {
         binding: None,
         turn: None,
         onward: None,
+        gpu_use: Some(vec![GpuDuring {
+            gpu: 0,
+            from_ms: START - 500,
+            to_ms: START + 500,
+            energy_millijoules: Some(312_000),
+            busy_percent: Some(88),
+            group_percent: None,
+            group_memory_bytes: Some(3 << 30),
+        }]),
     };
     maker.extra_leaf = Some(encode(&Entry {
         kind: EntryKind,
@@ -318,5 +327,6 @@ fn an_inference_is_shown_with_its_grade_and_no_more_than_was_seen() {
     assert!(text(&elements).contains("1 observed (R1), 0 bound (R2)"));
     assert!(text(&elements).contains("http/1 POST /v1/<b>, 120 bytes in"));
     assert!(text(&elements).contains("198.18.0.9, inside"));
+    assert!(text(&elements).contains("all of it 312 J, busy 88 %, with 3\u{202f}072 MiB"));
     assert!(!text(&elements).contains("no record of single inferences"));
 }
