@@ -13,6 +13,9 @@
     reason = "a failing helper is a failing test; a skipped one says so"
 )]
 
+#[path = "turns/streams.rs"]
+mod streams;
+
 use merestone_abi::{Form, Turn, TurnState};
 use merestone_agent::bpf::{DeviceRule, Kernel, KernelError, Options, object, probe, unload};
 use merestone_agent::policy::{self, Sources};
@@ -162,7 +165,12 @@ fn server() {
         stream.read_exact(&mut hello).unwrap();
         return;
     }
-    let listener = TcpListener::bind(&listen).unwrap();
+    let (answer, listen): (fn(_) -> _, _) = match listen.split_once(' ') {
+        Some(("http/2", listen)) => (streams::answer, listen),
+        Some((_library, listen)) => (streams::answer_by_library, listen),
+        None => (answer, &*listen),
+    };
+    let listener = TcpListener::bind(listen).unwrap();
     println!("serves: {}", listener.local_addr().unwrap());
     loop {
         let (stream, _) = listener.accept().unwrap();

@@ -122,16 +122,20 @@ impl Stage {
     }
 
     fn output(&self, cgroup: &str, orders: &str) -> Output {
+        self.command(cgroup, orders).output().unwrap()
+    }
+
+    fn command(&self, cgroup: &str, orders: &str) -> Command {
         let cgroup = self.cgroup.join(cgroup);
         fs::create_dir_all(&cgroup).unwrap();
-        Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["--exact", "child", "--nocapture", "--test-threads=1"])
             .env(ORDERS, orders)
             .env("MERESTONE_TEST_CGROUP", cgroup)
             .env("MERESTONE_TEST_HOME", &self.home)
-            .stdout(Stdio::piped())
-            .output()
-            .unwrap()
+            .stdout(Stdio::piped());
+        command
     }
 
     fn clear(&self) {
@@ -359,7 +363,24 @@ fn obey(order: &str, home: &Path) -> io::Result<()> {
             let _listener = UnixListener::bind(&path)?;
             UnixStream::connect(&path).map(drop)
         }
+        "records" | "control" => UnixStream::connect(home.join(order))?.write_all(b"x"),
         "take" => take(&UnixStream::connect(home.join("giver"))?).map(drop),
+        // Listens on what it is handed, until it is told to end.
+        "relisten" => {
+            let listener = take(&UnixStream::connect(home.join("giver"))?)?;
+            rustix::net::listen(&listener, 8)?;
+            fs::write(home.join("listens"), "")?;
+            for _ in 0..1000 {
+                if !home.join("listens").exists() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        }
+        "stdin" => rustix::io::write(io::stdin(), b"x")
+            .map(drop)
+            .map_err(Into::into),
         "use" => {
             let file = take(&UnixStream::connect(home.join("giver"))?)?;
             fs::File::from(file).write_all(b"x")
@@ -601,6 +622,76 @@ fn a_unix_socket_outside_the_group_is_told_of_and_refused_where_asked_b49() {
         .unwrap();
     assert_eq!(stage.run("free", "unix"), "unix=ok");
     assert_eq!(stage.run("held", "unix ownunix"), "unix=EPERM ownunix=ok");
+}
+
+#[test]
+fn the_agent_s_records_socket_is_no_deputy_and_nothing_in_its_place_is_it_b49() {
+    let Some(stage) = Stage::set("records") else {
+        return;
+    };
+    let deny = tables(protocol::ANY, Deputies::DENY_UNIX);
+    let Some((mut kernel, mut stream)) = Stage::start(&stage.options(), &deny) else {
+        return;
+    };
+    if !has_lsm(&kernel, "records") {
+        return;
+    }
+    let _control = UnixListener::bind(stage.home.join("control")).unwrap();
+    let records = UnixListener::bind(stage.home.join("records")).unwrap();
+    assert_eq!(stage.run("held", "gpu records"), "gpu=ENXIO records=EPERM");
+    events(&mut stream);
+    kernel.admit_records(&records).unwrap();
+    let told = stage.run("held", "records control");
+    assert_eq!(told, "records=ok control=EPERM", "only what was marked");
+    let seen = events(&mut stream);
+    let deputies = seen.iter().filter(|event| event.kind == EventKind::DEPUTY);
+    assert_eq!(deputies.count(), 1, "{seen:?}");
+
+    // Another process listens on it: it lives, and has ended.
+    let shared: OwnedFd = records.try_clone().unwrap().into();
+    hand(&stage, shared, || {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| stage.run("free", "relisten"));
+            let until = std::time::Instant::now() + Duration::from_secs(20);
+            while !stage.home.join("listens").exists() && std::time::Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(stage.run("held", "records"), "records=EPERM");
+            fs::remove_file(stage.home.join("listens")).unwrap();
+            assert_eq!(other.join().unwrap(), "relisten=ok");
+        });
+    });
+    assert_eq!(stage.run("held", "records"), "records=EPERM");
+    rustix::net::listen(&records, 8).unwrap();
+    assert_eq!(stage.run("held", "records"), "records=ok");
+
+    // A connection that somebody outside made.
+    let made: OwnedFd = UnixStream::connect(stage.home.join("records"))
+        .unwrap()
+        .into();
+    for (cgroup, answer) in [("free", "stdin=ok"), ("held", "stdin=EPERM")] {
+        let mut command = stage.command(cgroup, "stdin");
+        let output = command.stdin(made.try_clone().unwrap()).output().unwrap();
+        assert_eq!(said(&output), answer);
+    }
+
+    // Another socket under its name.
+    fs::remove_file(stage.home.join("records")).unwrap();
+    let _swapped = UnixListener::bind(stage.home.join("records")).unwrap();
+    assert_eq!(stage.run("held", "records"), "records=EPERM");
+}
+
+/// Gives a descriptor to whoever connects to `giver`, once.
+fn hand(stage: &Stage, file: OwnedFd, run: impl FnOnce()) {
+    let path = stage.home.join("giver");
+    let giver = UnixListener::bind(&path).unwrap();
+    let giving = std::thread::spawn(move || {
+        let (channel, _) = giver.accept().unwrap();
+        give(&channel, &file).unwrap();
+    });
+    run();
+    giving.join().unwrap();
+    fs::remove_file(path).unwrap();
 }
 
 #[test]

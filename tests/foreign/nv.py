@@ -34,8 +34,8 @@ def certification_of(data):
     return extra, clock, resets, name, offset, contents
 
 
-def declared(statement):
-    """Name to role and size of each index of a session; ValueError for one that is unfit."""
+def declared(statement, enrolled):
+    """Name to role and size of each index of a session; ValueError for one that is unfit or not as enrolled."""
     counters, found, indices = statement.get(21, {}), {}, set()
     held = [("epochs", counters.get(0, {}).get(0)), ("sessions", counters.get(1, {}).get(0)),
             ("geotag", statement.get(23))]
@@ -51,12 +51,15 @@ def declared(statement):
         if index in indices:
             raise ValueError("the same index twice")
         indices.add(index)
-        found[b"\x00\x0b" + sha256(one[1])] = role, size
+        name = b"\x00\x0b" + sha256(one[1])
+        if enrolled.get(index, {name}) != {name}:
+            raise ValueError("another index than the enrolled one")
+        found[name] = role, size
     return found
 
 
 def held_in(certifications, indices, verify, want, said):
-    """Role to contents."""
+    """Role to value, of a geotag to its bytes."""
     found = {}
     for one in certifications or ():
         try:
@@ -72,13 +75,17 @@ def held_in(certifications, indices, verify, want, said):
         if (resets, clock if resets == said["resets"] else 0) < (said["resets"], said["clock"] if resets == said["resets"] else 0):
             raise ValueError("older than its quote")
         found[role] = contents
-    return {role: int.from_bytes(contents) for role, contents in found.items()}
+    return {role: held if role == "geotag" else int.from_bytes(held) for role, held in found.items()}
 
 
-def certified(bundle, sessions, verify, tally):
+def certified(bundle, sessions, vouched, verify, tally):
+    enrolled = {}
+    for claims, _ in vouched:
+        for one in claims[9]:
+            enrolled.setdefault(one[0], set()).add(one[1])
     try:
         for sealed, session in zip(bundle[6], sessions):
-            indices = declared(session["statement"])
+            indices = declared(session["statement"], enrolled)
             said = session["said"]
             session["nv_start"] = held_in(sealed.get(5), indices, verify, said["statement"], said)
             for one, epoch in zip(sealed[4], session["epochs"]):

@@ -13,27 +13,23 @@ Laxer than it should be: pycddl does not look for unknown keys in maps that stan
 import argparse
 import datetime
 import pathlib
-import re
 import sys
 
-import cbor2
+import authority
+import dark
+import gpu
 import incidents
 import nv
-import pycddl
+import place
 import receipts
 import tlog
 from cryptography.exceptions import InvalidSignature
+from forms import Stop, decode
 from policy import Usage, instant, read_trust
 from structures import attestation_key, event_log, extended, ima_entries, quote_of, sha256
 from tree import consistent, included, leaf_hash, node, peaks_root
 
-CDDL = pathlib.Path(__file__).parents[2] / "docs/formats/evidence.cddl"
 UNTRUSTED, FAILED, INDETERMINATE = 1, 2, 3
-HIDDEN = re.compile(r" \.cbor [a-z-]+")  # what is inside is decoded after its signature, not before
-
-
-class Stop(Exception):
-    """Nothing after this makes sense."""
 
 
 class Tally:
@@ -54,44 +50,6 @@ class Tally:
     def exit(self):
         grades = {grade for grade, _, _ in self.faults}
         return next((grade for grade in (UNTRUSTED, FAILED, INDETERMINATE) if grade in grades), 0)
-
-
-# CBOR: one deterministic item of the type that the CDDL gives it.
-
-def schema(root):
-    text = HIDDEN.sub("", CDDL.read_text())
-    return pycddl.Schema(f"root = {root}\n{text}")
-
-
-SCHEMAS = {root: schema(root) for root in ("bundle", "session-statement", "epoch-statement", "entry")}
-LIMITS = {"bundle": (512 << 20, 10), "session-statement": (256 << 10, 6), "epoch-statement": (256 << 10, 6),
-          "entry": (64 << 10, 8)}
-
-
-def depth(item):
-    """Levels of nesting; refuses what is not used here, also where a CDDL tool would let it through."""
-    if isinstance(item, (dict, list)):
-        return 1 + max(map(depth, item.values() if isinstance(item, dict) else item), default=0)
-    if isinstance(item, (bool, str, bytes)) or isinstance(item, int) and -1 << 64 <= item < 1 << 64:
-        return 0
-    raise ValueError(f"a {type(item).__name__} is not used here")
-
-
-def decode(root, data, tally, check):
-    size, deepest = LIMITS[root]
-    tally.need(len(data) <= size, check, f"{root}: too long")
-    try:
-        item = cbor2.loads(data)
-        tally.need(depth(item) <= deepest, check, f"{root}: too deep")
-        tally.need(cbor2.dumps(item, canonical=True) == data, check, f"{root}: not deterministic")
-        SCHEMAS[root].validate_cbor(data)
-    except Stop:
-        raise
-    except RecursionError:
-        tally.stop(UNTRUSTED, check, f"{root}: too deep")
-    except Exception as error:  # whatever a foreign library raises on foreign bytes
-        tally.stop(UNTRUSTED, check, f"{root}: {type(error).__name__}: {str(error)[:200]}")
-    return item
 
 
 def check_quote(quote, statement, verify, at, tally):
@@ -311,19 +269,6 @@ def check_log(bundle, period, sessions, require, tally):
 
 # Policy.
 
-def check_place(sessions, require, tally):
-    sites = [session["statement"].get(19, {}) for session in sessions]
-    for what, key in (("country", 1), ("region", 0)):
-        if require[what] is None:
-            continue
-        if any(site[key] not in require[what] for site in sites if key in site):
-            return tally.note(FAILED, "location", f"another {what}")
-        if any(key not in site for site in sites):
-            return tally.note(INDETERMINATE, "location", f"no {what}")
-    if require["location_level"] != "L0":
-        tally.note(INDETERMINATE, "location", "only L0 can be judged")
-
-
 def longest_gap(start, end, epochs, unkept):
     """The longest stretch of the period without evidence; stretches that touch are one."""
     at, run, most = start, 0, 0
@@ -391,7 +336,6 @@ def lost_in(session, span):
 
 def check_policy(bundle, period, sessions, span, require, now, tally):
     epochs = [epoch["statement"] for session in sessions for epoch in session["epochs"]]
-    check_place(sessions, require, tally)
     unkept = incidents.check(sessions, span, period, require, tally)
     check_time(bundle, period, sessions, epochs, unkept, require, now, tally)
     own = [session["statement"] for session in sessions]
@@ -425,10 +369,10 @@ def check_policy(bundle, period, sessions, span, require, now, tally):
                 tally.note(FAILED, "policy.pcrs", f"register {register}")
 
 
-def check_key(bundle, nodes, tally):
-    tally.need(bundle[4] in nodes, "trust.node", "no key is pinned")
+def check_key(bundle, nodes, vouched, tally):
+    tally.need(bundle[4] in nodes or vouched, "trust.node", "no key is pinned")
     name = b"\x00\x0b" + sha256(bundle[5])
-    tally.need(name == nodes[bundle[4]], "ak.name", "another key")
+    tally.need(nodes.get(bundle[4], name) == name, "ak.name", "another key")
     try:
         attributes, verify = attestation_key(bundle[5])
     except ValueError as error:
@@ -465,12 +409,13 @@ def verify_file(data, command, trust, now, tally):
     period = command == "bundle"
     single = 7 not in bundle and bool(bundle[9])
     tally.need(bundle[6] and (not single if period else single), "frame", "of another use")
-    primary, verify = check_key(bundle, nodes, tally)
+    vouched = authority.vouch(bundle, bundle[4] in nodes, require["authority"], tally)
+    primary, verify = check_key(bundle, nodes, vouched, tally)
     sessions = check_sessions(bundle, verify, tally)
     said = [s["said"] for s in sessions] + [e["said"] for s in sessions for e in s["epochs"]]
     if any(quote["signer"] != primary for quote in said):
         tally.note(FAILED, "ak.hierarchy", "not an endorsement primary")
-    nv.certified(bundle, sessions, verify, tally)
+    nv.certified(bundle, sessions, vouched, verify, tally)
     check_boot(sessions, require, tally)
     check_clock(sessions, require, tally)
     check_chain(sessions, period, require, tally)
@@ -478,6 +423,11 @@ def verify_file(data, command, trust, now, tally):
     if period:
         nv.tail(bundle, sessions, require, tally)
     receipts.check(bundle, sessions, span, 1000 * require["max_clock_step_s"], decode, tally)
+    gpu.check(bundle, sessions, require["gpu"], tally)
+    place.check(bundle, sessions, vouched, require, tally)
+    authority.judge(vouched, sessions, require["authority"], now, tally)
+    if period:
+        dark.check(sessions, span, require, tally)
     check_policy(bundle, period, sessions, span, require, now, tally)
 
 

@@ -44,7 +44,7 @@ pub(crate) fn run() -> Result<()> {
     }
     let mut export = shell::cargo();
     export.args(["test", "--quiet", "--package", "merestone-verify"]);
-    export.args(["--test", "cases"]);
+    export.args(["--package", "merestone-enrol", "--test", "cases"]);
     shell::run(export.env("MERESTONE_EXPORT", &cases))?;
     let kept = shell::root().join("tests/vectors/evidence");
     let mut agree = shell::command(python());

@@ -16,7 +16,20 @@ const MOST_MEMORY: u32 = 2048;
 /// by the very host that it judges. The sanitizer and the inputs at hand take
 /// their part of the first number; the second is what the parsers may ask for
 /// at once.
-const VERIFIER: [&str; 5] = ["bundle", "event_log", "ima_list", "tpm", "trust"];
+const VERIFIER: [&str; 12] = [
+    "bundle",
+    "certificate",
+    "cloud",
+    "enrolment",
+    "event_log",
+    "gpu",
+    "ima_list",
+    "landmark",
+    "note",
+    "receipt",
+    "tpm",
+    "trust",
+];
 const MOST_OF_VERIFIER: u32 = 512;
 const MOST_AT_ONCE: u32 = 64;
 /// An input that takes longer is a finding (seconds).

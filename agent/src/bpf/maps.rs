@@ -6,9 +6,9 @@ use super::wire::Wire;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage};
 use merestone_abi::{
-    AgentState, Device, DeviceClass, FastCount, Glass, Grant, GrantUse, Group, GroupCount, Learned,
-    LearnedKey, NAME_BYTES, NamePrefix, Protected, ResolverPrefix, RuleSet, SELECTOR_BYTES,
-    Selected, Settings, SocketMark, Task, Turn, maps,
+    AgentState, Device, DeviceClass, FastCount, Frames, Glass, Grant, GrantUse, Group, GroupCount,
+    Learned, LearnedKey, NAME_BYTES, NamePrefix, Protected, ResolverPrefix, RuleSet,
+    SELECTOR_BYTES, Selected, Settings, SocketMark, StreamKey, Task, Turn, maps,
 };
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -47,6 +47,8 @@ pub(super) struct Maps {
     pub(super) learned: HashMap<MapData, Wire<LearnedKey>, Wire<Learned>>,
     pub(super) asked: HashMap<MapData, u64, [u8; NAME_BYTES]>,
     pub(super) turns: HashMap<MapData, u64, Wire<Turn>>,
+    pub(super) frames: HashMap<MapData, u64, Wire<Frames>>,
+    pub(super) streams: HashMap<MapData, Wire<StreamKey>, Wire<Turn>>,
     pub(super) own: HashMap<MapData, [u8; 16], u32>,
 }
 
@@ -90,6 +92,8 @@ impl Maps {
             learned: open(pins, maps::LEARNED)?,
             asked: open(pins, maps::ASKED)?,
             turns: open(pins, maps::TURNS)?,
+            frames: open(pins, maps::FRAMES)?,
+            streams: open(pins, maps::STREAMS)?,
             own: open(pins, maps::OWN)?,
         })
     }

@@ -59,9 +59,11 @@ pub use watch::Finding;
 
 use maps::Maps;
 use merestone_abi::{
-    Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, Task, TaskFlags, Turn,
+    Attempt, Event, EventKind, Glass, Group, GroupCount, GroupId, Settings, SocketMark, Task,
+    TaskFlags, Turn,
 };
 use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::Wire;
@@ -354,9 +356,21 @@ impl Kernel {
         scan::guard_holders(&mut self.maps, &self.hierarchy)
     }
 
+    /// Lets guarded groups reach the listener that their records go to, whatever the boundary says
+    /// of deputies: as long as it is this process that listens there.
+    pub fn admit_records(&mut self, listener: &impl AsRawFd) -> Result<(), KernelError> {
+        let mark = SocketMark {
+            owner: std::process::id(),
+            flags: SocketMark::RECORDS,
+            ..SocketMark::default()
+        };
+        let done = self.maps.sockets.insert(listener, Wire(mark), 0);
+        done.map_err(|error| maps::failed(merestone_abi::maps::SOCKETS, &error))
+    }
+
     /// Turns that ended since the last call, in the order they did.
     pub fn ended_turns(&mut self) -> Result<Vec<Turn>, KernelError> {
-        turns::ended(&mut self.ends)
+        turns::ended(&mut self.ends, &mut self.maps)
     }
 
     /// Turns under way.

@@ -1,10 +1,12 @@
-//! Proofs out of a whole tree held in memory.
+//! Proofs out of a whole tree held in memory: what a bundle wants many of.
 //!
 //! A day has thousands of epochs and each wants a proof; hashing the tree anew
 //! for each is quadratic. Here every perfect subtree is hashed once (64 bytes a
 //! leaf), after which a proof costs a few dozen hashes.
 
 use merestone_evidence::{Digest, empty_root, node_hash};
+use merestone_tlog::Nodes;
+use std::convert::Infallible;
 
 /// All perfect subtrees over some leaves.
 pub(super) struct Tree {
@@ -33,83 +35,32 @@ impl Tree {
 
     /// The peaks of the tree over the first `size` leaves, left to right.
     pub(super) fn peaks(&self, size: u64) -> Vec<Digest> {
-        let mut peaks = Vec::new();
-        let mut from = 0;
-        for level in (0..u64::BITS).rev().filter(|level| size >> level & 1 == 1) {
-            peaks.push(self.root(from, from + (1 << level)));
-            from += 1 << level;
-        }
+        let Ok(peaks) = merestone_tlog::peaks(&mut &*self, size);
         peaks
     }
 
     /// The consistency proof from `from` to `to` leaves (RFC 9162 §2.1.4.1).
     pub(super) fn consistency(&self, from: u64, to: u64) -> Vec<Digest> {
-        let mut path = Vec::new();
-        let (mut start, mut end) = (0, to);
-        // The smaller tree's own root is known to who checks, until the walk
-        // enters a right subtree.
-        let mut is_known = true;
-        while from < end {
-            let middle = start + split(end - start);
-            if from <= middle {
-                path.push(self.root(middle, end));
-                end = middle;
-            } else {
-                path.push(self.root(start, middle));
-                start = middle;
-                is_known = false;
-            }
-        }
-        if !is_known {
-            path.push(self.root(start, end));
-        }
-        path.reverse();
+        let Ok(path) = merestone_tlog::consistency_proof(&mut &*self, from, to);
         path
     }
 
     /// The inclusion proof of leaf `at` among the first `size` (RFC 9162 §2.1.3.1).
     pub(super) fn inclusion(&self, at: u64, size: u64) -> Vec<Digest> {
-        let mut path = Vec::new();
-        let (mut start, mut end) = (0, size);
-        while end - start > 1 && (start..end).contains(&at) {
-            let middle = start + split(end - start);
-            if at < middle {
-                path.push(self.root(middle, end));
-                end = middle;
-            } else {
-                path.push(self.root(start, middle));
-                start = middle;
-            }
-        }
-        path.reverse();
+        let Ok(path) = merestone_tlog::inclusion_proof(&mut &*self, at, size);
         path
-    }
-
-    /// Root over leaves `from..to`, where `from` is a multiple of the smallest
-    /// power of two that is not below the length (as in every RFC 9162 split).
-    fn root(&self, from: u64, to: u64) -> Digest {
-        let length = to - from;
-        if length.is_power_of_two() {
-            let level = length.trailing_zeros();
-            let found = usize::try_from(level)
-                .ok()
-                .and_then(|level| self.levels.get(level));
-            let found = found.and_then(|level| {
-                level.get(usize::try_from(from >> length.trailing_zeros()).ok()?)
-            });
-            return found.copied().unwrap_or_else(empty_root);
-        }
-        if length == 0 {
-            return empty_root();
-        }
-        let middle = from + split(length);
-        node_hash(&self.root(from, middle), &self.root(middle, to))
     }
 }
 
-/// The biggest power of two below `length`.
-const fn split(length: u64) -> u64 {
-    length.next_power_of_two() >> 1
+impl Nodes for &Tree {
+    type Error = Infallible;
+
+    fn node(&mut self, level: u32, index: u64) -> Result<Digest, Infallible> {
+        let found = usize::try_from(level).ok();
+        let found = found.and_then(|level| self.levels.get(level));
+        let found = found.and_then(|level| level.get(usize::try_from(index).ok()?));
+        Ok(found.copied().unwrap_or_else(empty_root))
+    }
 }
 
 #[cfg(test)]

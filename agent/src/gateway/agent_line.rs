@@ -245,6 +245,10 @@ mod tests {
                 peer: "[::1]:1".into(),
                 local: "127.0.0.1:8000".into(),
             }),
+            upstream: Some(Connection {
+                peer: "127.0.0.1:8001".into(),
+                local: "127.0.0.1:40000".into(),
+            }),
             nonce: Some("AAECAwQFBgc=".into()),
         }
     }

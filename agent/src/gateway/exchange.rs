@@ -84,6 +84,8 @@ struct State {
     answer: Half,
     status: Option<StatusCode>,
     first_ms: Option<u64>,
+    /// The connection that it was passed on by.
+    upstream: Option<Connection>,
     /// The server broke off within its answer.
     has_failed: bool,
     /// The client broke off within its request.
@@ -126,6 +128,11 @@ impl Exchange {
         let mut state = self.state();
         state.status = Some(status);
         state.first_ms = Some(clock::now_ms());
+    }
+
+    /// It was passed on by this connection, and is being answered.
+    pub(super) fn passed_on(&self, upstream: Connection) {
+        self.state().upstream = Some(upstream);
     }
 
     /// The gateway answers itself.
@@ -183,6 +190,7 @@ impl Exchange {
             answer,
             status,
             first_ms,
+            upstream,
             has_failed,
             has_left,
         } = std::mem::take(&mut *self.state());
@@ -232,6 +240,7 @@ impl Exchange {
                 request_bytes: request.bytes,
                 answer_bytes: answer.bytes,
                 connection: Some(connection.clone()),
+                upstream,
                 nonce: nonce.clone(),
             },
         }

@@ -122,6 +122,12 @@ impl Framing {
         Ok(())
     }
 
+    /// Whether a request has ended here and none has begun.
+    #[cfg(fuzzing)]
+    pub(super) fn is_between(&self) -> bool {
+        self.state == State::Start && self.line.is_empty() && self.empty == 0
+    }
+
     fn skip(&mut self, left: u64, rest: &[u8], more: fn(u64) -> State, done: State) -> usize {
         let here = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
         let left = left - here as u64;

@@ -9,6 +9,8 @@
 mod agent_line;
 mod child;
 mod door;
+#[cfg(fuzzing)]
+pub mod doors;
 mod exchange;
 mod expect;
 mod framing;
@@ -25,4 +27,5 @@ mod tap;
 mod upstream;
 mod weights;
 
+pub(crate) use pass::RECEIPTS;
 pub use serve::{GatewayError, Options, run};

@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Where receipts are handed out.
-const RECEIPTS: &str = "/.well-known/merestone/receipts/";
+pub(crate) const RECEIPTS: &str = "/.well-known/merestone/receipts/";
 /// Where lists of weight files are.
 const MODELS: &str = "/.well-known/merestone/models/";
 /// The gateway's own paths; none of them goes to the server.
@@ -218,6 +218,7 @@ impl Gateway {
         }
         let following = exchange.map(|exchange| {
             exchange.answered(parts.status);
+            exchange.passed_on(lease.ends());
             let sniff = if exchange.has_model() {
                 Sniff::Off
             } else {

@@ -29,10 +29,12 @@ pub(super) struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connection: Option<Connection>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) upstream: Option<Connection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) nonce: Option<String>,
 }
 
-/// The client's connection, by which the kernel's own turn is found.
+/// The client's connection, or that to the server: by it the kernel's own turn is found.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Connection {
     pub(super) peer: String,

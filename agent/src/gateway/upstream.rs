@@ -4,6 +4,7 @@
 //! only while nothing of it was written; after that it is never repeated.
 
 use super::own::Refusal;
+use super::record::Connection;
 use super::tap::Sent;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -24,7 +25,12 @@ pub(super) const BUFFER_BYTES: usize = super::framing::MOST_HEAD_BYTES;
 /// Fields of a head at most.
 pub(super) const MOST_FIELDS: usize = 128;
 
-type Sender = SendRequest<Sent>;
+/// A connection and its two ends.
+#[derive(Debug)]
+struct Sender {
+    requests: SendRequest<Sent>,
+    ends: Connection,
+}
 
 /// The way to the server.
 #[derive(Debug)]
@@ -42,10 +48,15 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// Both ends of the connection.
+    pub(super) fn ends(&self) -> Connection {
+        self.sender.ends.clone()
+    }
+
     /// The answer is over: the connection may serve the next request.
     pub(super) fn give_back(self) {
         let Self { sender, home } = self;
-        if sender.is_closed() {
+        if sender.requests.is_closed() {
             return;
         }
         let mut idle = home.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +84,7 @@ impl Upstream {
                 Some(sender) => (sender, false),
                 None => (self.connect().await?, true),
             };
-            match sender.try_send_request(request).await {
+            match sender.requests.try_send_request(request).await {
                 Ok(response) => {
                     let home = Arc::clone(&self);
                     return Ok((response, Lease { sender, home }));
@@ -105,7 +116,7 @@ impl Upstream {
                     .clear();
                 return None;
             }
-            if sender.ready().await.is_ok() {
+            if sender.requests.ready().await.is_ok() {
                 return Some(sender);
             }
         }
@@ -121,9 +132,14 @@ impl Upstream {
             }
             Err(_late) => return Err(Refusal::ConnectTimeout),
         };
+        let broken = |_error| Refusal::Broken;
+        let ends = Connection {
+            peer: stream.peer_addr().map_err(broken)?.to_string(),
+            local: stream.local_addr().map_err(broken)?.to_string(),
+        };
         // A small piece of an answer must not wait for the next one.
         stream.set_nodelay(true).ok();
-        let (sender, connection) = Builder::new()
+        let (requests, connection) = Builder::new()
             .preserve_header_case(true)
             .max_buf_size(BUFFER_BYTES)
             .max_header_size(BUFFER_BYTES)
@@ -137,6 +153,6 @@ impl Upstream {
                 tracing::debug!(%error, "a connection to the server ended");
             }
         });
-        Ok(sender)
+        Ok(Sender { requests, ends })
     }
 }

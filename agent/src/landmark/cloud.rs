@@ -133,7 +133,7 @@ fn answer(got: &str) -> LandmarkError {
 }
 
 /// What follows the head of an answer that says 200.
-fn body(all: &[u8]) -> Result<Vec<u8>, LandmarkError> {
+pub(super) fn body(all: &[u8]) -> Result<Vec<u8>, LandmarkError> {
     let end = all.windows(4).position(|four| four == b"\r\n\r\n");
     let Some((head, rest)) = end.and_then(|end| all.split_at_checked(end)) else {
         return Err(answer("no http"));

@@ -14,6 +14,8 @@
 
 mod ask;
 mod cloud;
+#[cfg(fuzzing)]
+pub mod doors;
 mod error;
 mod measure;
 mod serve;

@@ -30,6 +30,7 @@ mod file;
 mod frame;
 mod key;
 mod leaves;
+mod nodes;
 #[cfg(test)]
 mod power;
 #[cfg(test)]

@@ -259,3 +259,48 @@ fn a_key_that_was_taken_away_is_followed_by_one_of_the_same_name_that_an_entry_t
     );
     assert_eq!(note.signed_by(&key(dir.path())), Ok(Some(0)));
 }
+
+#[test]
+fn a_proof_out_of_the_tiles_is_that_of_hashing_every_leaf_and_a_wrong_tile_proves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    ledger.begin_session(b"session", b"key").unwrap();
+    ledger.seal_session(&quote(0), None, None).unwrap();
+    let reader = |dir: &Path| Reader::open(dir).unwrap();
+    ledger.publish_as(NODE, told).unwrap();
+    let mut sealed = Vec::new();
+    for (sequence, more) in (0..).zip([3_u64, 250, 1, 300]) {
+        append(&ledger, more);
+        seal(&ledger, sequence);
+        sealed.push((ledger.sealed().size, ledger.sealed().root));
+    }
+    let hashes = reader(dir.path()).hashes().unwrap();
+    let prove = |index: u64, tree| {
+        let leaf = hashes[usize::try_from(index).unwrap()];
+        reader(dir.path()).inclusion((index, leaf), tree)
+    };
+    for &(size, root) in &sealed {
+        for index in (0..size).step_by(37).chain([size - 1]) {
+            let want = merestone_evidence::inclusion_path(&hashes, index, size);
+            assert_eq!(prove(index, (size, root)).ok(), want, "{index} of {size}");
+        }
+    }
+    let &(size, root) = sealed.last().unwrap();
+    let why = prove(0, (size + 1, root)).unwrap_err();
+    assert!(why.contains("not yet"), "{why}");
+    let why = prove(0, (size, Digest([1; 32]))).unwrap_err();
+    assert!(why.contains("not those of the sealed tree"), "{why}");
+    let tile = tiles_path(&log_path(dir.path())).join("tile/0/000");
+    let bytes = fs::read(&tile).unwrap();
+    let mut wrong = bytes.clone();
+    wrong[40] ^= 1;
+    fs::write(&tile, wrong).unwrap();
+    let why = prove(0, (size, root)).unwrap_err();
+    assert!(why.contains("not those of the sealed tree"), "{why}");
+    fs::write(&tile, &bytes[32..]).unwrap();
+    let why = prove(0, (size, root)).unwrap_err();
+    assert!(why.contains("has 8160 bytes"), "{why}");
+    fs::remove_file(&tile).unwrap();
+    let why = prove(0, (size, root)).unwrap_err();
+    assert_eq!(why, "tile/0/000 is missing");
+}

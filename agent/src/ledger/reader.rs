@@ -8,7 +8,7 @@ use super::{
     checkpoint::Checkpoint,
     file,
     frame::Next,
-    leaves, log_path,
+    leaves, log_path, nodes,
     receipts::{Kept, Shelf},
     session::{self, SessionDir},
     tiles,
@@ -163,6 +163,16 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+
+    /// The inclusion proof of a leaf (index and hash) in a sealed tree (size and root) out of the
+    /// published tiles, verified; else why they have none.
+    pub fn inclusion(
+        &self,
+        leaf: (u64, Digest),
+        tree: (u64, Digest),
+    ) -> Result<Vec<Digest>, String> {
+        nodes::inclusion(&self.log, leaf, tree)
     }
 
     /// Hashes of the sealed leaves, checked against the sealed root.

@@ -9,6 +9,8 @@ mod agent;
 mod attest;
 mod attribute;
 mod canary;
+#[cfg(fuzzing)]
+pub mod doors;
 mod entries;
 mod exact;
 mod held;
@@ -17,6 +19,7 @@ mod names;
 mod pods;
 mod records;
 mod report;
+mod request_line;
 mod tamper;
 mod turns;
 
@@ -150,14 +153,17 @@ async fn begin(
     // Whom it lets in is to be known before there is anything to protect.
     let watch = Watch::open(&config)?;
     let pods = pods::Pods::begin(&config.kubernetes, &config.state_dir, &mut boundary);
-    let (kernel, events) = bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
+    let (mut kernel, events) =
+        bpf::Kernel::start(&kernel_options(&config, root), &tables(&boundary))?;
     let gpu = gpu::Monitor::start(gpu_options(&config))?;
     let store = Store::default();
     let told = calls.clone();
     tokio::spawn(serve::control(control, calls, store.clone()));
     let location = locate(&config, &sealer)?;
     if let Some(path) = &config.records.socket {
-        let records = serve::records(serve::bind_for_all(path)?, told, Arc::clone(&ledger));
+        let listener = serve::bind_for_all(path)?;
+        kernel.admit_records(&listener)?;
+        let records = serve::records(listener, told, Arc::clone(&ledger));
         tokio::spawn(async move {
             if let Err(error) = records.await {
                 tracing::error!(%error, "the records socket ended");

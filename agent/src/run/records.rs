@@ -18,7 +18,7 @@ use crate::workload;
 use base64ct::{Base64, Encoding as _};
 use merestone_abi::{GroupId, Verdict};
 use merestone_evidence::{
-    Binding, Body, Digest, End, Grade, Inference, NONCE_BYTES, Process, Receipt, receipt_id,
+    Binding, Body, Digest, End, Grade, Inference, NONCE_BYTES, Onward, Process, Receipt, receipt_id,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -52,12 +52,12 @@ impl Issuing {
 }
 
 /// A post whose every word has a form that may stand in the log.
-struct Told {
-    id: Option<[u8; 16]>,
-    binding: Binding,
-    method: Option<String>,
-    path: Option<String>,
-    nonce: Option<Vec<u8>>,
+pub(super) struct Told {
+    pub(super) id: Option<[u8; 16]>,
+    pub(super) binding: Binding,
+    pub(super) method: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) nonce: Option<Vec<u8>>,
     post: Post,
 }
 
@@ -89,7 +89,7 @@ fn word(text: Option<&str>, what: &str, most: usize) -> Result<Option<String>, R
 }
 
 impl Told {
-    fn parse(post: Post, now_ms: u64) -> Result<Self, RecordRefused> {
+    pub(super) fn parse(post: Post, now_ms: u64) -> Result<Self, RecordRefused> {
         let digest = |text: &str, what: &str| fixed(text, what).map(Digest);
         let files = post.model_files.as_deref();
         let binding = Binding {
@@ -268,11 +268,12 @@ impl Agent {
         } = told;
         let binding = Some(Binding { process, ..binding });
         self.read_groups(false);
-        if let Some(seen) = self.joined(group, &post) {
+        if let Some((seen, onward)) = self.joined(group, &post) {
             return Inference {
                 id,
                 grade: Grade::Bound,
                 turn: Some(seen.id),
+                onward,
                 method: seen.method.clone().or(method),
                 path: seen.path.clone().or(path),
                 binding,
@@ -309,11 +310,13 @@ impl Agent {
             amends: false,
             binding,
             turn: None,
+            onward: None,
         }
     }
 
-    /// What the kernel saw of the connection that a process tells of.
-    fn joined(&mut self, group: GroupId, post: &Post) -> Option<Inference> {
+    /// What the kernel saw of the connection that a process tells of, and of the one on which it
+    /// says that it passed the request on.
+    fn joined(&mut self, group: GroupId, post: &Post) -> Option<(Inference, Option<Onward>)> {
         let connection = post.connection?;
         let (open, ended) = (
             self.parts.kernel.open_turns(),
@@ -335,10 +338,24 @@ impl Agent {
             started_ms: post.started_ms,
             ended_ms: post.ended_ms,
             boot_ms: report::boot_to_ms(0),
+            is_onward: false,
         };
         let due = self.turns.join(&open, &sought)?;
         let facts = report::turn_facts(self, &due.turn);
-        Some(self.turns.facts(&due, facts))
+        let seen = self.turns.facts(&due, facts);
+        let onward = post.upstream.and_then(|upstream| {
+            let sought = Sought {
+                peer: mapped(upstream.local.ip()),
+                peer_port: upstream.local.port(),
+                port: upstream.peer.port(),
+                is_onward: true,
+                ..sought
+            };
+            let due = self.turns.join(&open, &sought)?;
+            let facts = report::turn_facts(self, &due.turn);
+            Some(onward(self.turns.facts(&due, facts)))
+        });
+        Some((seen, onward))
     }
 
     /// Whether the boundary lets a group send there.
@@ -355,6 +372,22 @@ impl Agent {
             false,
         );
         decision.verdict == Verdict::ALLOW
+    }
+}
+
+/// A turn as part of the record that a gateway gave of it.
+fn onward(seen: Inference) -> Onward {
+    Onward {
+        turn: seen.id,
+        started_ms: seen.started_ms,
+        ended_ms: seen.ended_ms,
+        request_bytes: seen.request_bytes,
+        response_bytes: seen.response_bytes,
+        process: seen.process,
+        peer: seen.peer,
+        peer_port: seen.peer_port,
+        port: seen.port,
+        amends: seen.amends,
     }
 }
 

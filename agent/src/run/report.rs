@@ -12,7 +12,7 @@ use crate::api::{
 use crate::bpf::KernelError;
 use crate::canary::Canary;
 use crate::clock;
-use crate::gpu::{self, GpuSnapshot};
+use crate::gpu::{self, Confidential, GpuSnapshot};
 use crate::landmark;
 use crate::policy::Compiled;
 use crate::seal::{EpochInputs, SessionInputs};
@@ -180,10 +180,19 @@ fn inventory(snapshot: &GpuSnapshot) -> evidence::GpuInventory {
                 vbios: None,
                 confidential: device
                     .confidential
-                    .as_ref()
-                    .map(|state| if state.enabled { "on" } else { "off" }.to_owned()),
+                    .map(|state| confidential(state).to_owned()),
             })
             .collect(),
+    }
+}
+
+/// In developer mode nothing is protected, whatever else is switched on.
+const fn confidential(state: Confidential) -> &'static str {
+    match (state.enabled, state.developer) {
+        (_, Some(true)) => "developer mode",
+        (true, Some(false)) => "on",
+        (true, None) => "on; whether in developer mode is not told",
+        (false, _) => "off",
     }
 }
 
@@ -497,7 +506,11 @@ pub(super) fn turn_facts(agent: &mut Agent, turn: &merestone_abi::Turn) -> super
         gpus = gpus_of(agent, &event);
     }
     let peer_inside = agent.is_inside(turn.group, turn.peer, turn.peer_port);
+    // Of a receipt that was not issued here it is told like anything else.
+    let fetches_receipt = super::turns::receipt_asked(turn)
+        .is_some_and(|id| agent.parts.ledger.has_receipt(&id).unwrap_or(false));
     super::turns::Facts {
+        fetches_receipt,
         process: super::entries::process(&info),
         peer_inside,
         gpus,

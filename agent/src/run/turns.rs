@@ -8,16 +8,21 @@
 //! joined with the kernel's turn on that connection: the one that began nearest
 //! to when the process says it did, of those whose times overlap. It then takes
 //! the place of the turn's own entry, or, where that was written already, amends it.
-//! It guesses nothing: what is not HTTP/1 in the clear is told by connection,
-//! and says so.
+//! What a gateway of the group says that it passed on to its server on loopback is the same
+//! exchange once more: the record holds that turn too, whole, and the turn has no entry besides.
+//! It guesses nothing: what is neither HTTP/1 nor HTTP/2 in the clear is told by
+//! connection, and says so.
 
+use super::request_line::request_line;
 use crate::api::RecordsInfo;
 use crate::bpf::{Kernel, KernelError};
 use crate::clock;
 use crate::config;
+use crate::gateway::RECEIPTS;
 use merestone_abi::{Form, GroupCount, GroupId, Turn, TurnState};
 use merestone_evidence::{End, Grade, GroupEgress, Inference, Process, sha256};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 /// Readings of the groups' counters that are kept, one a second.
@@ -30,6 +35,8 @@ const MOST_RECENT: usize = 16_384;
 const LATE: Duration = Duration::from_secs(120);
 /// How far the clocks of the kernel's side and the workload's may differ on one turn.
 const SLACK_MS: u64 = 1000;
+/// Bytes each way of a receipt's fetching, at most; the answer is about 1.5 KiB.
+const MOST_FETCH: u64 = 8 << 10;
 /// Connections silent for longer are followed no more.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -72,6 +79,19 @@ pub(super) struct Sought {
     pub(super) ended_ms: u64,
     /// What to add to boot time for the wall clock, in milliseconds.
     pub(super) boot_ms: u64,
+    /// It is what a gateway passed on. Then more is asked of a turn: it is of HTTP/1, its client
+    /// is on loopback, and it began meanwhile.
+    pub(super) is_onward: bool,
+}
+
+impl Sought {
+    /// Whether a turn that began at `started_ms` can be what the gateway passed on.
+    fn may_be_onward(&self, turn: &Turn, started_ms: u64) -> bool {
+        let address = Ipv6Addr::from(turn.peer).to_canonical();
+        turn.form == Form::HTTP1
+            && address.is_loopback()
+            && started_ms.saturating_add(SLACK_MS) >= self.started_ms
+    }
 }
 
 /// What is known of turns.
@@ -84,6 +104,8 @@ pub(super) struct Turns {
     latest: Option<Reading>,
     /// Bytes each way of those told while they were open, by cookie and number.
     told: BTreeMap<Key, u64>,
+    /// Of those, the ones that were left out.
+    unsaid: BTreeSet<Key>,
     /// Those that ended and were not told yet.
     ended: Vec<Turn>,
     /// Those that were told after they ended.
@@ -104,6 +126,8 @@ pub(super) struct Facts {
     pub(super) process: Option<Process>,
     pub(super) peer_inside: bool,
     pub(super) gpus: Vec<String>,
+    /// It asked a gateway for a receipt, and got no more than one.
+    pub(super) fetches_receipt: bool,
     /// What to add to boot time for the wall clock, in milliseconds.
     pub(super) boot_ms: u64,
 }
@@ -117,6 +141,7 @@ impl Turns {
             readings: VecDeque::new(),
             latest: None,
             told: BTreeMap::new(),
+            unsaid: BTreeSet::new(),
             ended: Vec::new(),
             recent: VecDeque::new(),
             bound: BTreeSet::new(),
@@ -164,13 +189,15 @@ impl Turns {
             let before = self.told.remove(&key(&turn));
             self.remember(turn, now_ns);
             // Told while it was silent, or bound, and nothing came since.
-            if before != Some(bytes(&turn)) {
-                due.push(Due {
-                    turn,
-                    end: end(turn.state),
-                    amends: before.is_some(),
-                });
+            if before == Some(bytes(&turn)) {
+                self.unsaid.remove(&key(&turn));
+                continue;
             }
+            due.push(Due {
+                turn,
+                end: end(turn.state),
+                amends: before.is_some(),
+            });
         }
         let Some(open) = open else {
             return due;
@@ -223,7 +250,8 @@ impl Turns {
                 && turn.local_port == sought.port
                 && ms(turn.started_ns) <= sought.ended_ms.saturating_add(SLACK_MS)
                 && last.saturating_add(SLACK_MS) >= sought.started_ms
-                && !(turn.form == Form::HTTP1 && self.bound.contains(&key(turn)))
+                && !(is_whole(turn.form) && self.bound.contains(&key(turn)))
+                && (!sought.is_onward || sought.may_be_onward(turn, ms(turn.started_ns)))
         };
         let turns = self.ended.iter().chain(open).chain(&self.recent);
         let turn = *turns
@@ -231,7 +259,7 @@ impl Turns {
             .min_by_key(|turn| ms(turn.started_ns).abs_diff(sought.started_ms))?;
         let has_ended = self.ended.iter().any(|one| key(one) == key(&turn));
         let is_recent = self.recent.iter().any(|one| key(one) == key(&turn));
-        let is_whole = turn.form == Form::HTTP1;
+        let is_whole = is_whole(turn.form);
         if self.bound.len() >= MOST_TOLD {
             self.bound.pop_first();
         }
@@ -265,25 +293,42 @@ impl Turns {
     /// The entry of a turn; none where its path is left out.
     pub(super) fn entry(&mut self, due: &Due, facts: Facts) -> Option<Inference> {
         let Due { turn, end, amends } = due;
-        if request_line(turn).is_some_and(|(_, path)| self.config.leave_out.contains(&path)) {
-            self.left_out += 1;
-            return None;
-        }
+        let is_no_inference = facts.fetches_receipt
+            || request_line(turn)
+                .1
+                .is_some_and(|path| self.config.leave_out.contains(&path));
+        let was_left_out = self.unsaid.remove(&key(turn));
         if *end == End::Idle {
             self.note_told(turn);
         }
-        if *amends {
+        if is_no_inference {
+            self.left_out += u64::from(!was_left_out);
+            if *end == End::Idle {
+                self.leave_out(turn);
+            }
+            return None;
+        }
+        let amends = *amends && !was_left_out;
+        if amends {
             self.amended += 1;
         } else {
             self.observed += 1;
         }
-        Some(self.facts(due, facts))
+        Some(self.facts(&Due { amends, ..*due }, facts))
+    }
+
+    /// Remembers that a turn which may go on was left out so far.
+    fn leave_out(&mut self, turn: &Turn) {
+        if self.unsaid.len() >= MOST_TOLD {
+            self.unsaid.pop_first();
+        }
+        self.unsaid.insert(key(turn));
     }
 
     /// What the kernel saw of a turn.
     pub(super) fn facts(&self, due: &Due, facts: Facts) -> Inference {
         let Due { turn, end, amends } = due;
-        let (method, path) = request_line(turn).unzip();
+        let (method, path) = request_line(turn);
         let ms = |ns: u64| facts.boot_ms.saturating_add(ns / 1_000_000);
         let last = turn.last_ns.max(turn.request_ns);
         Inference {
@@ -309,6 +354,7 @@ impl Turns {
             amends: *amends,
             binding: None,
             turn: None,
+            onward: None,
         }
     }
 
@@ -375,39 +421,35 @@ const fn end(state: TurnState) -> End {
     }
 }
 
+/// Whether a turn is one request with its answer, and no connection of many.
+fn is_whole(form: Form) -> bool {
+    form == Form::HTTP1 || form == Form::STREAM
+}
+
 const fn form(form: Form) -> &'static str {
     match form {
         Form::HTTP1 => "http/1",
         Form::HTTP2 => "http/2",
         Form::TLS => "tls",
         Form::SWITCHED => "upgraded",
+        Form::STREAM => "http/2 stream",
         _ => "other",
     }
 }
 
-/// Method and path of an HTTP/1 request (RFC 9112 §3). The query is left out:
-/// it can hold what was asked. A path that is cut ends in `…`.
-fn request_line(turn: &Turn) -> Option<(String, String)> {
-    if turn.form != Form::HTTP1 && turn.form != Form::SWITCHED {
+/// The receipt that a turn asks a gateway for; none where it is anything else, or may be: its
+/// path is not whole, or more passed than a receipt needs.
+pub(super) fn receipt_asked(turn: &Turn) -> Option<[u8; 16]> {
+    if turn.request_bytes > MOST_FETCH || turn.response_bytes > MOST_FETCH {
         return None;
     }
-    let head = turn.head.get(..usize::from(turn.head_bytes))?;
-    let mut words = head.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
-    let method = words.next()?;
-    let target = words.next()?;
-    // A line that goes on beyond what is kept of it.
-    let is_cut = words.next().is_none() && !target.contains(&b'?');
-    let path = target.split(|byte| *byte == b'?').next()?;
-    if method.is_empty()
-        || !method.iter().all(u8::is_ascii_uppercase)
-        || path.is_empty()
-        || !path.iter().all(u8::is_ascii_graphic)
-    {
+    let (Some(method), Some(path)) = request_line(turn) else {
         return None;
-    }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let more = if is_cut { "…" } else { "" };
-    Some((text(method), text(path) + more))
+    };
+    let digits = path.strip_prefix(RECEIPTS)?;
+    let mut id = [0; 16];
+    hex::decode_to_slice(digits, &mut id).ok()?;
+    (turn.form == Form::HTTP1 && method == "GET").then_some(id)
 }
 
 /// The event by which the process that listens is looked for.
@@ -465,27 +507,8 @@ mod tests {
             process: None,
             peer_inside: true,
             gpus: Vec::new(),
+            fetches_receipt: false,
             boot_ms: 1_000_000,
-        }
-    }
-
-    #[test]
-    fn a_request_line_gives_method_and_path_and_never_the_query() {
-        for (head, want) in [
-            (
-                &b"POST /v1/chat/completions?user=jane HTTP/1.1\r\nHost:"[..],
-                Some(("POST", "/v1/chat/completions")),
-            ),
-            (b"GET /health HTTP/1.0\r\n", Some(("GET", "/health"))),
-            (b"GET /v1/a-long-na", Some(("GET", "/v1/a-long-na…"))),
-            (b"GET ", None),
-            (b"G\xc3\xa9T / HTTP/1.1", None),
-            (b"POST /\x1b[2J HTTP/1.1", None),
-            (b"", None),
-        ] {
-            let got = request_line(&turn(head));
-            let got = got.as_ref().map(|(method, path)| (&**method, &**path));
-            assert_eq!(got, want, "{head:?}");
         }
     }
 
@@ -549,6 +572,7 @@ mod tests {
             started_ms,
             ended_ms: started_ms + 2000,
             boot_ms: 1_000_000,
+            is_onward: false,
         }
     }
 
@@ -594,6 +618,99 @@ mod tests {
         assert!(turns.join(&[first], &other).is_none(), "another group's");
         let mut later = turns;
         assert!(later.join(&[second], &sought(1_900_000)).is_none());
+    }
+
+    #[test]
+    fn what_a_gateway_passed_on_is_no_turn_of_its_own_and_only_on_loopback() {
+        let onward = |peer: [u8; 4]| Sought {
+            peer: std::net::Ipv4Addr::from(peer).to_ipv6_mapped().octets(),
+            is_onward: true,
+            ..sought(1_005_000)
+        };
+        let of = |peer: [u8; 4]| {
+            let mut turn = turn(b"POST /v1/a HTTP/1.1\r\n");
+            turn.peer = onward(peer).peer;
+            turn
+        };
+        let mut kept = turns();
+        let here = of([127, 0, 0, 1]);
+        let joined = kept.join(&[here], &onward([127, 0, 0, 1])).unwrap();
+        assert!(!joined.amends);
+        kept.take(vec![ended(here, TurnState::NEXT)]);
+        assert!(kept.due(None, 8_000_000_000).is_empty());
+        // What more it had would be told, as an amendment.
+        let mut kept = turns();
+        kept.join(&[here], &onward([127, 0, 0, 1])).unwrap();
+        let mut more = ended(here, TurnState::NEXT);
+        more.response_bytes += 1;
+        kept.take(vec![more]);
+        assert!(kept.due(None, 8_000_000_000)[0].amends);
+        // Somebody else's is told on its own, whatever a process says.
+        let away = of([192, 0, 2, 7]);
+        assert!(kept.join(&[away], &onward([192, 0, 2, 7])).is_none());
+        // So is one that began before the client asked, or that is no HTTP/1.
+        let mut early = here;
+        early.cookie = 2;
+        early.started_ns -= 1_500_000_000;
+        assert!(kept.join(&[early], &onward([127, 0, 0, 1])).is_none());
+        let mut tls = here;
+        (tls.cookie, tls.form) = (3, Form::TLS);
+        assert!(kept.join(&[tls], &onward([127, 0, 0, 1])).is_none());
+    }
+
+    #[test]
+    fn only_the_whole_path_of_a_receipt_with_few_bytes_is_its_fetching() {
+        let path = |path: &str| turn(format!("GET {path} HTTP/1.1\r\n").as_bytes());
+        let fetch = path(&format!("{RECEIPTS}{}", "0a".repeat(16)));
+        assert_eq!(receipt_asked(&fetch), Some([10; 16]));
+        let mut long = fetch;
+        long.response_bytes = MOST_FETCH + 1;
+        assert_eq!(receipt_asked(&long), None);
+        let mut cut = fetch;
+        cut.head_bytes = 64;
+        assert_eq!(receipt_asked(&cut), None);
+        for other in ["/v1/a".to_owned(), format!("{RECEIPTS}{}", "0a".repeat(15))] {
+            assert_eq!(receipt_asked(&path(&other)), None);
+        }
+        let mut turns = turns();
+        turns.take(vec![ended(fetch, TurnState::NEXT)]);
+        let due = turns.due(None, 8_000_000_000);
+        let facts = Facts {
+            fetches_receipt: true,
+            ..facts()
+        };
+        assert!(turns.entry(&due[0], facts).is_none());
+        assert_eq!((turns.info().observed, turns.info().left_out), (0, 1));
+    }
+
+    #[test]
+    fn what_was_left_out_and_goes_on_beyond_a_receipt_is_told_after_all() {
+        let mut turns = turns();
+        let open = turn(format!("GET {RECEIPTS}{} HTTP/1.1\r\n", "0a".repeat(16)).as_bytes());
+        let fetch = || Facts {
+            fetches_receipt: true,
+            ..facts()
+        };
+        let due = turns.due(Some(&[open]), 9_500_000_000);
+        assert!(turns.entry(&due[0], fetch()).is_none());
+        let mut more = ended(open, TurnState::NEXT);
+        more.response_bytes = MOST_FETCH + 1;
+        turns.take(vec![more]);
+        let due = turns.due(None, 11_000_000_000);
+        assert!(!turns.entry(&due[0], facts()).unwrap().amends);
+        assert_eq!(turns.info().observed, 1);
+    }
+
+    #[test]
+    fn a_silent_health_check_is_counted_once() {
+        let mut turns = turns();
+        let open = turn(b"GET /health HTTP/1.1\r\n");
+        let due = turns.due(Some(&[open]), 9_500_000_000);
+        assert!(turns.entry(&due[0], facts()).is_none());
+        assert!(turns.due(Some(&[open]), 10_500_000_000).is_empty());
+        turns.take(vec![ended(open, TurnState::NEXT)]);
+        assert!(turns.due(None, 11_000_000_000).is_empty());
+        assert_eq!(turns.info().left_out, 1);
     }
 
     #[test]

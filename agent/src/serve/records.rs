@@ -71,17 +71,19 @@ pub struct Post {
     pub answer_bytes: u64,
     /// The client's connection.
     pub connection: Option<Connection>,
+    /// Of a gateway, its own connection to the server: `local` is the gateway's end.
+    pub upstream: Option<Connection>,
     /// The client's nonce, in base64.
     pub nonce: Option<String>,
 }
 
-/// A connection as the server saw it.
+/// A connection as whoever tells of it saw it.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Connection {
-    /// The client's address and port.
+    /// The other end's address and port.
     pub peer: SocketAddr,
-    /// The server's.
+    /// Its own.
     pub local: SocketAddr,
 }
 

@@ -68,6 +68,14 @@ fn the_digests_are_those_of_the_bytes_with_the_salt() {
         connection.local,
         client.stream.peer_addr().unwrap().to_string()
     );
+    let upstream = record.upstream.unwrap();
+    assert_eq!(
+        (upstream.local, upstream.peer),
+        (
+            server.stream.peer_addr().unwrap().to_string(),
+            server.stream.local_addr().unwrap().to_string()
+        )
+    );
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(crate) struct Record {
     pub request_bytes: u64,
     pub answer_bytes: u64,
     pub connection: Option<Connection>,
+    pub upstream: Option<Connection>,
     pub nonce: Option<String>,
 }
 

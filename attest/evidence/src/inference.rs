@@ -27,13 +27,13 @@ pub enum End {
     /// The next request came on the connection.
     #[n(0)]
     Next,
-    /// The server closed the connection.
+    /// The server closed the connection, or the stream.
     #[n(1)]
     Server,
     /// The client closed the connection.
     #[n(2)]
     Client,
-    /// The client reset the connection.
+    /// The client reset the connection; either side the stream, or the connection ended before it.
     #[n(3)]
     Reset,
     /// Nothing more came for a while.
@@ -89,6 +89,43 @@ pub struct Binding {
     pub status: Option<u16>,
 }
 
+/// The same exchange once more, as a gateway of the group passed it on to its server: what the
+/// kernel saw on that connection. It is no inference of its own.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(map)]
+pub struct Onward {
+    /// The id of that turn's own entry.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub turn: [u8; 16],
+    /// First byte of the request.
+    #[n(1)]
+    pub started_ms: u64,
+    /// Last byte of either.
+    #[n(2)]
+    pub ended_ms: u64,
+    /// TCP payload of the request.
+    #[n(3)]
+    pub request_bytes: u64,
+    /// TCP payload of the answer.
+    #[n(4)]
+    pub response_bytes: u64,
+    /// The server's process, where it is known.
+    #[n(5)]
+    pub process: Option<Process>,
+    /// The gateway's end of the connection, IPv4 mapped.
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub peer: [u8; 16],
+    /// Its port.
+    #[n(7)]
+    pub peer_port: u16,
+    /// The server's port.
+    #[n(8)]
+    pub port: u16,
+    /// The turn had an entry of its own before; else it has none but in amendments.
+    #[n(9)]
+    pub amends: bool,
+}
+
 /// One request and its answer; on a connection that cannot be read, all of it.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 #[cbor(map)]
@@ -132,9 +169,9 @@ pub struct Inference {
     /// Whether the boundary lets the group send there.
     #[n(12)]
     pub peer_inside: bool,
-    /// `http/1`, `http/2`, `tls`, `upgraded` or `other`; only the first has one
-    /// entry a request, the others one a connection. `told` where the kernel saw
-    /// no turn and a process of the group told of it.
+    /// `http/1`, `http/2 stream`, `http/2`, `tls`, `upgraded` or `other`; only the first two have
+    /// one entry a request, the others one a connection, or for the rest of it. `told` where the
+    /// kernel saw no turn and a process of the group told of it.
     #[n(13)]
     pub form: String,
     /// The request's method, where it could be read.
@@ -163,4 +200,7 @@ pub struct Inference {
     /// word.
     #[cbor(n(21), with = "minicbor::bytes")]
     pub turn: Option<[u8; 16]>,
+    /// Where a gateway bound it, what the kernel saw between the gateway and its server.
+    #[n(22)]
+    pub onward: Option<Onward>,
 }

@@ -40,7 +40,7 @@ pub use epoch::{
     Canary, Cause, ClockQuality, Counter, EpochStatement, FlowVerdict, GpuEnergy, Loss,
     RecordCounts,
 };
-pub use inference::{Binding, End, Grade, GroupEgress, Inference};
+pub use inference::{Binding, End, Grade, GroupEgress, Inference, Onward};
 pub use kind::{
     BundleKind, EnrolAnswerKind, EnrolChallengeKind, EnrolPendingKind, EnrolRequestKind,
     EnrolmentKind, EntryKind, EpochKind, GeotagKind, LandmarkKind, LocationKind, RevocationsKind,

@@ -3,7 +3,7 @@
 //!
 //! `records NUMBER EACH FOLDER`: so many records, so many of them in each epoch; `bundle.merestone`,
 //! `receipt.merestone` of one record of the middle, and `trust.toml`. The last line says how big
-//! the record and the proof in the receipt are.
+//! the record, the proof in the receipt's file, and a receipt of a bound record are.
 #![expect(
     clippy::indexing_slicing,
     clippy::panic,
@@ -22,8 +22,13 @@ mod inference;
 #[path = "../tests/cases/support/mod.rs"]
 mod support;
 
+use coset::{CoseSign1Builder, TaggedCborSerializable as _};
+use ed25519_dalek::{Signer as _, SigningKey};
 use inference::inference;
-use merestone_evidence::{Blob, Body, Entry, EntryKind, encode, sha256};
+use merestone_evidence::{
+    Blob, Body, Entry, EntryKind, Grade, Receipt, SessionId, encode, leaf_hash, sha256, ueid,
+};
+use merestone_verify::enrolment::{Kind, protected_header};
 use std::path::PathBuf;
 use support::{Maker, START};
 
@@ -37,6 +42,31 @@ fn record(opened: u64, number: u64) -> Vec<u8> {
         boot_ns: (started_ms - START) * 1_000_000 + 86_400_000_000_000,
         body: Body::Inference(Box::new(inference(id, opened, started_ms, number))),
     })
+}
+
+/// Bytes of the receipt of a bound record with every claim that one can have.
+fn receipt_bytes(index: u64, leaf: &[u8], ak_name: &[u8]) -> usize {
+    let key = SigningKey::from_bytes(&[9; 32]);
+    let claims = Receipt {
+        issued_s: START / 1000,
+        id: [0xa5; 16],
+        nonce: Some(vec![0x5a; 32]),
+        ueid: ueid(ak_name),
+        session: SessionId([1; 16]),
+        index,
+        leaf: leaf_hash(leaf),
+        grade: Grade::Bound,
+        request: Some(sha256(b"asked")),
+        response: Some(sha256(b"answered")),
+        model: Some("meta-llama/Llama-3.1-70B-Instruct".into()),
+        model_sha256: Some(sha256(b"weights")),
+    };
+    let message = CoseSign1Builder::new()
+        .protected(protected_header(Kind::Receipt, &key.verifying_key()))
+        .payload(encode(&claims))
+        .create_signature(&[], |bytes| key.sign(bytes).to_vec())
+        .build();
+    message.to_tagged_vec().unwrap().len()
 }
 
 fn main() {
@@ -64,10 +94,11 @@ fn main() {
     std::fs::write(folder.join("receipt.merestone"), &bytes).unwrap();
     let proof = &receipt.proofs[0];
     println!(
-        "{{\"record_bytes\": {}, \"proof_hashes\": {}, \"proof_bytes\": {}, \"receipt_file_bytes\": {}}}",
+        "{{\"record_bytes\": {}, \"proof_hashes\": {}, \"proof_bytes\": {}, \"receipt_bytes\": {}, \"receipt_file_bytes\": {}}}",
         proof.leaf.len(),
         proof.path.len(),
         proof.path.len() * 34 + 16,
+        receipt_bytes(records / 2, &proof.leaf, &maker.key.name()),
         bytes.len()
     );
 }

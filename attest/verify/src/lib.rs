@@ -41,7 +41,7 @@ mod verdict;
 mod wire;
 
 pub use account::{
-    Account, Destination, EnergyUsed, GpuAccount, Happening, InferenceTold, Inferences,
+    Account, Destination, EnergyUsed, GpuAccount, Happening, InferenceTold, Inferences, OnwardTold,
     SessionAccount, TierAccount,
 };
 pub use boot::BootChecked;

@@ -59,6 +59,8 @@ pub struct GpuTrust {
     pub anchors: Anchors,
     /// Accepted measurement records, by SHA-256; `None` accepts any.
     pub measurements: Option<BTreeSet<Digest>>,
+    /// Certificates that their maker took back, by SHA-256.
+    pub on_hold: BTreeSet<Digest>,
     /// Every GPU has to report.
     pub required: bool,
 }
@@ -219,6 +221,7 @@ struct File {
 struct GpuTable {
     roots: Spanned<Vec<Spanned<String>>>,
     measurements: Option<Spanned<OneOrMany>>,
+    on_hold: Option<Spanned<OneOrMany>>,
     #[serde(default)]
     required: bool,
 }
@@ -235,6 +238,7 @@ impl GpuTable {
                 intermediates: Vec::new(),
             },
             measurements: self.measurements.map(digests).transpose()?,
+            on_hold: self.on_hold.map_or(Ok(BTreeSet::new()), digests)?,
             required: self.required,
         })
     }

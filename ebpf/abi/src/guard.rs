@@ -177,10 +177,15 @@ pub struct SocketMark {
     pub owner: u32,
     /// The boundary that judges it, where `group` is set.
     pub boundary: u16,
-    /// Always zero.
-    pub reserved: u16,
+    /// [`Self::RECORDS`] or zero.
+    pub flags: u16,
     /// What was decided last.
     pub cached: CachedVerdict,
+}
+
+impl SocketMark {
+    /// The agent's own listener for records: only the agent writes it.
+    pub const RECORDS: u16 = 1;
 }
 
 /// What a socket remembers of the last peer it asked on this host.

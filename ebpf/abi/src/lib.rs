@@ -47,7 +47,10 @@ pub use names::{
 };
 pub use select::{MAX_SELECTORS, SELECTOR_BYTES, Selected};
 pub use tamper::{AgentState, Glass, Protected, Stance};
-pub use turn::{Form, MAX_TURNS, TURN_HEAD, TURN_RING_BYTES, Turn, TurnState};
+pub use turn::{
+    FRAME_HEADER, Form, FrameSide, Frames, MAX_FRAMES, MAX_TURNS, StreamKey, TURN_HEAD,
+    TURN_RING_BYTES, Turn, TurnState,
+};
 
 /// The version of this contract; the agent refuses pins made under another.
 pub const ABI_VERSION: u32 = 3;

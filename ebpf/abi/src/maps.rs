@@ -73,13 +73,17 @@ pub const ASKED: &str = "ASKED";
 pub const TURNS: &str = "TURNS";
 /// The ring buffer of finished [`crate::Turn`]s.
 pub const TURN_ENDS: &str = "TURN_ENDS";
+/// Socket cookie (`u64`) to [`crate::Frames`], where HTTP/2 is followed.
+pub const FRAMES: &str = "FRAMES";
+/// [`crate::StreamKey`] to the [`crate::Turn`] under way.
+pub const STREAMS: &str = "STREAMS";
 /// An address of this host's own (16 bytes) to one `u32`, always 1.
 pub const OWN: &str = "OWN";
 /// [`crate::ABI_VERSION`] of whoever made the pins, one `u32`.
 pub const ABI: &str = "ABI";
 
 /// Every map that is pinned, [`ABI`] first: it is what a newcomer reads.
-pub const PINNED: [&str; 36] = [
+pub const PINNED: [&str; 38] = [
     ABI,
     SETTINGS,
     PREFIXES,
@@ -115,6 +119,8 @@ pub const PINNED: [&str; 36] = [
     ASKED,
     TURNS,
     TURN_ENDS,
+    FRAMES,
+    STREAMS,
     OWN,
 ];
 

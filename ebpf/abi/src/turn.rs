@@ -8,6 +8,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const TURN_HEAD: usize = 96;
 /// Connections of guarded groups that are followed at once.
 pub const MAX_TURNS: u32 = 65_536;
+/// Frames that are read of one segment; one with more is read no further.
+pub const MAX_FRAMES: u32 = 64;
+/// Bytes of an HTTP/2 frame's header (RFC 9113 §4.1).
+pub const FRAME_HEADER: usize = 9;
 /// Bytes of the ring buffer of finished turns.
 pub const TURN_RING_BYTES: u32 = 4 << 20;
 
@@ -23,12 +27,17 @@ impl Form {
     pub const OTHER: Self = Self(0);
     /// HTTP/1.x in the clear: one turn a request (RFC 9112).
     pub const HTTP1: Self = Self(1);
-    /// HTTP/2 in the clear (RFC 9113 §3.4): one turn for the whole connection.
+    /// HTTP/2 in the clear (RFC 9113 §3.4) whose frames are not followed: one
+    /// turn for the whole connection, or for the rest of it.
     pub const HTTP2: Self = Self(2);
     /// TLS (RFC 8446 §5.1): one turn for the whole connection.
     pub const TLS: Self = Self(3);
     /// HTTP/1.x that became something else by a 101 answer (RFC 9110 §15.2.2).
     pub const SWITCHED: Self = Self(4);
+    /// A stream of HTTP/2 in the clear (RFC 9113 §5): one turn each.
+    pub const STREAM: Self = Self(5);
+    /// The connection of such streams: no turn of its own.
+    pub const STREAMS: Self = Self(6);
 }
 
 /// How far a turn is.
@@ -45,11 +54,12 @@ impl TurnState {
     pub const OPEN: Self = Self(1);
     /// Ended by the next request on the connection.
     pub const NEXT: Self = Self(2);
-    /// Ended by the server's end of the connection.
+    /// Ended by the server's end of the connection, or of the stream.
     pub const SERVER_CLOSED: Self = Self(3);
     /// Ended by the server's end of the connection, after the client's.
     pub const CLIENT_CLOSED: Self = Self(4);
-    /// Ended by a reset from the client.
+    /// Ended by a reset from the client; a stream's by either side, or because
+    /// the connection ended before it.
     pub const RESET: Self = Self(5);
 }
 
@@ -78,7 +88,7 @@ pub struct Turn {
     pub peer: [u8; 16],
     /// The process that made the listening socket; 0 where nobody knows.
     pub owner: u32,
-    /// Position on the connection, from 0.
+    /// Position on the connection, from 0; of a stream its identifier.
     pub number: u32,
     /// The client's port.
     pub peer_port: u16,
@@ -96,7 +106,53 @@ pub struct Turn {
     pub head: [u8; TURN_HEAD],
 }
 
+/// How far the frames of one direction were read.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct FrameSide {
+    /// TCP sequence number of the next frame's first byte.
+    pub next: u32,
+    /// Bytes of that frame's header which an earlier segment had.
+    pub head: [u8; FRAME_HEADER],
+    /// How many.
+    pub have: u8,
+    /// 1 once `next` is known.
+    pub known: u8,
+    /// Zero.
+    pub zero: u8,
+}
+
+/// A connection of HTTP/2 whose frames are followed.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Frames {
+    /// What the client sends.
+    pub asked: FrameSide,
+    /// What the server sends.
+    pub answered: FrameSide,
+}
+
+/// A stream of a connection.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct StreamKey {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// The stream's identifier.
+    pub stream: u32,
+    /// Zero.
+    pub zero: u32,
+}
+
 const _: () = {
+    assert!(size_of::<FrameSide>() == 16);
+    assert!(size_of::<StreamKey>() == 16);
     assert!(size_of::<Turn>() == 192);
     assert!(core::mem::offset_of!(Turn, head) == 96);
 };

@@ -79,6 +79,8 @@ mod sockets;
 #[cfg(target_arch = "bpf")]
 mod stance;
 #[cfg(target_arch = "bpf")]
+mod streams;
+#[cfg(target_arch = "bpf")]
 mod sysctl;
 #[cfg(target_arch = "bpf")]
 mod tamper;

@@ -16,8 +16,9 @@ use merestone_abi::{
     Selected, Settings, SocketMark, Task, maps,
 };
 use merestone_abi::{
-    Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_OWN, MAX_QUESTIONS, MAX_RESOLVERS,
-    MAX_TURNS, NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix, TURN_RING_BYTES, Turn,
+    Frames, Learned, LearnedKey, MAX_ASKED, MAX_LEARNED, MAX_NAMES, MAX_OWN, MAX_QUESTIONS,
+    MAX_RESOLVERS, MAX_TURNS, NAME_BYTES, NamePrefix, Pending, Question, ResolverPrefix, StreamKey,
+    TURN_RING_BYTES, Turn,
 };
 
 #[map]
@@ -103,6 +104,12 @@ pub(crate) static TURNS: HashMap<u64, Turn> =
     HashMap::with_max_entries(MAX_TURNS, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static TURN_ENDS: RingBuf = RingBuf::with_byte_size(TURN_RING_BYTES, 0);
+#[map]
+pub(crate) static FRAMES: HashMap<u64, Frames> =
+    HashMap::with_max_entries(MAX_TURNS, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static STREAMS: HashMap<StreamKey, Turn> =
+    HashMap::with_max_entries(MAX_TURNS, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static SELECTED: HashMap<GroupId, Selected> =

@@ -5,18 +5,19 @@
 //! Two programs of their own, so that watching can neither hold nor refuse
 //! anything: they judge nothing and let every packet be. A connection is
 //! followed from the first request seen on it; who listens on its local port is
-//! the server. Cleartext HTTP/1 has a turn for each request; anything else,
-//! TLS and HTTP/2 among it, one for the whole connection. A turn that cannot be
-//! recorded is counted as lost.
+//! the server. Cleartext HTTP/1 has a turn for each request, cleartext HTTP/2
+//! for each stream (`streams`); anything else, TLS among it, one for the whole
+//! connection. A turn that cannot be recorded is counted as lost.
 
 use crate::decide;
 use crate::egress;
 use crate::emit;
 use crate::guarded;
 use crate::listener;
-use crate::maps::{TURN_ENDS, TURNS};
+use crate::maps::{FRAMES, TURN_ENDS, TURNS};
 use crate::packet;
 use crate::sockets;
+use crate::streams;
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_sk_release, bpf_skb_load_bytes};
@@ -52,16 +53,18 @@ pub(crate) fn turns_out(ctx: SkBuffContext) -> i32 {
 
 /// A TCP segment, as far as a turn needs it.
 #[derive(Clone, Copy)]
-struct Segment {
+pub(crate) struct Segment {
     /// The packet's sender and receiver, IPv4 mapped.
     from: [u8; 16],
     to: [u8; 16],
     from_port: u16,
     to_port: u16,
     flags: u8,
+    /// Of the payload's first byte (RFC 9293 §3.4); of none but data's.
+    pub(crate) sequence: u32,
     /// Where the payload begins, and its length.
-    at: u32,
-    payload: u32,
+    pub(crate) at: u32,
+    pub(crate) payload: u32,
 }
 
 impl Segment {
@@ -71,6 +74,7 @@ impl Segment {
         from_port: 0,
         to_port: 0,
         flags: 0,
+        sequence: 0,
         at: 0,
         payload: 0,
     };
@@ -89,8 +93,20 @@ fn came_in(skb: *mut __sk_buff) {
     let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     if segment.payload != 0 {
         match TURNS.get_ptr_mut(cookie) {
-            Some(turn) => more(skb, turn, &segment),
-            None => follow(skb, cookie, subject.group, &segment),
+            Some(turn) => {
+                more(skb, turn, &segment);
+                by_stream(skb, turn, &segment, true);
+            }
+            None => {
+                follow(skb, cookie, subject.group, &segment);
+                if let Some(turn) = TURNS.get_ptr_mut(cookie) {
+                    // SAFETY: a map value.
+                    if unsafe { (*turn).form } == Form::HTTP2 {
+                        streams::begin(turn, &segment);
+                    }
+                    by_stream(skb, turn, &segment, true);
+                }
+            }
         }
     }
     if segment.flags & (FIN | RST) != 0
@@ -103,7 +119,7 @@ fn came_in(skb: *mut __sk_buff) {
             return;
         }
         end(turn, TurnState::RESET);
-        TURNS.remove(cookie).ok();
+        forget(cookie, turn);
     }
 }
 
@@ -122,6 +138,7 @@ fn went_out(skb: *mut __sk_buff) {
     // SAFETY: a map value.
     if segment.payload != 0 && unsafe { (*turn).state } == TurnState::OPEN {
         answer(skb, turn, &segment);
+        by_stream(skb, turn, &segment, false);
     }
     if segment.flags & FIN != 0 {
         // SAFETY: a map value.
@@ -131,8 +148,27 @@ fn went_out(skb: *mut __sk_buff) {
             TurnState::CLIENT_CLOSED
         };
         end(turn, state);
-        TURNS.remove(cookie).ok();
+        forget(cookie, turn);
     }
+}
+
+#[inline(always)]
+fn by_stream(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment, asked: bool) {
+    // SAFETY: a map value.
+    if unsafe { (*turn).form } == Form::STREAMS {
+        streams::pass(skb, turn, segment, asked);
+    }
+}
+
+/// A connection that is over. Streams that were under way on it are found by
+/// the agent: their connection is followed no more.
+#[inline(always)]
+fn forget(cookie: u64, turn: *mut Turn) {
+    // SAFETY: a map value.
+    if unsafe { (*turn).form } == Form::STREAMS {
+        FRAMES.remove(cookie).ok();
+    }
+    TURNS.remove(cookie).ok();
 }
 
 /// The first bytes seen on a connection from its other end.
@@ -171,7 +207,7 @@ fn follow(skb: *mut __sk_buff, cookie: u64, group: u64, segment: &Segment) {
         return;
     }
     if is_server && let Some(turn) = TURNS.get_ptr_mut(cookie) {
-        read_head(skb, turn, segment);
+        read_head(skb, turn, segment.at, segment.payload);
         // SAFETY: a map value.
         unsafe { (*turn).form = form_of(&(*turn).head) };
     }
@@ -198,7 +234,7 @@ fn more(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment) {
             (*turn).request_bytes = 0;
             (*turn).response_bytes = 0;
         }
-        read_head(skb, turn, segment);
+        read_head(skb, turn, segment.at, segment.payload);
     }
     // SAFETY: as above.
     unsafe { (*turn).request_ns = now };
@@ -247,9 +283,9 @@ fn is_interim(status: &[u8; 12]) -> bool {
 
 /// Hands a turn to the agent. It wakes nobody: the agent looks by itself.
 #[inline(always)]
-fn end(turn: *mut Turn, state: TurnState) {
-    // SAFETY: a map value.
-    if unsafe { (*turn).state } != TurnState::OPEN {
+pub(crate) fn end(turn: *mut Turn, state: TurnState) {
+    // SAFETY: a map value. Of a connection of streams, they are the turns.
+    if unsafe { (*turn).state != TurnState::OPEN || (*turn).form == Form::STREAMS } {
         return;
     }
     // SAFETY: as above.
@@ -299,24 +335,20 @@ fn form_of(head: &[u8; TURN_HEAD]) -> Form {
 }
 
 #[inline(always)]
-fn read_head(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment) {
+pub(crate) fn read_head(skb: *mut __sk_buff, turn: *mut Turn, at: u32, payload: u32) {
     // SAFETY: a map value.
     unsafe { (*turn).head = [0; TURN_HEAD] };
     // The verifier of Linux 6.1 sees no bound but a mask: whole, or 64 at most.
-    if segment.payload >= TURN_HEAD as u32 {
-        read_part(skb, turn, segment.at, TURN_HEAD as u32);
+    if payload >= TURN_HEAD as u32 {
+        read_part(skb, turn, at, TURN_HEAD as u32);
     } else {
-        let short = if segment.payload > 64 {
-            64
-        } else {
-            segment.payload
-        };
+        let short = if payload > 64 { 64 } else { payload };
         let mut last = u64::from(short.wrapping_sub(1));
         // SAFETY: only the register is changed. Written out, because the
         // compiler would leave out what it knows.
         unsafe { asm!("{0} &= 63", inout(reg) last) };
         let length = last as u32 + 1;
-        read_part(skb, turn, segment.at, length);
+        read_part(skb, turn, at, length);
     }
 }
 
@@ -331,7 +363,7 @@ fn read_part(skb: *mut __sk_buff, turn: *mut Turn, at: u32, length: u32) {
 }
 
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: the helper takes no arguments and cannot fail.
     unsafe { bpf_ktime_get_boot_ns() }
 }
@@ -372,6 +404,7 @@ fn read(skb: *mut __sk_buff, segment: &mut Segment) -> Result<(), Reason> {
     segment.from_port = u16::from_be_bytes([tcp[0], tcp[1]]);
     segment.to_port = u16::from_be_bytes([tcp[2], tcp[3]]);
     segment.flags = tcp[13];
+    segment.sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     segment.at = tcp_at + u32::from(tcp[12] >> 4) * 4;
     segment.payload = length.saturating_sub(segment.at);
     Ok(())

@@ -9,6 +9,11 @@
 //! outside. Who connected to this end is no deputy, nor is what the group's own
 //! processes made: a socket pair, and a listener of theirs, whoever accepts on
 //! it. What is said on a connection that was reported is not looked at.
+//!
+//! The agent's records socket is no deputy either: a listener that the agent
+//! has marked, and on which the agent itself called listen(2) last. Its other
+//! sockets are, and so is a connection to it that was handed over or is older
+//! than the guard.
 
 use crate::decide::{self, Decision};
 use crate::deputy::{self, DEPUTIES_ASKED, is_in_group};
@@ -19,6 +24,7 @@ use crate::layout::{
     TASK_CGROUPS, TASK_PID_LINKS, UNIX_ADDR, UNIX_ADDRESS_REFS, UNIX_PEER, UPID_NR, field,
 };
 use crate::lineage;
+use crate::maps::AGENT;
 use crate::sockets;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
@@ -27,7 +33,7 @@ use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_skc_to_unix_sock};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ptr;
-use merestone_abi::{Asked, Deputies, EventKind, Hook, Verdict};
+use merestone_abi::{Asked, Deputies, EventKind, Hook, SocketMark, Verdict};
 
 /// include/linux/socket.h
 const AF_UNIX: i32 = 1;
@@ -52,7 +58,7 @@ pub(crate) fn unix_stream_connect(ctx: LsmContext) -> i32 {
     let own: *const u8 = ctx.arg(0);
     let other: *const u8 = ctx.arg(1);
     let peer: *const u8 = ctx.arg(2);
-    let is_own = is_own(&subject, other);
+    let is_own = is_own(&subject, other) || is_records(other);
     // The first send need not ask again, though the listener may have ended.
     remember(own, peer as u64, if is_own { subject.group } else { 0 });
     if is_own {
@@ -242,6 +248,23 @@ fn is_own(subject: &Subject, other: *const u8) -> bool {
         return true;
     }
     behind(other).is_in(subject)
+}
+
+/// Whether it is the agent's listener for records, and the agent, which lives,
+/// was the last to call listen(2) on it.
+#[inline(always)]
+fn is_records(other: *const u8) -> bool {
+    let Some(mark) = sockets::storage(other.cast_mut().cast(), 0) else {
+        return false;
+    };
+    let Some(agent) = AGENT.get(0) else {
+        return false;
+    };
+    if mark.flags & SocketMark::RECORDS == 0 || agent.tgid == 0 {
+        return false;
+    }
+    let process = behind(other);
+    process.cgroup != 0 && process.tgid == agent.tgid
 }
 
 /// A process behind a socket.

@@ -87,7 +87,7 @@ fn compile() -> Result<()> {
     for (package, example) in [
         (build::VERIFIER, None),
         ("merestone-verify", Some("records")),
-        ("merestone-evidence", Some("tree")),
+        ("merestone-tlog", Some("tree")),
         (build::AGENT, Some("ledger")),
     ] {
         let mut cargo = shell::cargo();

@@ -5,13 +5,15 @@
 //! unless each is held, alerted and absent from the wire beyond; the same five
 //! from a process that opened no GPU must arrive first, or nothing is proved.
 //! Each answer leaves a record; two of them, one that the kernel saw and one whose
-//! digests the server gave, are proven on their own.
+//! digests the server gave, are proven on their own. The log is copied as static files and cosigned
+//! by a witness, whom the trust file then asks for.
 //! The TPM is a program, and the demo says so.
 
 mod net;
 mod parts;
 mod python;
 mod receipts;
+mod witness;
 
 use crate::bpffs;
 use crate::build;
@@ -23,6 +25,7 @@ use anyhow::{Context as _, Result, bail};
 use net::Net;
 use parts::{Agent, Server, Sniffer, Swtpm, Workplace};
 use serde_json::Value;
+use witness::Witnessed;
 
 /// What the texts are about does not matter; that they arrive nowhere does.
 const TEXTS: [&str; 3] = [
@@ -114,14 +117,15 @@ fn stage() -> Result<()> {
     leak(&agent, &sniffer)?;
     drop(server);
     drill(&agent)?;
-    let verdict = evidence(&place, &agent)?;
+    let witnessed = witness::cosign(&place)?;
+    let verdict = evidence(&place, &agent, &witnessed)?;
     receipts::prove(&place, &agent, &bound)?;
     drop((agent, swtpm, sniffer, net, bpffs));
     progress::line(format_args!(
         "page for people: {}\nbundle: {}\ntrust file: {}",
         place.file("report.html").display(),
         place.file("demo.merestone").display(),
-        place.file("trust.toml").display()
+        place.file("witnessed.toml").display()
     ));
     progress::line(verdict);
     Ok(())
@@ -256,7 +260,7 @@ fn drill(agent: &Agent) -> Result<()> {
 }
 
 /// Writes the report and has it verified by the program a regulator runs.
-fn evidence(place: &Workplace, agent: &Agent) -> Result<&'static str> {
+fn evidence(place: &Workplace, agent: &Agent, witnessed: &Witnessed) -> Result<&'static str> {
     let _step = Step::begin(
         "evidence",
         "a report, and the verdict of the offline verifier",
@@ -267,16 +271,24 @@ fn evidence(place: &Workplace, agent: &Agent) -> Result<&'static str> {
     agent.ask(&[
         "report",
         "--receipts",
+        "--checkpoint",
+        &witnessed.checkpoint.to_string_lossy(),
         "--from",
         place.began(),
         "--out",
         &bundle,
     ])?;
     agent.ask(&["enroll", "trust", "--out", &trust])?;
+    let asked = place.file("witnessed.toml");
+    witnessed.pin(&place.file("trust.toml"), &asked)?;
     let mut verify = shell::command(parts::binary("merestone-verify"));
-    verify.args(["bundle", &bundle, "--trust", &trust, "--html"]);
-    verify.arg(&page);
+    verify.args(["bundle", &bundle, "--trust"]).arg(&asked);
+    verify.arg("--html").arg(&page);
     let said = shell::read(&mut verify)?;
+    let is_seen = |line: &str| line.trim().starts_with("pass") && line.contains("log.witness");
+    if !said.lines().any(is_seen) {
+        bail!("the verifier did not say that the witness saw this log: {said}");
+    }
     let mut verdict = None;
     for line in said.lines() {
         progress::line(format_args!("    {line}"));

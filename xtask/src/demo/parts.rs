@@ -292,8 +292,18 @@ impl Server {
 
     /// Asks it as a client inside the boundary does.
     pub(crate) fn ask(how: &str, url: &str, words: &[&str]) -> Result<Value> {
+        Self::ask_from(net::OUTSIDE, how, url, words)
+    }
+
+    /// Asks the server itself, past the gateway, as somebody on its host can.
+    pub(crate) fn ask_past_gateway(path: &str) -> Result<Value> {
+        let url = format!("http://127.0.0.1:8001{path}");
+        Self::ask_from(net::INSIDE, "get", &url, &[])
+    }
+
+    fn ask_from(from: &str, how: &str, url: &str, words: &[&str]) -> Result<Value> {
         let mut command = shell::command("ip");
-        command.args(["netns", "exec", net::OUTSIDE]);
+        command.args(["netns", "exec", from]);
         command.arg(python::interpreter()).arg(python::peer());
         let said = shell::read(command.args([how, url]).args(words))?;
         serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))

@@ -15,11 +15,11 @@ pub(super) struct Bound {
     salt: String,
 }
 
-/// Gets the receipt of the answer before, and asks something that the server says nothing of.
+/// Gets the receipt of the answer before, and asks the server something past the gateway.
 pub(super) fn ask(place: &Workplace) -> Result<Bound> {
     let _step = Step::begin(
         "receipts",
-        "the gateway gives digests of the answer; what it asked the server only the kernel sees",
+        "the gateway gives digests of the answer; what passes it by only the kernel sees",
     );
     let id = std::fs::read_to_string(place.file("receipt.id"))?;
     if id.is_empty() {
@@ -44,7 +44,7 @@ pub(super) fn ask(place: &Workplace) -> Result<Bound> {
     progress::line(format_args!(
         "    R2 {id}: a receipt of about {bytes} bytes, at once"
     ));
-    Server::ask("get", &Server::url("/v1/models"), &[])?;
+    Server::ask_past_gateway("/v1/models")?;
     Ok(Bound { id, salt })
 }
 

@@ -81,6 +81,10 @@ impl Attacher {
                 Ok(()) => {
                     held.insert(index);
                 }
+                // The program is there (kernel/bpf/mprog.c `bpf_mprog_attach`).
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                    held.insert(index);
+                }
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
                     fault.get_or_insert(format!("{}: {error}", name(index)));
@@ -160,10 +164,7 @@ fn read_name(name: &str) -> Option<(u64, u32)> {
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENODEV | libc::ENXIO | libc::ENOENT)
-    )
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
 }
 
 /// A link's name in the calling thread's namespace.

@@ -37,6 +37,8 @@ const LOOK: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
+/// How long a namespace may have been missed before what holds its links is let go.
+const MISSED: Duration = Duration::from_secs(2);
 /// How often every thread and open file is.
 const WALK: Duration = Duration::from_mins(1);
 
@@ -152,6 +154,40 @@ struct Known {
     /// Tells of links that come and go.
     news: OwnedFd,
     links: BTreeSet<u32>,
+    /// One of them is not held: to be tried again, news or not.
+    is_behind: bool,
+    /// Since when no walk has found what keeps it alive.
+    missed: Option<Instant>,
+}
+
+impl Known {
+    /// Whether a walk found it, or one that missed it was a moment ago: what keeps a namespace can
+    /// pass from process to process behind a walk's back.
+    fn stays(&mut self, is_alive: bool) -> bool {
+        if is_alive {
+            self.missed = None;
+            return true;
+        }
+        self.missed.get_or_insert_with(Instant::now).elapsed() < MISSED
+    }
+
+    /// Attaches to what is new. The first link that is not held.
+    fn look(&mut self, attacher: &mut Attacher) -> Option<String> {
+        let news = netlink::drain(self.news.as_fd());
+        if news.lost {
+            self.links.clear();
+        }
+        for gone in &news.gone {
+            self.links.remove(gone);
+        }
+        if !news.any && !self.is_behind {
+            return None;
+        }
+        let mut fault = None;
+        attacher.sync(&self.found, &mut self.links, &mut fault);
+        self.is_behind = fault.is_some();
+        fault
+    }
 }
 
 struct Worker {
@@ -211,30 +247,40 @@ impl Worker {
             self.walked = Some(Instant::now());
             let alive: BTreeSet<u64> = found.iter().map(|found| found.inode).collect();
             // What only a thread or an open file keeps is seen by a walk alone.
-            self.known.retain(|inode, _| alive.contains(inode));
+            self.known
+                .retain(|inode, known| known.stays(alive.contains(inode)));
+            if self.known.values().any(|known| known.missed.is_some()) {
+                self.shared.walks.store(true, Ordering::Relaxed);
+            }
         }
         let mut fault = None;
         for found in found {
             let inode = found.inode;
             if let Some(known) = self.known.get_mut(&inode) {
                 known.found.hidden &= found.hidden;
-                if netlink::drain(known.news.as_fd()) {
-                    self.attacher
-                        .sync(&known.found, &mut known.links, &mut fault);
-                }
                 continue;
             }
             match self.attacher.begin(&found) {
                 Ok(news) => {
-                    let mut links = BTreeSet::new();
-                    self.attacher.sync(&found, &mut links, &mut fault);
-                    self.known.insert(inode, Known { found, news, links });
+                    let known = Known {
+                        found,
+                        news,
+                        links: BTreeSet::new(),
+                        is_behind: true,
+                        missed: None,
+                    };
+                    self.known.insert(inode, known);
                 }
                 // It ended while it was looked at.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
                     fault.get_or_insert(format!("network namespace {inode}: {error}"));
                 }
+            }
+        }
+        for known in self.known.values_mut() {
+            if let Some(behind) = known.look(&mut self.attacher) {
+                fault.get_or_insert(behind);
             }
         }
         if walks {

@@ -32,11 +32,15 @@ impl Found {
 
 /// Every namespace, each once. With `walks`, of threads and open files too.
 pub(super) fn all(walks: bool) -> Vec<Found> {
-    let mut places: BTreeMap<u64, (PathBuf, bool)> = BTreeMap::new();
+    let mut all: BTreeMap<u64, Found> = BTreeMap::new();
+    // Opened at once: a process or thread that ends before it is opened must not hide a namespace
+    // that others keep alive as well.
     let mut note = |inode: Option<u64>, place: PathBuf, hidden: bool| {
-        if let Some(inode) = inode {
-            let known = places.entry(inode).or_insert((place, hidden));
-            known.1 &= hidden;
+        let Some(inode) = inode else { return };
+        if let Some(known) = all.get_mut(&inode) {
+            known.hidden &= hidden;
+        } else if let Some(found) = open(&place, hidden) {
+            all.entry(found.inode).or_insert(found);
         }
     };
     // What this process itself holds open must not keep a namespace alive.
@@ -59,9 +63,7 @@ pub(super) fn all(walks: bool) -> Vec<Found> {
     for (inode, place) in mounted(&mounts) {
         note(Some(inode), place.into(), false);
     }
-    let places = places.into_values();
-    let open = places.filter_map(|(place, hidden)| open(&place, hidden));
-    open.collect()
+    all.into_values().collect()
 }
 
 /// Entries of a directory whose names are numbers.
@@ -121,6 +123,47 @@ mod tests {
                     602 25 0:4 mnt:[4026532282] /run/mnt rw - nsfs nsfs rw\n";
         let found: Vec<_> = mounted(text).collect();
         assert_eq!(found, [(4_026_532_281, "/run/netns/blue")]);
+    }
+
+    const CHURN: &str = "MERESTONE_TEST_CHURN";
+
+    /// Not a test: what a child process runs. Threads enter the namespace that is its standard
+    /// input, and end.
+    #[test]
+    fn churn() {
+        if std::env::var_os(CHURN).is_none() {
+            return;
+        }
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while std::time::Instant::now() < until {
+            let network = Some(LinkNameSpaceType::Network);
+            let enter = move || move_into_link_name_space(io::stdin().as_fd(), network).unwrap();
+            std::thread::spawn(enter).join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_a_file_keeps_is_found_while_threads_in_it_end_b10() {
+        let made = std::thread::spawn(|| {
+            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).ok()?;
+            open(Path::new("/proc/thread-self/ns/net"), true)
+        });
+        let Some(kept) = made.join().unwrap() else {
+            return; // not root
+        };
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "bpf::links::namespaces::tests::churn"])
+            .env(CHURN, "1")
+            .stdin(kept.handle.try_clone().unwrap())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let missed = (0..100)
+            .filter(|_| !all(true).iter().any(|found| found.inode == kept.inode))
+            .count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(missed, 0);
     }
 
     #[test]

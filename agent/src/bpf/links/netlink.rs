@@ -10,8 +10,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const REQUEST_DUMP: u16 = 0x301;
+/// `NLM_F_DUMP_INTR`: links came or went meanwhile, so one may be missing.
+const INTERRUPTED: u16 = 0x10;
+/// How often a dump is begun again for that.
+const MOST_DUMPS: usize = 16;
 const RTMGRP_LINK: u32 = 1;
 /// Bytes of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -32,23 +37,54 @@ fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(family, kind, flags, None)?)
 }
 
-/// Takes the news in; whether there was any. Lost news are news.
-pub(super) fn drain(socket: BorrowedFd<'_>) -> bool {
+/// What became of a namespace's links.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct News {
+    /// Whether there was any.
+    pub(super) any: bool,
+    /// Some were lost: any link may be another than it was.
+    pub(super) lost: bool,
+    /// Links that went. One that has such a number now is another.
+    pub(super) gone: Vec<u32>,
+}
+
+/// Takes the news in.
+pub(super) fn drain(socket: BorrowedFd<'_>) -> News {
     let mut room = vec![0_u8; ROOM];
-    let mut any = false;
+    let mut news = News::default();
     // Bounded: somebody who makes links without end must not hold this up.
     for _ in 0..1024 {
         match rustix::net::recv(socket, &mut room, RecvFlags::DONTWAIT) {
-            Ok(_) | Err(rustix::io::Errno::NOBUFS) => any = true,
+            Ok((_, size)) => {
+                news.any = true;
+                let went = read(room.get(..size).unwrap_or_default(), RTM_DELLINK);
+                match went {
+                    Ok(went) => news.gone.extend(went.links),
+                    Err(_unreadable) => news.lost = true,
+                }
+            }
+            Err(rustix::io::Errno::NOBUFS) => (news.any, news.lost) = (true, true),
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => break,
         }
     }
-    any
+    news
 }
 
 /// The numbers of the links in the calling thread's namespace.
 pub(super) fn links() -> io::Result<Vec<u32>> {
+    for _ in 0..MOST_DUMPS {
+        if let Some(found) = dump()? {
+            return Ok(found);
+        }
+    }
+    Err(io::Error::other(
+        "its links come and go faster than they can be listed",
+    ))
+}
+
+/// None where the list may not be whole.
+fn dump() -> io::Result<Option<Vec<u32>>> {
     let socket = open(SocketFlags::CLOEXEC)?;
     let mut request = Vec::with_capacity(2 * HEADER);
     request.extend_from_slice(&32_u32.to_ne_bytes());
@@ -57,40 +93,63 @@ pub(super) fn links() -> io::Result<Vec<u32>> {
     request.resize(2 * HEADER, 0); // sequence, port; a struct ifinfomsg of zeros
     rustix::net::send(&socket, &request, SendFlags::empty())?;
     let mut found = Vec::new();
+    let mut is_whole = true;
     let mut room = vec![0_u8; ROOM];
     loop {
         let (_, size) = rustix::net::recv(&socket, &mut room, RecvFlags::empty())?;
-        if read(room.get(..size).unwrap_or_default(), &mut found)? {
-            return Ok(found);
+        let part = read(room.get(..size).unwrap_or_default(), RTM_NEWLINK)?;
+        found.extend(part.links);
+        is_whole &= !part.is_interrupted;
+        if part.is_last {
+            return Ok(is_whole.then_some(found));
         }
     }
 }
 
-/// Reads one answer; true at the end of the dump.
-fn read(mut answer: &[u8], found: &mut Vec<u32>) -> io::Result<bool> {
-    while let Some((length, kind)) = head(answer) {
+/// What is in one answer.
+#[derive(Debug, Default)]
+struct Part {
+    links: Vec<u32>,
+    is_last: bool,
+    is_interrupted: bool,
+}
+
+/// Reads one answer: the links that its messages of a kind name.
+fn read(mut answer: &[u8], wanted: u16) -> io::Result<Part> {
+    let mut part = Part::default();
+    while let Some((length, kind, flags)) = head(answer) {
         if length < HEADER || length > answer.len() {
             return Err(io::ErrorKind::InvalidData.into());
         }
+        part.is_interrupted |= flags & INTERRUPTED != 0;
         match kind {
-            NLMSG_DONE => return Ok(true),
+            NLMSG_DONE => {
+                part.is_last = true;
+                break;
+            }
             NLMSG_ERROR => {
                 let code = number(answer, HEADER).unwrap_or(0);
                 return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
             }
             // struct ifinfomsg: family, pad, type, index.
-            RTM_NEWLINK => found.extend(number(answer, HEADER + 4).map(i32::cast_unsigned)),
+            kind if kind == wanted => {
+                let index = number(answer, HEADER + 4).map(i32::cast_unsigned);
+                part.links.extend(index);
+            }
             _ => {}
         }
         answer = answer.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(false)
+    Ok(part)
 }
 
-fn head(answer: &[u8]) -> Option<(usize, u16)> {
+fn head(answer: &[u8]) -> Option<(usize, u16, u16)> {
     let length = number(answer, 0)?;
-    let kind: [u8; 2] = answer.get(4..6)?.try_into().ok()?;
-    Some((usize::try_from(length).ok()?, u16::from_ne_bytes(kind)))
+    let half = |at: usize| {
+        let bytes: [u8; 2] = answer.get(at..at + 2)?.try_into().ok()?;
+        Some(u16::from_ne_bytes(bytes))
+    };
+    Some((usize::try_from(length).ok()?, half(4)?, half(6)?))
 }
 
 fn number(answer: &[u8], at: usize) -> Option<i32> {
@@ -111,7 +170,30 @@ mod tests {
     fn a_message_longer_than_its_answer_is_refused() {
         let mut message = vec![0; HEADER];
         message[..4].copy_from_slice(&64_u32.to_ne_bytes());
-        assert!(read(&message, &mut Vec::new()).is_err());
-        assert!(!read(&[1, 2, 3], &mut Vec::new()).unwrap());
+        assert!(read(&message, RTM_NEWLINK).is_err());
+        assert!(!read(&[1, 2, 3], RTM_NEWLINK).unwrap().is_last);
+    }
+
+    #[test]
+    fn a_list_that_was_interrupted_is_told_from_a_whole_one() {
+        let message = |kind: u16, flags: u16, index: u32| {
+            let mut message = vec![0; 2 * HEADER];
+            message[..4].copy_from_slice(&32_u32.to_ne_bytes());
+            message[4..6].copy_from_slice(&kind.to_ne_bytes());
+            message[6..8].copy_from_slice(&flags.to_ne_bytes());
+            message[20..24].copy_from_slice(&index.to_ne_bytes());
+            message
+        };
+        let whole = [message(RTM_NEWLINK, 2, 7), message(RTM_DELLINK, 0, 8)].concat();
+        let part = read(&whole, RTM_NEWLINK).unwrap();
+        assert_eq!((part.links, part.is_interrupted), (vec![7], false));
+        assert_eq!(read(&whole, RTM_DELLINK).unwrap().links, [8]);
+        let cut = [
+            message(RTM_NEWLINK, 2, 7),
+            message(NLMSG_DONE, INTERRUPTED, 0),
+        ]
+        .concat();
+        let part = read(&cut, RTM_NEWLINK).unwrap();
+        assert!(part.is_last && part.is_interrupted);
     }
 }

@@ -155,6 +155,63 @@ fn n27b_a_path_longer_than_an_issuer_allows_is_refused() {
 }
 
 #[test]
+fn an_authoritys_certificate_to_itself_does_not_count_as_a_step() {
+    let vendor = Vendor::new();
+    let short = Spec::authority("Short", 20)
+        .with(CONSTRAINTS, true, basic(true, Some(0)))
+        .sign(Some(&vendor.root));
+    let renewed = Spec::authority("Short", 22).sign(Some(&short));
+    let leaf = Spec::leaf(3).sign(Some(&renewed));
+    assert!(trace(&vendor, &leaf, &[&renewed, &short]).is_ok());
+    // One of another name does, also behind it.
+    let below = Spec::authority("Below", 21).sign(Some(&renewed));
+    let leaf = Spec::leaf(3).sign(Some(&below));
+    refused(
+        trace(&vendor, &leaf, &[&below, &renewed, &short]),
+        Grade::Untrusted,
+        "path length",
+    );
+}
+
+#[test]
+fn n27b_an_issuer_without_a_name_is_refused() {
+    let vendor = Vendor::new();
+    let nameless = Spec::authority("", 2).sign(Some(&vendor.root));
+    let leaf = Spec::leaf(3).sign(Some(&nameless));
+    refused(
+        trace(&vendor, &leaf, &[&nameless]),
+        Grade::Untrusted,
+        "it has no name",
+    );
+}
+
+#[test]
+fn n27c_restrictions_that_are_not_enforced_and_key_identifiers_called_critical_are_refused() {
+    let vendor = Vendor::new();
+    for (oid, is_critical, is_fine) in [
+        ("2.5.29.30", false, false),
+        ("2.5.29.36", false, false),
+        ("2.5.29.54", true, false),
+        ("2.5.29.14", false, true),
+        ("2.5.29.14", true, false),
+        ("2.5.29.35", true, false),
+        ("1.3.6.1.5.5.7.1.1", true, false),
+        ("2.5.29.32", true, true),
+    ] {
+        let between = Spec::authority("Vendor Intermediate", 2)
+            .with(oid, is_critical, sequence(&[]))
+            .sign(Some(&vendor.root));
+        let end = Spec::leaf(3).sign(Some(&between));
+        let outcome = trace(&vendor, &end, &[&between]);
+        if is_fine {
+            assert!(outcome.is_ok(), "{oid}");
+        } else {
+            refused(outcome, Grade::Untrusted, oid);
+        }
+    }
+}
+
+#[test]
 fn n27c_an_unknown_critical_extension_is_refused_anywhere_in_the_path() {
     let vendor = Vendor::new();
     let odd = ("1.3.6.1.4.1.55555.1", sequence(&[]));

@@ -18,6 +18,9 @@ pub struct Inferences {
     /// Of the bound ones, those that the kernel's own record was written before: they are among
     /// the observed ones too, and no inference more.
     pub joined: u64,
+    /// Of the observed ones, those that a gateway's bound record holds as its own request to its
+    /// server: no inference more either.
+    pub passed_on: u64,
     /// Entries that tell more of an inference told before.
     pub amendments: u64,
     /// The first of them, one by one, amendments among them.
@@ -47,6 +50,8 @@ pub struct InferenceTold {
     pub peer_inside: bool,
     /// The server's executable, where it is known.
     pub server: Option<String>,
+    /// Where a gateway passed it on, its server's executable, and bytes each way.
+    pub onward: Option<OnwardTold>,
     /// GPUs that the group used when it ended.
     pub gpus: Vec<String>,
     /// What the group sent meanwhile: allowed, refused; absent where it is not known.
@@ -55,6 +60,17 @@ pub struct InferenceTold {
     pub model: Option<String>,
     /// Who saw it: `kernel`, `kernel and workload`, or `workload` alone.
     pub seen_by: &'static str,
+}
+
+/// What passed between a gateway and its server.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct OnwardTold {
+    /// The server's executable, where it is known.
+    pub server: Option<String>,
+    /// Bytes each way, requests first.
+    pub bytes: (u64, u64),
+    /// From the first byte to the last, in milliseconds.
+    pub took_ms: u64,
 }
 
 impl Inferences {
@@ -67,6 +83,9 @@ impl Inferences {
         *sum = sum.saturating_add(1);
         if one.grade == Grade::Bound && one.amends {
             self.joined = self.joined.saturating_add(1);
+        }
+        if one.onward.as_ref().is_some_and(|onward| onward.amends) {
+            self.passed_on = self.passed_on.saturating_add(1);
         }
         if self.told.len() < MOST_TOLD {
             self.told.push(InferenceTold::of(one));
@@ -99,6 +118,11 @@ impl InferenceTold {
             peer: Ipv6Addr::from(one.peer).to_canonical().to_string(),
             peer_inside: one.peer_inside,
             server: one.process.as_ref().map(|process| process.exe.clone()),
+            onward: one.onward.as_ref().map(|onward| OnwardTold {
+                server: onward.process.as_ref().map(|process| process.exe.clone()),
+                bytes: (onward.request_bytes, onward.response_bytes),
+                took_ms: onward.ended_ms.saturating_sub(onward.started_ms),
+            }),
             gpus: one.gpus.clone(),
             egress: one.egress.as_ref().map(|sent| (sent.allowed, sent.denied)),
             model: one.binding.as_ref().and_then(|bound| bound.model.clone()),

@@ -5,7 +5,7 @@
 
 use super::der::{Element, INTEGER, OCTET_STRING, SEQUENCE, elements, only};
 use super::name::Name;
-use super::signature::{self, EC_PUBLIC_KEY, P256, P384, RSA_ENCRYPTION, RSA_OAEP};
+use super::signature::{self, EC_PUBLIC_KEY, MIN_RSA_BYTES, P256, P384, RSA_ENCRYPTION, RSA_OAEP};
 use super::{EkError, EkKey};
 use base64ct::{Base64, Encoding as _};
 use merestone_evidence::{Digest, sha256};
@@ -138,6 +138,11 @@ impl Certificate {
         self.issuer == other.subject
     }
 
+    /// Whether its subject is empty, as that of an issuer must not be (RFC 5280, 4.1.2.6).
+    pub(super) fn is_nameless(&self) -> bool {
+        self.subject.is_empty()
+    }
+
     pub(super) const fn is_v3(&self) -> bool {
         self.is_v3
     }
@@ -232,6 +237,12 @@ impl Certificate {
         match info.algorithm.oid {
             RSA_ENCRYPTION | RSA_OAEP => {
                 let (modulus, exponent) = signature::rsa_numbers(info).ok_or_else(malformed)?;
+                if modulus.len() < MIN_RSA_BYTES {
+                    return Err(EkError::Profile {
+                        subject: self.subject(),
+                        why: "its rsa key has fewer than 2048 bits".to_owned(),
+                    });
+                }
                 Ok(EkKey::Rsa { modulus, exponent })
             }
             EC_PUBLIC_KEY => {

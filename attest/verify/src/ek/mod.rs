@@ -13,6 +13,8 @@ mod certificate;
 pub(crate) mod der;
 mod error;
 mod identity;
+#[cfg(test)]
+mod limbo;
 mod name;
 mod path;
 mod signature;

@@ -40,6 +40,10 @@ impl Name {
             .map(Self)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// For people: no control characters, and not without end.
     pub(super) fn shown(&self) -> String {
         let mut text = String::new();

@@ -1,6 +1,7 @@
 //! From an endorsement key's certificate to a pinned root.
 
 use super::certificate::Certificate;
+use super::der::{SEQUENCE, elements, only};
 use super::{EkError, EkKey, Identity, signature};
 use merestone_evidence::Digest;
 use x509_cert::der::Decode as _;
@@ -8,33 +9,32 @@ use x509_cert::der::asn1::ObjectIdentifier as Oid;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages};
 
 const SUBJECT_DIRECTORY_ATTRIBUTES: Oid = Oid::new_unwrap("2.5.29.9");
-const SUBJECT_KEY_ID: Oid = Oid::new_unwrap("2.5.29.14");
 const KEY_USAGE: Oid = Oid::new_unwrap("2.5.29.15");
 const SUBJECT_ALT_NAME: Oid = Oid::new_unwrap("2.5.29.17");
 const BASIC_CONSTRAINTS: Oid = Oid::new_unwrap("2.5.29.19");
 const NAME_CONSTRAINTS: Oid = Oid::new_unwrap("2.5.29.30");
 const CRL_DISTRIBUTION: Oid = Oid::new_unwrap("2.5.29.31");
 const CERTIFICATE_POLICIES: Oid = Oid::new_unwrap("2.5.29.32");
-const AUTHORITY_KEY_ID: Oid = Oid::new_unwrap("2.5.29.35");
+const POLICY_CONSTRAINTS: Oid = Oid::new_unwrap("2.5.29.36");
 const EXTENDED_KEY_USAGE: Oid = Oid::new_unwrap("2.5.29.37");
-const AUTHORITY_INFO: Oid = Oid::new_unwrap("1.3.6.1.5.5.7.1.1");
+const INHIBIT_ANY_POLICY: Oid = Oid::new_unwrap("2.5.29.54");
 /// `tcg-kp-EKCertificate`.
 const EK_CERTIFICATE: Oid = Oid::new_unwrap("2.23.133.8.1");
 
-/// Extensions whose meaning is known here. Policies restrict nothing, because none is asked
-/// for; directory attributes describe the TPM; the rest says where more can be had.
-const KNOWN: [Oid; 10] = [
+/// Extensions that may be critical. Policies restrict nothing, because none is asked for;
+/// directory attributes describe the TPM; distribution points say where more can be had. Key
+/// identifiers and access to the authority may not (RFC 5280, 4.2.1.1, 4.2.1.2, 4.2.2.1).
+const KNOWN: [Oid; 7] = [
     SUBJECT_DIRECTORY_ATTRIBUTES,
-    SUBJECT_KEY_ID,
     KEY_USAGE,
     SUBJECT_ALT_NAME,
     BASIC_CONSTRAINTS,
     CRL_DISTRIBUTION,
     CERTIFICATE_POLICIES,
-    AUTHORITY_KEY_ID,
     EXTENDED_KEY_USAGE,
-    AUTHORITY_INFO,
 ];
+/// Restrictions that are not enforced here, and so must not be passed over, critical or not.
+const RESTRICTIONS: [Oid; 3] = [NAME_CONSTRAINTS, POLICY_CONSTRAINTS, INHIBIT_ANY_POLICY];
 
 /// Most certificates between an endorsement key and its root, both included.
 const MAX_PATH: usize = 6;
@@ -127,6 +127,7 @@ impl Anchors {
         between: &'c [Certificate],
         at_s: u64,
     ) -> Result<(Vec<&'c Certificate>, &'c Certificate), EkError> {
+        ends_a_path(leaf)?;
         valid(leaf, at_s)?;
         let mut search = Search {
             anchors: self,
@@ -146,6 +147,20 @@ impl Anchors {
         };
         Ok((path, anchor))
     }
+}
+
+/// A key that may sign certificates is an authority's, and says so (RFC 5280, 4.2.1.9).
+fn ends_a_path(leaf: &Certificate) -> Result<(), EkError> {
+    let extensions = Extensions::read(leaf)?;
+    let signs = |usage: KeyUsage| usage.0.contains(KeyUsages::KeyCertSign);
+    let is_authority = extensions.constraints.is_some_and(|one| one.ca);
+    if extensions.usage.is_some_and(signs) && !is_authority {
+        return Err(EkError::Profile {
+            subject: leaf.subject(),
+            why: "its key may sign certificates, and it is no authority".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// The end of a path whose key signs statements: no authority, and for signatures.
@@ -169,37 +184,31 @@ pub(crate) fn signs_statements(leaf: &Certificate) -> Result<(), EkError> {
 }
 
 impl Anchors {
-    /// Traces a certificate of another kind, one that signs, to a pinned certificate.
+    /// Traces a certificate of another kind, one that signs, to a pinned certificate. It may leave
+    /// its key's usage open, and is no authority.
     pub(crate) fn trace_signer(
         &self,
         leaf: &Certificate,
         offered: &[&Certificate],
         at_s: u64,
     ) -> Result<(), EkError> {
-        let between: Vec<Certificate> = offered.iter().map(|one| (*one).clone()).collect();
-        valid(leaf, at_s)?;
-        let signs = |usage: KeyUsage| usage.0.contains(KeyUsages::DigitalSignature);
-        if !Extensions::read(leaf)?.usage.is_none_or(signs) {
-            return Err(EkError::Profile {
-                subject: leaf.subject(),
-                why: "its key usage does not allow signing".to_owned(),
-            });
-        }
-        let mut search = Search {
-            anchors: self,
-            between: &between,
-            at_s,
-            tries: 0,
-            worst: None,
-        };
-        let found = search.climb(&mut vec![leaf]).is_some();
-        if found {
-            return Ok(());
-        }
-        Err(search.worst.unwrap_or_else(|| EkError::NoIssuer {
+        let refused = |why: &str| EkError::Profile {
             subject: leaf.subject(),
-            issuer: leaf.issuer(),
-        }))
+            why: why.to_owned(),
+        };
+        let extensions = Extensions::read(leaf)?;
+        let is_authority = extensions.constraints.is_some_and(|one| one.ca);
+        if is_authority || !leaf.is_v3() {
+            return Err(refused(
+                "it is an authority, or does not say that it is none",
+            ));
+        }
+        let signs = |usage: KeyUsage| usage.0.contains(KeyUsages::DigitalSignature);
+        if !extensions.usage.is_none_or(signs) {
+            return Err(refused("its key usage does not allow signing"));
+        }
+        let between: Vec<Certificate> = offered.iter().map(|one| (*one).clone()).collect();
+        self.path(leaf, &between, at_s).map(|_| ())
     }
 }
 
@@ -257,7 +266,11 @@ impl<'c> Search<'c> {
             return false;
         }
         self.tries += 1;
-        let outcome = may_issue(issuer, last, path.len() - 1)
+        // A certificate that an authority issued to itself, as for a new key, does not count
+        // (RFC 5280, 6.1.4 (l)). The end of the path never does.
+        let between = path.iter().skip(1);
+        let below = between.filter(|one| !one.names_as_issuer(one)).count();
+        let outcome = may_issue(issuer, last, below)
             // A pin needs no validity of its own: whoever pinned it can take it away.
             .and_then(|()| if is_pinned { Ok(()) } else { valid(issuer, self.at_s) })
             .and_then(|()| signature::check(last, issuer));
@@ -282,6 +295,9 @@ fn may_issue(issuer: &Certificate, subject: &Certificate, below: usize) -> Resul
     let Some(constraints) = extensions.constraints.filter(|constraints| constraints.ca) else {
         return Err(refused("it is no certificate authority"));
     };
+    if issuer.is_nameless() {
+        return Err(refused("it has no name"));
+    }
     let limit = constraints.path_len_constraint.map(usize::from);
     if limit.is_some_and(|limit| below > limit) {
         return Err(refused("its path length does not allow it"));
@@ -372,8 +388,7 @@ impl<'c> Extensions<'c> {
                 return Err(form(format!("extension {oid} is there twice")));
             }
             seen.push(oid);
-            // A restriction that is not enforced must not be passed over, critical or not.
-            if oid == NAME_CONSTRAINTS || extension.critical && !KNOWN.contains(&oid) {
+            if RESTRICTIONS.contains(&oid) || extension.critical && !KNOWN.contains(&oid) {
                 return Err(EkError::Critical {
                     subject: certificate.subject(),
                     oid: oid.to_string(),
@@ -387,9 +402,18 @@ impl<'c> Extensions<'c> {
                 }
                 KEY_USAGE => read.usage = Some(KeyUsage::from_der(value).map_err(bad)?),
                 EXTENDED_KEY_USAGE => {
-                    read.extended = Some(ExtendedKeyUsage::from_der(value).map_err(bad)?);
+                    let extended = ExtendedKeyUsage::from_der(value).map_err(bad)?;
+                    if extended.0.is_empty() {
+                        return Err(form("its extended key usage names none".to_owned()));
+                    }
+                    read.extended = Some(extended);
                 }
-                SUBJECT_ALT_NAME => read.alternative = Some(value),
+                SUBJECT_ALT_NAME => {
+                    if only(value, SEQUENCE).and_then(elements).is_none() {
+                        return Err(form("its alternative name is malformed".to_owned()));
+                    }
+                    read.alternative = Some(value);
+                }
                 _ => {}
             }
         }

@@ -28,8 +28,8 @@ const SHA256_ECDSA: Oid = Oid::new_unwrap("1.2.840.10045.4.3.2");
 const SHA384_ECDSA: Oid = Oid::new_unwrap("1.2.840.10045.4.3.3");
 const SHA512_ECDSA: Oid = Oid::new_unwrap("1.2.840.10045.4.3.4");
 
-/// Shortest modulus of an issuer.
-const MIN_RSA_BYTES: usize = 256;
+/// Shortest modulus of an issuer, and of a TPM.
+pub(super) const MIN_RSA_BYTES: usize = 256;
 
 enum Hashed {
     Sha256(Vec<u8>),

@@ -3,13 +3,15 @@
 //!
 //! It never calls an inventory proven by a GPU (N65), nor a report bound to this host (N62): a
 //! GPU's signature says which GPU answered, and a relay can have asked one elsewhere. It does not
-//! fetch the maker's reference measurements or revocation lists; what is pinned is compared.
+//! fetch the maker's reference measurements or revocation lists; what is pinned is compared (N63).
+//! A report looks the same in developer mode, in which nothing is protected: that one the agent
+//! tells, and then no report counts for confidential computing (N61).
 
 mod spdm;
 
 pub use spdm::{Report, SpdmError};
 
-use crate::ek::{Anchors, Certificate, EkError, certificates, signs_statements};
+use crate::ek::{Certificate, EkError, certificates, signs_statements};
 use crate::log::LogChecked;
 use crate::refusal::{Grade, Refusal};
 use crate::trust::GpuTrust;
@@ -18,6 +20,8 @@ use merestone_evidence::{Digest, GpuReport, sha256};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
+/// States of confidential computing, as the agent tells them, in which nothing is protected.
+const UNPROTECTED: [&str; 2] = ["off", "developer mode"];
 /// Most reports of one session.
 const MAX_REPORTS: usize = 64;
 
@@ -48,6 +52,22 @@ pub enum GpuError {
         got: String,
         /// In the certificate.
         want: String,
+    },
+    /// Its maker took the certificate back, for good or for a while (N63).
+    #[error("certificate {digest} of {subject} is one that the trust policy has on hold")]
+    OnHold {
+        /// Its subject.
+        subject: String,
+        /// Its SHA-256.
+        digest: Digest,
+    },
+    /// It protects nothing, report or not (N61).
+    #[error("confidential computing of {uuid} is {got:?}, by the agent's own word")]
+    Mode {
+        /// The GPU.
+        uuid: String,
+        /// What the agent says of it.
+        got: String,
     },
     /// Not among what is pinned.
     #[error("measurements {got} are not among those accepted")]
@@ -83,7 +103,7 @@ impl GpuError {
     pub(crate) const fn grade(&self) -> Grade {
         match self {
             Self::Certificate(error) => error.grade(),
-            Self::Measurements { .. } => Grade::Failed,
+            Self::Measurements { .. } | Self::OnHold { .. } | Self::Mode { .. } => Grade::Failed,
             Self::Silent { .. } => Grade::Indeterminate,
             Self::Spdm(_)
             | Self::NoCertificate
@@ -135,6 +155,13 @@ pub(crate) fn check(
         .map(|session| session.gpu_reports.len())
         .sum();
     let is_required = trust.is_some_and(|trust| trust.required);
+    if is_required && unprotected(log, true, tally) {
+        tally.skip(
+            CheckId::GpuMeasurements,
+            "no gpu computes confidentially here",
+        );
+        return Vec::new();
+    }
     if total == 0 {
         let detail = format!("no gpu reports on itself here{}", confidential(log));
         let say = if is_required {
@@ -152,18 +179,30 @@ pub(crate) fn check(
         tally.skip(CheckId::GpuMeasurements, "no maker's root is pinned");
         return Vec::new();
     };
+    let (attested, sound) = of_sessions(log, trust, tally);
+    let sound = sound && !unprotected(log, false, tally);
+    if sound {
+        tally.pass(
+            CheckId::GpuAttestation,
+            format!(
+                "{} reports, each signed by a gpu over the digest of its session{}",
+                attested.len(),
+                confidential(log)
+            ),
+        );
+    }
+    measured(&attested, trust, tally);
+    attested
+}
+
+/// The reports that hold, and whether all do.
+fn of_sessions(log: &LogChecked, trust: &GpuTrust, tally: &mut Tally) -> (Vec<GpuAttested>, bool) {
     let mut attested = Vec::new();
     let mut sound = true;
     for session in &log.sessions {
         let id = hex::encode(session.statement.session.0);
         let at_s = session.statement.started_ms / 1000;
-        let found = of_session(
-            &session.gpu_reports,
-            &id,
-            session.digest,
-            at_s,
-            &trust.anchors,
-        );
+        let found = of_session(&session.gpu_reports, &id, session.digest, at_s, trust);
         let mut fail = |source: GpuError| {
             sound = false;
             let at = format!("session {id}");
@@ -174,7 +213,7 @@ pub(crate) fn check(
                 let named: BTreeSet<_> = found.iter().map(|one| one.uuid.as_str()).collect();
                 let silent = session.statement.gpu.devices.iter();
                 let silent = silent.filter(|device| !named.contains(device.uuid.as_str()));
-                for device in silent.filter(|_| is_required) {
+                for device in silent.filter(|_| trust.required) {
                     let uuid = device.uuid.clone();
                     fail(GpuError::Silent { uuid });
                 }
@@ -183,17 +222,30 @@ pub(crate) fn check(
             Err(error) => fail(error),
         }
     }
-    if sound {
-        tally.pass(
-            CheckId::GpuAttestation,
-            format!(
-                "{} reports, each signed by a gpu over the digest of its session",
-                attested.len()
-            ),
-        );
+    (attested, sound)
+}
+
+/// Whether the agent says of a GPU that it protects nothing; only of GPUs that report, unless
+/// `all` are asked for.
+fn unprotected(log: &LogChecked, all: bool, tally: &mut Tally) -> bool {
+    let mut found = false;
+    for session in &log.sessions {
+        let reports = |uuid: &str| session.gpu_reports.iter().any(|one| one.uuid == uuid);
+        for device in &session.statement.gpu.devices {
+            let state = device.confidential.as_deref();
+            let is_open = state.is_some_and(|state| UNPROTECTED.contains(&state));
+            if is_open && (all || reports(&device.uuid)) {
+                found = true;
+                let at = session.at.clone();
+                let source = GpuError::Mode {
+                    uuid: device.uuid.clone(),
+                    got: state.unwrap_or_default().to_owned(),
+                };
+                tally.fail(CheckId::GpuAttestation, &Refusal::Gpu { at, source });
+            }
+        }
     }
-    measured(&attested, trust, tally);
-    attested
+    found
 }
 
 /// What the host says of confidential computing, as words after a sentence.
@@ -220,7 +272,7 @@ fn of_session(
     session: &str,
     digest: Digest,
     at_s: u64,
-    anchors: &Anchors,
+    trust: &GpuTrust,
 ) -> Result<Vec<GpuAttested>, GpuError> {
     if reports.len() > MAX_REPORTS {
         return Err(GpuError::TooMany {
@@ -230,7 +282,7 @@ fn of_session(
     }
     let mut found: Vec<GpuAttested> = Vec::new();
     for report in reports {
-        let one = of_gpu(report, session, digest, at_s, anchors)?;
+        let one = of_gpu(report, session, digest, at_s, trust)?;
         let twin = found
             .iter()
             .find(|known| known.certificate == one.certificate);
@@ -251,12 +303,12 @@ fn of_gpu(
     session: &str,
     digest: Digest,
     at_s: u64,
-    anchors: &Anchors,
+    trust: &GpuTrust,
 ) -> Result<GpuAttested, GpuError> {
     let offered = certificates(&told.certificates)?;
     let (leaf, between) = offered.split_first().ok_or(GpuError::NoCertificate)?;
     signs_statements(leaf)?;
-    let (_, anchor) = anchors.path(leaf, between, at_s)?;
+    let (path, anchor) = trust.anchors.path(leaf, between, at_s)?;
     let report = Report::parse(&told.report)?;
     report.signed_by(leaf.p384_point()?)?;
     if report.nonce != digest.0 {
@@ -266,6 +318,13 @@ fn of_gpu(
         });
     }
     same_firmware(leaf, &report)?;
+    let mut chain = path.iter().chain([&anchor]);
+    if let Some(held) = chain.find(|one| trust.on_hold.contains(&one.sha256())) {
+        return Err(GpuError::OnHold {
+            subject: held.subject(),
+            digest: held.sha256(),
+        });
+    }
     Ok(GpuAttested {
         session: session.to_owned(),
         uuid: told.uuid.clone(),

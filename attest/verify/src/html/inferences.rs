@@ -36,6 +36,9 @@ fn records(inferences: &Inferences) -> Markup {
             @if inferences.joined > 0 {
                 " Of the bound ones " (number(inferences.joined)) " are of exchanges that are among the observed ones, too."
             }
+            @if inferences.passed_on > 0 {
+                " Of the observed ones " (number(inferences.passed_on)) " are a gateway's own requests to its server, which a bound one holds."
+            }
         }
         p.warn {
             "R1: the kernel saw a request and its answer pass on a guarded server's socket; nothing of their content is known, and an exchange "
@@ -66,6 +69,10 @@ fn row(one: &InferenceTold) -> Markup {
                 bdi { (one.what) } ", " (number(one.bytes.0)) " bytes in, " (number(one.bytes.1)) " out"
                 @if let Some(model) = &one.model { ", model " bdi { (model) } }
                 @if let Some(server) = &one.server { ", by " bdi { (server) } }
+                @if let Some(onward) = &one.onward {
+                    ", passed on to " bdi { (onward.server.as_deref().unwrap_or("a server")) } ": "
+                    (number(onward.bytes.0)) " bytes in, " (number(onward.bytes.1)) " out, " (length(onward.took_ms))
+                }
                 @for gpu in &one.gpus { ", on GPU " code { (gpu) } }
             }
             td data-h="Asked by" { (one.peer) (if one.peer_inside { ", inside the boundary" } else { ", outside the boundary" }) }

@@ -9,6 +9,8 @@
 
 mod area;
 mod cloud;
+#[cfg(fuzzing)]
+pub mod doors;
 mod error;
 mod landmarks;
 #[expect(clippy::many_single_char_names, reason = "coordinates")]

@@ -3,11 +3,14 @@
 //! A bound record names the kernel's turn it was joined with. Of all entries about one turn of
 //! HTTP/1, one alone is not an amendment, one at most is bound, and all are of the same
 //! connection of the same group. On a connection that cannot be read, one turn is the whole
-//! connection and any number of records can be bound on it.
+//! connection and any number of records can be bound on it. A turn that a gateway's record holds
+//! as its own request to the server counts as bound to that record.
 
 use super::ReceiptError;
 use merestone_evidence::{Body, Entry, Grade, Inference, sha256};
 
+/// The forms of which a turn is one request, and no connection of many.
+const WHOLE: [&str; 2] = ["http/1", "http/2 stream"];
 /// The form of a bound record that the kernel saw nothing of.
 const TOLD: &str = "told";
 /// Faults that are told; a log made of them need not be told whole.
@@ -42,15 +45,24 @@ impl Told {
         {
             self.faults.push((hex::encode(record.id), what));
         }
+        if let Some(onward) = &record.onward {
+            let ends = (&onward.peer, onward.peer_port, onward.port);
+            self.seen.push(Seen {
+                turn: onward.turn,
+                connection: connection(record.group, ends),
+                amends: onward.amends,
+                bound: true,
+            });
+        }
         let turn = match (record.grade, record.turn) {
             (Grade::Observed, _) => record.id,
             (Grade::Bound, Some(turn)) => turn,
             (Grade::Bound, None) => return,
         };
-        if record.form == "http/1" {
+        if WHOLE.contains(&&*record.form) {
             self.seen.push(Seen {
                 turn,
-                connection: connection(record),
+                connection: connection(record.group, (&record.peer, record.peer_port, record.port)),
                 amends: record.amends,
                 bound: record.grade == Grade::Bound,
             });
@@ -83,6 +95,9 @@ impl Told {
 
 fn misgraded(record: &Inference) -> Option<&'static str> {
     let is_told = record.form == TOLD;
+    if record.onward.is_some() && record.turn.is_none() {
+        return Some("it was passed on, and the kernel saw nobody ask");
+    }
     match (record.grade, &record.binding, record.turn) {
         (Grade::Bound, None, _) => Some("it is called bound and has no digests"),
         (Grade::Observed, Some(_), _) => Some("it has digests and is called observed"),
@@ -108,12 +123,12 @@ fn contradiction(turn: &[Seen]) -> Option<&'static str> {
     (!same).then_some("its entries are of different connections")
 }
 
-fn connection(record: &Inference) -> [u8; 4] {
+fn connection(group: u64, (peer, peer_port, port): (&[u8; 16], u16, u16)) -> [u8; 4] {
     let parts: [&[u8]; 4] = [
-        &record.group.to_be_bytes(),
-        &record.peer,
-        &record.peer_port.to_be_bytes(),
-        &record.port.to_be_bytes(),
+        &group.to_be_bytes(),
+        peer,
+        &peer_port.to_be_bytes(),
+        &port.to_be_bytes(),
     ];
     let digest = sha256(&parts.concat());
     let mut short = [0; 4];

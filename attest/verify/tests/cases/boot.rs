@@ -35,6 +35,24 @@ fn n12_a_log_without_sha256_digests_is_refused() {
 }
 
 #[test]
+fn n17_a_boot_log_that_is_cut_or_promises_more_than_there_is_is_refused() {
+    let good = EventLogMaker::good();
+    let whole = good.bytes();
+    let mut more = whole.clone();
+    more.extend([7, 0, 0, 0, 1, 0, 0, 0]);
+    more.extend(u32::MAX.to_le_bytes());
+    for log in [
+        more,
+        whole[..whole.len() - 1].to_vec(),
+        whole[..40].to_vec(),
+    ] {
+        let mut maker = booted(&good);
+        maker.boot_log = Some(log);
+        refused(&maker, 1, "boot.log");
+    }
+}
+
+#[test]
 fn n13_registers_that_firmware_never_extended_are_refused() {
     for zero in [0, 4] {
         let mut log = EventLogMaker::new();

@@ -1,7 +1,7 @@
 //! What GPUs say of themselves: NVIDIA's own sample, and reports of a GPU that only exists here.
 
 use crate::support::{Maker, demand, judge};
-use merestone_evidence::{Bundle, GpuReport, sha256};
+use merestone_evidence::{Bundle, GpuDevice, GpuReport, sha256};
 use merestone_verify::ek::{Anchors, certificates};
 use merestone_verify::gpu::{Report, SpdmError};
 use p384::ecdsa::signature::Signer as _;
@@ -316,6 +316,85 @@ fn a_report_that_is_required_and_absent_is_indeterminate_and_pinned_measurements
     );
     let other = gpu.trust(&maker, &format!("measurements = \"{}\"", "0".repeat(64)));
     demand(&judge(&bundle, &other), 2, "gpu.measurements");
+}
+
+/// A host whose agent says that of its GPU.
+fn in_state(state: Option<&str>) -> Maker {
+    let mut maker = Maker::new();
+    let state = state.map(str::to_owned);
+    maker.session = Box::new(move |session| {
+        session.gpu.devices = vec![GpuDevice {
+            uuid: "GPU-1".into(),
+            name: "H100".into(),
+            pci: None,
+            memory_bytes: None,
+            vbios: None,
+            confidential: state.clone(),
+        }];
+    });
+    maker
+}
+
+#[test]
+fn n61_a_gpu_in_developer_mode_or_with_confidential_computing_off_fails_though_it_reports() {
+    let gpu = Gpu::new();
+    for state in ["developer mode", "off"] {
+        let maker = in_state(Some(state));
+        let bundle = gpu.bundle(&maker);
+        for more in ["", "required = true"] {
+            let verdict = judge(&bundle, &gpu.trust(&maker, more));
+            demand(&verdict, 2, "gpu.attestation");
+        }
+        // Nothing is asked of the GPUs, and nothing is called checked.
+        demand(&judge(&bundle, &maker.trust()), 0, "gpu.attestation");
+        // Without a report there is nothing to mistake, unless one is asked for.
+        let silent = maker.bundle();
+        demand(
+            &judge(&silent, &gpu.trust(&maker, "")),
+            0,
+            "gpu.attestation",
+        );
+        let required = gpu.trust(&maker, "required = true");
+        demand(&judge(&silent, &required), 2, "gpu.attestation");
+    }
+    for state in [
+        Some("on"),
+        Some("on; whether in developer mode is not told"),
+        None,
+    ] {
+        let maker = in_state(state);
+        let required = gpu.trust(&maker, "required = true");
+        let verdict = judge(&gpu.bundle(&maker), &required);
+        demand(&verdict, 0, "gpu.attestation");
+        let check = verdict
+            .checks
+            .iter()
+            .find(|check| check.id == "gpu.attestation")
+            .unwrap();
+        let told = state.unwrap_or("not told");
+        assert!(check.detail.ends_with(told), "{}", check.detail);
+        demand(&judge(&maker.bundle(), &required), 3, "gpu.attestation");
+    }
+}
+
+#[test]
+fn n63_a_certificate_on_hold_fails_and_absent_reference_values_are_not_checked() {
+    let (maker, gpu) = (Maker::new(), Gpu::new());
+    let bundle = gpu.bundle(&maker);
+    let digest = |pem: &str| {
+        certificates(pem.as_bytes()).unwrap()[0]
+            .sha256()
+            .to_string()
+    };
+    for held in [digest(&gpu.chain), digest(&gpu.root)] {
+        let trust = gpu.trust(&maker, &format!("on_hold = \"{held}\""));
+        demand(&judge(&bundle, &trust), 2, "gpu.attestation");
+    }
+    let other = format!("on_hold = [\"{}\"]", "1".repeat(64));
+    let verdict = judge(&bundle, &gpu.trust(&maker, &other));
+    demand(&verdict, 0, "gpu.attestation");
+    let open = |one: &merestone_verify::NotChecked| one.id == "gpu.measurements";
+    assert!(verdict.not_checked.iter().any(open), "no value is pinned");
 }
 
 #[test]

@@ -105,3 +105,37 @@ fn every_negative_case_has_a_line_and_every_test_it_names_exists() {
     assert_eq!(cases, (1..=77).collect());
     assert!(named.len() > 60, "{}", named.len());
 }
+
+/// `N27b`, as the number at the front of a test's name.
+fn numbers(name: &str) -> Vec<String> {
+    let parts = name.split('_').map_while(|part| {
+        let digits = part.strip_prefix('n')?;
+        let is_number = digits.starts_with(|first: char| first.is_ascii_digit());
+        is_number.then(|| format!("N{}", digits.trim_start_matches('0')))
+    });
+    parts.collect()
+}
+
+#[test]
+fn every_decided_case_has_a_kept_file_or_a_reason() {
+    if std::env::var_os("MERESTONE_KEEP_VECTORS").is_some() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = std::fs::read_dir(root.join("tests/vectors/evidence")).unwrap();
+    let kept: BTreeSet<String> = folder
+        .flat_map(|case| numbers(&case.unwrap().file_name().to_string_lossy()))
+        .collect();
+    let text = std::fs::read_to_string(root.join("docs/formats/negative-cases.md")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| N"));
+    let decided: BTreeSet<String> = rows
+        .map(|row| row.split(" | ").collect::<Vec<_>>())
+        .filter(|cells| cells[3].starts_with("decided"))
+        .map(|cells| format!("N{}", cells[0]))
+        .collect();
+    let reasons = text.lines().filter_map(|line| line.strip_prefix("- "));
+    let reasons = reasons.filter_map(|line| line.split_once(": "));
+    let excused: BTreeSet<String> = reasons.map(|(case, _)| case.to_owned()).collect();
+    let without: BTreeSet<String> = decided.difference(&kept).cloned().collect();
+    assert_eq!(without, excused);
+}

@@ -3,7 +3,7 @@
 use crate::support::{Log, Maker, START, Tpm, demand, flow, judge, judge_bytes};
 use merestone_evidence::{
     Blob, Bundle, ConsistencyProof, Digest, InclusionProof, encode, inclusion_path, leaf_hash,
-    sha256,
+    node_hash, sha256,
 };
 use merestone_verify::Purpose;
 
@@ -136,6 +136,29 @@ fn n52_an_inner_node_shown_as_a_leaf_is_refused() {
             proof.index = 2;
             proof.path = path[1..].to_vec();
         },
+        "log.inclusion",
+    );
+}
+
+#[test]
+fn n52b_a_last_leaf_that_is_paired_with_itself_is_refused() {
+    let mut maker = Maker::new();
+    (maker.epochs, maker.leaves_each) = (3, 3);
+    let mut receipt = maker.receipt(8);
+    demand(
+        &judge_bytes(&encode(&receipt), &maker.trust(), Purpose::Receipt),
+        0,
+        "log.inclusion",
+    );
+    let proof = &mut receipt.proofs[0];
+    let mut own = leaf_hash(&proof.leaf);
+    for level in 0..3 {
+        proof.path.insert(level, own);
+        own = node_hash(&own, &own);
+    }
+    demand(
+        &judge_bytes(&encode(&receipt), &maker.trust(), Purpose::Receipt),
+        1,
         "log.inclusion",
     );
 }

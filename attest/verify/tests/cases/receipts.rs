@@ -5,7 +5,7 @@ use coset::iana::Algorithm;
 use coset::{CoseSign1, CoseSign1Builder, HeaderBuilder, TaggedCborSerializable as _};
 use ed25519_dalek::{Signer as _, SigningKey};
 use merestone_evidence::{
-    Binding, Blob, Body, Bundle, Digest, End, Entry, EntryKind, Grade, Inference, Receipt,
+    Binding, Blob, Body, Bundle, Digest, End, Entry, EntryKind, Grade, Inference, Onward, Receipt,
     SessionId, answer_digest, encode, leaf_hash, receipt_id, request_digest, sha256, ueid,
 };
 use merestone_verify::enrolment::{Kind, protected_header};
@@ -41,6 +41,7 @@ fn observed(id: u8, number: u16) -> Inference {
         amends: false,
         binding: None,
         turn: None,
+        onward: None,
     }
 }
 
@@ -561,6 +562,61 @@ fn entries_that_tell_of_one_turn_fit_together() {
         tls(amends(observed(1, 1))),
     ];
     assert_eq!(with(many).exit, 0);
+}
+
+#[test]
+fn what_a_gateway_passed_on_is_held_by_one_record_and_told_by_no_other() {
+    let with = |records: Vec<Inference>| {
+        let mut maker = maker();
+        maker.told = records.into_iter().map(|one| (0, entry(one))).collect();
+        judge(&maker.bundle(), &maker.trust())
+    };
+    let onward = |turn: u8, amends: bool| Onward {
+        turn: [turn; 16],
+        started_ms: START + 1010,
+        ended_ms: START + 1990,
+        request_bytes: 120,
+        response_bytes: 880,
+        process: None,
+        peer: observed(1, 1).peer,
+        peer_port: 9,
+        port: 8000,
+        amends,
+    };
+    let held = |amends| Inference {
+        onward: Some(onward(9, amends)),
+        ..bound(2, 1, 1)
+    };
+    let verdict = with(vec![held(false)]);
+    assert_eq!(verdict.exit, 0, "{:#?}", verdict.checks);
+    // The turn was told before, or tells more later.
+    let verdict = with(vec![observed(9, 9), held(true)]);
+    assert_eq!(verdict.exit, 0, "{:#?}", verdict.checks);
+    let counted = verdict.account.unwrap().inferences;
+    assert_eq!(
+        (counted.observed, counted.bound, counted.passed_on),
+        (1, 1, 1)
+    );
+    let later = Inference {
+        amends: true,
+        ..observed(9, 9)
+    };
+    assert_eq!(with(vec![held(false), later]).exit, 0);
+    // Told besides, of another connection, or held by two.
+    demand(&with(vec![observed(9, 9), held(false)]), 2, "receipts");
+    demand(&with(vec![observed(9, 8), held(true)]), 2, "receipts");
+    let other = Inference {
+        onward: Some(onward(9, true)),
+        ..bound(3, 3, 3)
+    };
+    demand(&with(vec![held(false), other]), 2, "receipts");
+    // Nobody was seen to ask for it.
+    let alone = Inference {
+        turn: None,
+        form: "told".into(),
+        ..held(false)
+    };
+    demand(&with(vec![alone]), 2, "receipts");
 }
 
 #[test]

@@ -302,6 +302,7 @@ fn an_inference_is_shown_with_its_grade_and_no_more_than_was_seen() {
         amends: false,
         binding: None,
         turn: None,
+        onward: None,
     };
     maker.extra_leaf = Some(encode(&Entry {
         kind: EntryKind,

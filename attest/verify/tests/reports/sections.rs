@@ -67,6 +67,7 @@ fn exchange(number: u64, grade: Grade, word: &str) -> Inference {
             status: Some(200),
         }),
         turn: None,
+        onward: None,
     }
 }
 

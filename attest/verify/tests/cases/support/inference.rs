@@ -51,5 +51,6 @@ pub(crate) fn inference(id: [u8; 16], from_ms: u64, started_ms: u64, number: u64
         amends: false,
         binding: None,
         turn: None,
+        onward: None,
     }
 }
