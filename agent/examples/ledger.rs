@@ -14,16 +14,20 @@
     reason = "a measurement, and stops where it cannot"
 )]
 
+#[path = "../../attest/verify/tests/cases/support/inference.rs"]
+mod inference;
+#[path = "../tests/evidence/inputs.rs"]
+mod inputs;
+
 use ed25519_dalek::{Signer as _, SigningKey};
+use inference::inference;
+use inputs::{epoch_inputs, session_inputs};
 use merestone_agent::{
     clock,
     ledger::Ledger,
-    seal::{EpochInputs, Metrics, SealCore, SealOptions, SessionInputs},
+    seal::{Metrics, SealCore, SealOptions},
 };
-use merestone_evidence::{
-    Agent, Body, Boundary, Cause, Digest, End, Entry, EntryKind, GpuInventory, Grade, GroupEgress,
-    Inference, Kernel, Mode, Process, encode, leaf_hash, sha256,
-};
+use merestone_evidence::{Body, Cause, Entry, EntryKind, encode, leaf_hash};
 use merestone_tpm::{Deadline, EsysTpm, Options};
 use std::{
     fs,
@@ -117,7 +121,7 @@ fn seal(mut core: SealCore, epoch: Duration, done: &AtomicBool) -> Vec<Duration>
     loop {
         let last = done.load(Ordering::Acquire);
         let began = Instant::now();
-        core.close_epoch(epoch_inputs(), Cause::Work).unwrap();
+        core.close_epoch(epoch_inputs(0), Cause::Work).unwrap();
         took.push(began.elapsed());
         if last {
             return took;
@@ -163,8 +167,7 @@ fn receipt(key: &SigningKey, index: u64, entry: &Entry) {
 
 fn record(number: u64) -> Entry {
     let now = clock::now_ms();
-    let pod = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
-    let container = "c7f4b1e0a9d84f2e9f6b8f0d3a5c7e91b2d4f6a8091b3d5f7a9cbe0d2f416385";
+    let started_ms = now.saturating_sub(800);
     let mut id = [0; 16];
     for (to, from) in id.iter_mut().zip(number.to_be_bytes()) {
         *to = from;
@@ -173,105 +176,7 @@ fn record(number: u64) -> Entry {
         kind: EntryKind,
         time_ms: now,
         boot_ns: clock::boot_ns(),
-        body: Body::Inference(Box::new(Inference {
-            id,
-            grade: Grade::Observed,
-            started_ms: now.saturating_sub(800),
-            answered_ms: Some(now.saturating_sub(700)),
-            ended_ms: now,
-            request_bytes: 1_200 + number % 700,
-            response_bytes: 9_000 + number % 4_000,
-            group: 10_482,
-            process: Some(Process {
-                pid: 24_117,
-                start_ticks: 861_002,
-                exe: "/usr/bin/python3.11".into(),
-                exe_sha256: Some(Digest([7; 32])),
-                comm: "python3".into(),
-                cgroup: format!(
-                    "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/\
-                     cri-containerd-{container}.scope",
-                    pod.replace('-', "_")
-                ),
-                container_id: Some(container.into()),
-                pod_uid: Some(pod.into()),
-            }),
-            peer: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 7],
-            peer_port: 40_000,
-            port: 8_000,
-            peer_inside: true,
-            form: "http/1".into(),
-            method: Some("POST".into()),
-            path: Some("/v1/chat/completions".into()),
-            end: End::Next,
-            gpus: vec!["GPU-5c1e2a34-6f0b-4b8e-9d5a-2f7c9e1b3a60".into()],
-            egress: Some(GroupEgress {
-                from_ms: now.saturating_sub(800),
-                to_ms: now,
-                allowed: number,
-                allowed_bytes: number * 9_000,
-                denied: 0,
-                audited: 0,
-            }),
-            amends: false,
-            binding: None,
-            turn: None,
-            onward: None,
-            gpu_use: None,
-        })),
-    }
-}
-
-fn boundary() -> Boundary {
-    Boundary {
-        name: "eu".into(),
-        sha256: sha256(b"boundary"),
-        mode: Mode::Enforce,
-    }
-}
-
-fn session_inputs() -> SessionInputs {
-    SessionInputs {
-        agent: Agent {
-            version: "0".into(),
-            sha256: sha256(b"agent"),
-        },
-        boundary: boundary(),
-        object_sha256: sha256(b"object"),
-        programs: vec![],
-        tiers: vec![],
-        uncovered: vec![],
-        gpu: GpuInventory {
-            state: "no_driver".into(),
-            driver: None,
-            library: None,
-            library_sha256: None,
-            test_library: false,
-            devices: vec![],
-        },
-        kernel: Kernel {
-            release: "6.12".into(),
-            boot_id: clock::boot_id(),
-        },
-        site: None,
-        require: vec![],
-    }
-}
-
-fn epoch_inputs() -> EpochInputs {
-    EpochInputs {
-        boundary: boundary(),
-        object_sha256: sha256(b"object"),
-        counters: vec![],
-        lost: vec![],
-        tiers: vec![],
-        uncovered: vec![],
-        gpu_state: "no_driver".into(),
-        gpu_energy: vec![],
-        groups: 1,
-        clock: clock::quality(),
-        canary: None,
-        location: None,
+        body: Body::Inference(Box::new(inference(id, started_ms, started_ms, number))),
     }
 }
 

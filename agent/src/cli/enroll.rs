@@ -29,7 +29,8 @@ alone (swtpm over TCP) must be free: stop the agent.
 
 Example:
   merestone enroll request --out gpu-01.request
-  merestone enroll request --geotag country=DE,facility=fra-1,at=50.110900:8.682100 --out gpu-01.request
+  merestone enroll request --geotag country=DE,facility=fra-1,at=50.110900:8.682100 \\
+    --out gpu-01.request
   # carry it to the authority, who runs: merestone-verify enroll challenge gpu-01.request …")]
     Request(Request),
 

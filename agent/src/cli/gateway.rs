@@ -14,7 +14,10 @@ give the server's command line after --, and both are one service.
 
 Example:
   merestone gateway --listen 127.0.0.1:8000 --to http://127.0.0.1:8001 -- \\
-    vllm serve /srv/models/llama --host 127.0.0.1 --port 8001")]
+    vllm serve /srv/models/llama --host 127.0.0.1 --port 8001
+
+Exit status:
+  0  stopped    1  it cannot serve    2  usage")]
 pub(super) struct Args {
     /// Where clients connect [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS:PORT")]

@@ -6,6 +6,10 @@ use crate::config::Config;
 use std::fmt::Write as _;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  merestone guarded
+  merestone guarded --json | jq '.[].cgroup'")]
 pub(super) struct Args {
     /// Print JSON
     #[arg(long)]

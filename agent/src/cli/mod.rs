@@ -49,6 +49,9 @@ Examples:
   merestone policy explain --to 203.0.113.7:443
   merestone flows --follow --denied
   merestone drill
+  merestone receipt 7f3a5c0e9d1b4826a0c4e8f211d3b597 --out one.merestone
+  merestone gateway -- vllm serve /srv/models/llama --port 8001
+  merestone man --dir /usr/local/share/man/man1
 
 Exit status:
   0  yes, done    1  no, refused    2  usage    3  could not be answered";

@@ -37,7 +37,9 @@ pub(super) enum Command {
     #[command(after_help = EXPLAIN_AFTER)]
     Explain(Explain),
     /// Have the running agent read the boundary again; a faulty one changes nothing
-    #[command(after_help = "SIGHUP to the agent does the same.")]
+    #[command(
+        after_help = "SIGHUP to the agent does the same.\n\nExample:\n  merestone policy reload"
+    )]
     Reload,
 }
 

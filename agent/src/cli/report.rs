@@ -16,7 +16,8 @@ Example:
   merestone report --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --out november.merestone
   merestone-verify bundle november.merestone --trust trust.toml
   # with what a witness signed (docs/log.md):
-  merestone report --from 2026-11-01T00:00:00Z --checkpoint cosigned.checkpoint --out november.merestone")]
+  merestone report --from 2026-11-01T00:00:00Z --checkpoint cosigned.checkpoint \\
+    --out november.merestone")]
 pub(super) struct Args {
     /// Where the span begins, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = instant)]

@@ -6,7 +6,12 @@ use crate::serve::ClientError;
 use std::fmt::Write as _;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status: 0 enforcing, 1 not enforcing or not running")]
+#[command(after_help = "\
+Examples:
+  merestone status
+  merestone status --json | jq .boundary
+
+Exit status: 0 enforcing, 1 not enforcing or not running")]
 pub(super) struct Args {
     /// Print JSON
     #[arg(long)]

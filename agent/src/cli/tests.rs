@@ -151,9 +151,35 @@ fn every_command_has_a_manual_page_and_completions() {
         "merestone.1",
         "merestone-run.1",
         "merestone-policy-explain.1",
+        "merestone-drill.1",
+        "merestone-enroll-request.1",
+        "merestone-gateway.1",
+        "merestone-landmark-serve.1",
+        "merestone-receipt.1",
     ] {
         assert!(dir.path().join(page).exists(), "{page}");
     }
     assert_eq!(run(&["man", "--dir", "/nonexistent/dir"]), Exit::No);
     assert_eq!(run(&["completions", "bash"]), Exit::Yes);
+}
+
+#[test]
+fn every_command_that_asks_or_does_something_has_an_example_that_fits() {
+    fn look(command: &clap::Command, path: &str) {
+        let subcommands: Vec<_> = command.get_subcommands().collect();
+        for one in &subcommands {
+            look(one, &format!("{path} {}", one.get_name()));
+        }
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_default();
+        for line in help.lines() {
+            // Wider lines are broken, and then cannot be copied.
+            assert!(line.chars().count() <= 100, "{path}: {line}");
+        }
+        let needs_none = ["completions", "man", "list", "revoke", "close"];
+        if subcommands.is_empty() && !needs_none.contains(&command.get_name()) {
+            assert!(help.contains("Example"), "{path}");
+        }
+    }
+    look(&Cli::command(), "merestone");
 }

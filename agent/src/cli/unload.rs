@@ -8,7 +8,10 @@ use merestone_abi::Glass;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Guarded groups can reach anything afterwards, until the agent runs again. The evidence stays.")]
+Guarded groups can reach anything afterwards, until the agent runs again. The evidence stays.
+
+Example:
+  systemctl stop merestone && merestone unload --yes")]
 pub(super) struct Args {
     /// Yes, let guarded groups go
     #[arg(long)]

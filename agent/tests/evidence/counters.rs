@@ -1,7 +1,8 @@
 //! Counters of a real software TPM over restarts, crashes, power cuts and an older disk.
 
 use crate::{
-    host::{Host, epoch_inputs, export_all, faults, judge, session_inputs},
+    host::{Host, export_all, faults, judge},
+    inputs::{epoch_inputs, session_inputs},
     support::Swtpm,
 };
 use merestone_agent::{clock, ledger::Reader, seal};

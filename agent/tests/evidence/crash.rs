@@ -1,7 +1,8 @@
 //! Crashes and reboots at every place they can happen.
 
 use crate::{
-    host::{Host, epoch_inputs, export_all, faults, judge, session_inputs},
+    host::{Host, export_all, faults, judge},
+    inputs::{epoch_inputs, session_inputs},
     support::Swtpm,
 };
 use merestone_agent::{clock, ledger::Reader};

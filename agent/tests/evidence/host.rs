@@ -1,76 +1,16 @@
 //! The evidence side of an agent, and the judge of what it leaves.
 
+use crate::inputs::boundary;
 use crate::support::Swtpm;
 use merestone_agent::{
     clock, export,
     ledger::{Ledger, Reader},
-    seal::{BootLogs, EpochInputs, Metrics, SealCore, SealOptions, SessionInputs, nv_auth},
+    seal::{BootLogs, Metrics, SealCore, SealOptions, nv_auth},
 };
-use merestone_evidence::{
-    Agent, Body, Boundary, Counter, Entry, EntryKind, EpochStatement, FlowVerdict, GpuInventory,
-    Kernel, Mode, SessionStatement, decode, sha256,
-};
+use merestone_evidence::{Body, Entry, EntryKind, EpochStatement, SessionStatement, decode};
 use merestone_tpm::{Deadline, EsysTpm, Options};
 use merestone_verify::{Purpose, Trust, Verdict, verify};
 use std::{path::Path, sync::Arc, time::Duration};
-
-pub(crate) fn boundary() -> Boundary {
-    Boundary {
-        name: "eu".into(),
-        sha256: sha256(b"boundary"),
-        mode: Mode::Enforce,
-    }
-}
-
-pub(crate) fn session_inputs() -> SessionInputs {
-    SessionInputs {
-        agent: Agent {
-            version: "0".into(),
-            sha256: sha256(b"agent"),
-        },
-        boundary: boundary(),
-        object_sha256: sha256(b"object"),
-        programs: vec![],
-        tiers: vec![],
-        uncovered: vec!["vsock".into()],
-        gpu: GpuInventory {
-            state: "no_driver".into(),
-            driver: None,
-            library: None,
-            library_sha256: None,
-            test_library: false,
-            devices: vec![],
-        },
-        kernel: Kernel {
-            release: "6.12".into(),
-            boot_id: clock::boot_id(),
-        },
-        site: None,
-        require: vec![],
-    }
-}
-
-pub(crate) fn epoch_inputs(denied: u64) -> EpochInputs {
-    EpochInputs {
-        boundary: boundary(),
-        object_sha256: sha256(b"object"),
-        counters: vec![Counter {
-            hook: "connect4".into(),
-            verdict: FlowVerdict::Deny,
-            protocol: "tcp".into(),
-            count: denied,
-        }],
-        lost: vec![],
-        tiers: vec![],
-        uncovered: vec!["vsock".into()],
-        gpu_state: "no_driver".into(),
-        gpu_energy: vec![],
-        groups: 1,
-        clock: clock::quality(),
-        canary: None,
-        location: None,
-    }
-}
 
 /// An agent's evidence side, with a TPM that answers within `limit`.
 pub(crate) struct Host {

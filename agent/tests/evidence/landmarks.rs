@@ -3,7 +3,8 @@
 //! Delay is made by a relay in between: the kernels these tests run on need not have netem.
 
 use crate::{
-    host::{Host, epoch_inputs, export_all, faults, judge_with, session_inputs},
+    host::{Host, export_all, faults, judge_with},
+    inputs::{epoch_inputs, session_inputs},
     support::Swtpm,
 };
 use base64ct::{Base64, Encoding as _};

@@ -5,6 +5,7 @@
 mod counters;
 mod crash;
 mod host;
+mod inputs;
 mod landmarks;
 mod sound;
 #[path = "../../../attest/tpm/tests/support/mod.rs"]

@@ -1,7 +1,8 @@
 //! What a sound run leaves, and that damage to it shows.
 
 use crate::{
-    host::{Host, epoch_inputs, export_all, faults, judge, session_inputs},
+    host::{Host, export_all, faults, judge},
+    inputs::{epoch_inputs, session_inputs},
     support::Swtpm,
 };
 use merestone_agent::{

@@ -1,7 +1,8 @@
 //! A TPM that is slow, reset, used by others, or asked for the wrong register.
 
 use crate::{
-    host::{Host, epoch_inputs, export_all, faults, judge, session_inputs},
+    host::{Host, export_all, faults, judge},
+    inputs::{epoch_inputs, session_inputs},
     support::Swtpm,
 };
 use merestone_agent::{

@@ -28,7 +28,9 @@ Examples:
   merestone-verify bundle november.merestone --trust trust.toml --html november.html
   merestone-verify receipt one.merestone --trust trust.toml --json
   merestone-verify inspect november.merestone
-  merestone-verify enroll challenge gpu-01.request --trust authority.toml --out gpu-01.challenge"
+  merestone-verify enroll challenge gpu-01.request --trust authority.toml --out gpu-01.challenge
+  merestone-verify witness --from gpu-01 --log gpu-01.vkey --state seen --key w1.key
+  merestone-verify man --dir /usr/local/share/man/man1"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -44,7 +46,9 @@ pub(crate) enum Command {
   merestone-verify bundle november.merestone --trust trust.toml --at 2026-12-01T00:00:00Z
   merestone-verify bundle november.merestone --trust trust.toml --html november.html \\
     --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z
-  merestone-verify bundle november.merestone --trust trust.toml --ear november.jwt --ear-key key.pem")]
+  merestone-verify bundle november.merestone --trust trust.toml --ear november.jwt --ear-key key.pem
+
+Exit codes: 0 pass, 1 untrusted, 2 failed, 3 indeterminate, 4 usage.")]
     Bundle {
         #[command(flatten)]
         common: Common,
@@ -60,7 +64,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   merestone-verify receipt one.merestone --trust trust.toml
   merestone-verify receipt one.merestone --trust trust.toml --request asked.json \\
-    --answer answered.json --salt 3f9c…")]
+    --answer answered.json --salt 3f9c…
+
+Exit codes: 0 pass, 1 untrusted, 2 failed, 3 indeterminate, 4 usage.")]
     Receipt {
         #[command(flatten)]
         common: Common,
@@ -72,7 +78,9 @@ pub(crate) enum Command {
     },
     /// Print what a file says, and trust nothing of it
     #[command(after_help = "Example:
-  merestone-verify inspect november.merestone | less")]
+  merestone-verify inspect november.merestone | less
+
+Exit codes: 0 it could be read, 1 it could not, 4 usage.")]
     Inspect {
         /// The file; `-` reads standard input
         file: PathBuf,
@@ -92,19 +100,22 @@ kept under STATE), 3 the copy is not whole: copy it again, 4 usage.
 Examples:
   merestone-verify witness keygen --name example.org/w1 --out w1.key
   rsync -a gpu-01:/var/lib/merestone/log/tiles/ gpu-01/
-  merestone-verify witness --from gpu-01 --log gpu-01.vkey --state seen --key w1.key --out gpu-01.cosigned
+  merestone-verify witness --from gpu-01 --log gpu-01.vkey --state seen --key w1.key \\
+    --out gpu-01.cosigned
 docs/log.md walks through it."
     )]
     Witness(Box<Witness>),
-    /// Print a completion script
-    #[command(hide = true)]
+    /// Print completions for a shell
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    #[command(hide = true)]
-    Man,
+    /// Print the manual page, or write all of them
+    Man {
+        /// Write one page for each command into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// A witness's desk.

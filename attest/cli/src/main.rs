@@ -103,7 +103,10 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
             clap_complete::generate(shell, &mut Args::command(), "merestone-verify", &mut script);
             put_bytes(out, &script).map(|()| 0)
         }
-        Command::Man => {
+        Command::Man { dir: Some(dir) } => clap_mangen::generate_to(Args::command(), &dir)
+            .map(|()| 0)
+            .map_err(|error| Fault::write(&dir, &error)),
+        Command::Man { dir: None } => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Args::command())
                 .render(&mut page)

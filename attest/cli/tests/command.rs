@@ -383,7 +383,68 @@ fn help_has_examples_and_the_manual_and_completions_are_there() {
     let here = Path::new(".");
     let help = said(&run(here, &["--help"]));
     assert!(help.contains("Examples:") && help.contains("Exit codes:"));
-    assert!(!help.contains("completions"));
     assert!(said(&run(here, &["man"])).contains(".TH merestone-verify"));
-    assert!(said(&run(here, &["completions", "bash"])).contains("merestone-verify"));
+    let script = said(&run(here, &["completions", "bash"]));
+    let desk = tempfile::tempdir().unwrap();
+    let folder = desk.path().to_string_lossy();
+    assert_eq!(run(here, &["man", "--dir", &folder]).status.code(), Some(0));
+    for page in [
+        "bundle",
+        "receipt",
+        "inspect",
+        "enroll",
+        "enroll-keygen",
+        "enroll-challenge",
+        "enroll-accept",
+        "enroll-revoke",
+        "enroll-show",
+        "witness",
+        "witness-keygen",
+    ] {
+        let path = desk.path().join(format!("merestone-verify-{page}.1"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let has_codes = text.contains("Exit codes");
+        let judges = ["bundle", "receipt", "inspect", "witness"].contains(&page);
+        assert!(has_codes || !judges, "{page}");
+        assert!(
+            script.contains(page.split('-').next_back().unwrap()),
+            "{page}"
+        );
+    }
+    // A folder that is not there is a fault, not a silence.
+    let nowhere = format!("{folder}/nowhere");
+    assert_ne!(
+        run(here, &["man", "--dir", &nowhere]).status.code(),
+        Some(0)
+    );
+}
+
+#[test]
+fn no_example_in_a_help_is_broken_by_the_width_of_the_text() {
+    for words in [
+        &["--help"][..],
+        &["bundle", "--help"],
+        &["receipt", "--help"],
+        &["inspect", "--help"],
+        &["enroll", "challenge", "--help"],
+        &["enroll", "accept", "--help"],
+        &["enroll", "revoke", "--help"],
+        &["witness", "--help"],
+        &["witness", "keygen", "--help"],
+    ] {
+        let help = said(&run(Path::new("."), words));
+        let examples = help.split_once("Example").map_or("", |(_, rest)| rest);
+        let examples = examples
+            .lines()
+            .skip(1)
+            .take_while(|line| line.starts_with(' '));
+        let mut goes_on = false;
+        for line in examples {
+            let is_own = line.starts_with("  merestone")
+                || line.starts_with("  #")
+                || line.starts_with("  rsync");
+            assert!(goes_on || is_own, "{words:?}: {line}");
+            goes_on = line.ends_with('\\');
+        }
+    }
 }

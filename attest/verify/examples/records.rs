@@ -17,24 +17,22 @@
     reason = "the support of the tests has more than is needed here"
 )]
 
+#[path = "../tests/cases/support/inference.rs"]
+mod inference;
 #[path = "../tests/cases/support/mod.rs"]
 mod support;
 
 use coset::{CoseSign1Builder, TaggedCborSerializable as _};
 use ed25519_dalek::{Signer as _, SigningKey};
+use inference::inference;
 use merestone_evidence::{
-    Blob, Body, Digest, End, Entry, EntryKind, Grade, GroupEgress, Inference, Process, Receipt,
-    SessionId, encode, leaf_hash, sha256, ueid,
+    Blob, Body, Entry, EntryKind, Grade, Receipt, SessionId, encode, leaf_hash, sha256, ueid,
 };
 use merestone_verify::enrolment::{Kind, protected_header};
 use std::path::PathBuf;
 use support::{Maker, START};
 
-/// One answered request of a server in a pod, as the kernel saw it: every field that such a
-/// record has.
 fn record(opened: u64, number: u64) -> Vec<u8> {
-    let pod = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
-    let container = "c7f4b1e0a9d84f2e9f6b8f0d3a5c7e91b2d4f6a8091b3d5f7a9cbe0d2f416385";
     let started_ms = opened + number % 9_000;
     let mut id = [0; 16];
     id.copy_from_slice(&sha256(&(opened + number).to_be_bytes()).0[..16]);
@@ -42,52 +40,7 @@ fn record(opened: u64, number: u64) -> Vec<u8> {
         kind: EntryKind,
         time_ms: started_ms + 800,
         boot_ns: (started_ms - START) * 1_000_000 + 86_400_000_000_000,
-        body: Body::Inference(Box::new(Inference {
-            id,
-            grade: Grade::Observed,
-            started_ms,
-            answered_ms: Some(started_ms + 90),
-            ended_ms: started_ms + 800,
-            request_bytes: 1_200 + number % 700,
-            response_bytes: 9_000 + number % 4_000,
-            group: 10_482,
-            process: Some(Process {
-                pid: 24_117,
-                start_ticks: 861_002,
-                exe: "/usr/bin/python3.11".into(),
-                exe_sha256: Some(Digest([7; 32])),
-                comm: "python3".into(),
-                cgroup: format!(
-                    "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/\
-                     cri-containerd-{container}.scope",
-                    pod.replace('-', "_")
-                ),
-                container_id: Some(container.into()),
-                pod_uid: Some(pod.into()),
-            }),
-            peer: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 7],
-            peer_port: 40_000 + u16::try_from(number % 20_000).unwrap(),
-            port: 8_000,
-            peer_inside: true,
-            form: "http/1".into(),
-            method: Some("POST".into()),
-            path: Some("/v1/chat/completions".into()),
-            end: End::Next,
-            gpus: vec!["GPU-5c1e2a34-6f0b-4b8e-9d5a-2f7c9e1b3a60".into()],
-            egress: Some(GroupEgress {
-                from_ms: opened,
-                to_ms: started_ms + 800,
-                allowed: number,
-                allowed_bytes: number * 9_000,
-                denied: 0,
-                audited: 0,
-            }),
-            amends: false,
-            binding: None,
-            turn: None,
-            onward: None,
-            gpu_use: None,
-        })),
+        body: Body::Inference(Box::new(inference(id, opened, started_ms, number))),
     })
 }
 

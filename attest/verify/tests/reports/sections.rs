@@ -67,6 +67,7 @@ fn exchange(number: u64, grade: Grade, word: &str) -> Inference {
             status: Some(200),
         }),
         turn: None,
+        onward: None,
     }
 }
 
@@ -87,10 +88,12 @@ fn place_time_inferences_egress_and_gpus_come_in_this_order_and_the_checks_after
     ];
     let places = places.map(|id| page.find(&format!("id=\"{id}\"")).unwrap());
     assert!(places.is_sorted(), "{places:?}");
-    let links: Vec<_> = sound(&page)
+    let links: Vec<String> = sound(&page)
         .iter()
         .filter(|one| one.name == "a")
-        .filter_map(|one| page.find(&format!("id=\"{}\"", &one.attribute("href")?[1..])))
+        .filter_map(|one| one.attribute("href")?.strip_prefix('#'))
+        .filter(|id| page.contains(&format!("id=\"{id}\"")))
+        .map(str::to_owned)
         .collect();
     assert!(links.len() > 9);
 }
@@ -176,14 +179,13 @@ fn a_page_of_many_inferences_stays_small_and_says_how_many_it_shows() {
     assert!(words.contains("And 19\u{202f}900 more"));
 }
 
-#[test]
-fn n73_hostile_strings_in_records_and_incidents_do_nothing_on_the_page() {
-    let hostile = || HOSTILE.to_owned();
-    let mut maker = Maker::new();
-    let process = exchange(0, Grade::Observed, HOSTILE).process;
-    let told = [
-        Body::Inference(Box::new(exchange(1, Grade::Observed, HOSTILE))),
-        Body::Inference(Box::new(exchange(2, Grade::Bound, HOSTILE))),
+/// Every kind of entry that the page tells of, with this word wherever a word stands.
+fn bodies(word: &str) -> Vec<Body> {
+    let hostile = || word.to_owned();
+    let process = exchange(0, Grade::Observed, word).process;
+    vec![
+        Body::Inference(Box::new(exchange(1, Grade::Observed, word))),
+        Body::Inference(Box::new(exchange(2, Grade::Bound, word))),
         Body::Found {
             what: hostile(),
             kept: false,
@@ -237,8 +239,13 @@ fn n73_hostile_strings_in_records_and_incidents_do_nothing_on_the_page() {
             reason: hostile(),
             count: 1,
         },
-    ];
-    let told = (1..).zip(told);
+    ]
+}
+
+#[test]
+fn n73_hostile_strings_in_records_and_incidents_do_nothing_on_the_page() {
+    let mut maker = Maker::new();
+    let told = (1..).zip(bodies(HOSTILE));
     maker.told = told.map(|(at, body)| (0, entry(at, body))).collect();
     let verdict = judged(&maker.bundle(), &maker.trust());
     assert_eq!(verdict.exit, 2, "{:#?}", verdict.checks);
