@@ -68,6 +68,7 @@ fn exchange(number: u64, grade: Grade, word: &str) -> Inference {
         }),
         turn: None,
         onward: None,
+        gpu_use: None,
     }
 }
 

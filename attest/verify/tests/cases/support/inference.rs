@@ -52,5 +52,6 @@ pub(crate) fn inference(id: [u8; 16], from_ms: u64, started_ms: u64, number: u64
         binding: None,
         turn: None,
         onward: None,
+        gpu_use: None,
     }
 }
