@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use merestone_agent::gateway::doors::{Read, model, requests};
@@ -90,6 +90,9 @@ fn told(bytes: &[u8], read: &Read) -> Vec<Told> {
         let mut words = head.split(|byte| matches!(byte, b' ' | b'\r'));
         let mut word = || words.next().unwrap_or_default().to_vec();
         let (method, target) = (word(), word());
+        // As the library spells it: `http://b` is `http://b/`.
+        let spelt = Uri::try_from(target.as_slice()).map(|target| target.to_string());
+        let target = spelt.map_or(target, String::into_bytes);
         let text = head.to_ascii_lowercase();
         let chunked = text
             .windows(20)
