@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use merestone_agent::gateway::doors::{Read, model, requests};
@@ -40,12 +40,12 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn connection(cut: u8, bytes: &[u8]) {
-    let single = requests(bytes, std::iter::repeat_n(1, bytes.len()));
+    let single = read(bytes, std::iter::repeat_n(1, bytes.len()));
     let cut = usize::from(cut);
     for read in [
-        requests(bytes, std::iter::empty()),
-        requests(bytes, [cut, cut].into_iter()),
-        requests(
+        read(bytes, std::iter::empty()),
+        read(bytes, [cut, cut].into_iter()),
+        read(
             bytes,
             std::iter::repeat_n(cut.max(1), bytes.len() / cut.max(1)),
         ),
@@ -65,6 +65,14 @@ fn connection(cut: u8, bytes: &[u8]) {
     }
 }
 
+/// An end is told once more where nothing follows it.
+fn read(bytes: &[u8], pieces: impl Iterator<Item = usize>) -> Read {
+    let mut read = requests(bytes, pieces);
+    read.ends.dedup();
+    read.ends.retain(|end| *end > 0);
+    read
+}
+
 /// Method, target and body.
 type Told = (Vec<u8>, Vec<u8>, Vec<u8>);
 
@@ -82,6 +90,9 @@ fn told(bytes: &[u8], read: &Read) -> Vec<Told> {
         let mut words = head.split(|byte| matches!(byte, b' ' | b'\r'));
         let mut word = || words.next().unwrap_or_default().to_vec();
         let (method, target) = (word(), word());
+        // As the library spells it: `http://b` is `http://b/`.
+        let spelt = Uri::try_from(target.as_slice()).map(|target| target.to_string());
+        let target = spelt.map_or(target, String::into_bytes);
         let text = head.to_ascii_lowercase();
         let chunked = text
             .windows(20)
