@@ -311,25 +311,7 @@ fn obey(order: &str, home: &Path) -> io::Result<()> {
             libc::SO_MARK,
             &7_u32.to_ne_bytes(),
         ),
-        // Longer than a page: the kernel reads four bytes of it.
-        "long" => {
-            let mut value = vec![0; 3 * 4096];
-            value[1] = 1;
-            option(libc::AF_INET, libc::SOL_SOCKET, libc::SO_RCVBUF, &value)
-        }
-        "rthdr" => {
-            let header = [&[0, 4, 4, 1, 1, 0, 0, 0][..], &[0; 32]].concat();
-            option(libc::AF_INET6, libc::IPPROTO_IPV6, IPV6_RTHDR, &header)
-        }
-        "no-rthdr" => option(libc::AF_INET6, libc::IPPROTO_IPV6, IPV6_RTHDR, &[]),
-        "lsrr" => {
-            let route = [1, 131, 7, 4, 198, 18, 77, 7];
-            option(libc::AF_INET, libc::IPPROTO_IP, libc::IP_OPTIONS, &route)
-        }
-        "stamp" => {
-            let stamp = [68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            option(libc::AF_INET, libc::IPPROTO_IP, libc::IP_OPTIONS, &stamp)
-        }
+        "long" | "rthdr" | "no-rthdr" | "lsrr" | "stamp" => set_option(order),
         "xdp" => {
             let socket = socket(libc::AF_XDP, libc::SOCK_RAW, 0)?;
             set(&socket, SOL_XDP, 3, &64_u32.to_ne_bytes())
@@ -365,19 +347,7 @@ fn obey(order: &str, home: &Path) -> io::Result<()> {
         }
         "records" | "control" => UnixStream::connect(home.join(order))?.write_all(b"x"),
         "take" => take(&UnixStream::connect(home.join("giver"))?).map(drop),
-        // Listens on what it is handed, until it is told to end.
-        "relisten" => {
-            let listener = take(&UnixStream::connect(home.join("giver"))?)?;
-            rustix::net::listen(&listener, 8)?;
-            fs::write(home.join("listens"), "")?;
-            for _ in 0..1000 {
-                if !home.join("listens").exists() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Ok(())
-        }
+        "relisten" => listen_again(home),
         "stdin" => rustix::io::write(io::stdin(), b"x")
             .map(drop)
             .map_err(Into::into),
@@ -387,6 +357,45 @@ fn obey(order: &str, home: &Path) -> io::Result<()> {
         }
         other => panic!("{other}"),
     }
+}
+
+fn set_option(order: &str) -> io::Result<()> {
+    match order {
+        // Longer than a page: the kernel reads four bytes of it.
+        "long" => {
+            let mut value = vec![0; 3 * 4096];
+            value[1] = 1;
+            option(libc::AF_INET, libc::SOL_SOCKET, libc::SO_RCVBUF, &value)
+        }
+        "rthdr" => {
+            let header = [&[0, 4, 4, 1, 1, 0, 0, 0][..], &[0; 32]].concat();
+            option(libc::AF_INET6, libc::IPPROTO_IPV6, IPV6_RTHDR, &header)
+        }
+        "no-rthdr" => option(libc::AF_INET6, libc::IPPROTO_IPV6, IPV6_RTHDR, &[]),
+        "lsrr" => {
+            let route = [1, 131, 7, 4, 198, 18, 77, 7];
+            option(libc::AF_INET, libc::IPPROTO_IP, libc::IP_OPTIONS, &route)
+        }
+        "stamp" => {
+            let stamp = [68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            option(libc::AF_INET, libc::IPPROTO_IP, libc::IP_OPTIONS, &stamp)
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Listens on what it is handed, until it is told to end.
+fn listen_again(home: &Path) -> io::Result<()> {
+    let listener = take(&UnixStream::connect(home.join("giver"))?)?;
+    rustix::net::listen(&listener, 8)?;
+    fs::write(home.join("listens"), "")?;
+    for _ in 0..1000 {
+        if !home.join("listens").exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Not a test: what a child process runs.

@@ -6,7 +6,7 @@ wire shows it; the server side has no say in it. It also listens on the ports th
 uses, so that a connection that does get through can deliver its text. Ends at the end of
 its standard input. `ask URL TEXT...` posts the texts to /v1/embeddings; `post URL JSON`
 posts JSON as it is; `keep URL FOLDER TEXT...` asks, and keeps request and answer as they were
-sent and the receipt's id; `get URL` gets.
+sent and the receipt's id; `get URL` gets; `ready URL` says by its exit code whether URL answers 200.
 """
 import ipaddress
 import json
@@ -101,6 +101,11 @@ def main():
             post(url, {"model": "all-MiniLM-L6-v2", "input": texts})
         case ["keep", url, folder, *texts] if texts:
             post(url, {"model": "all-MiniLM-L6-v2", "input": texts}, pathlib.Path(folder))
+        case ["ready", url]:
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+            except OSError as error:
+                sys.exit(f"{url}: {error}")
         case ["get", url]:
             say(urllib.request.Request(url))
         case ["post", url, text]:

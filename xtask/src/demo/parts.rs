@@ -216,6 +216,9 @@ jsonl = {events}
     ))
 }
 
+/// Where the gateway says whether the agent takes its records.
+const GATEWAY_METRICS: &str = "127.0.0.1:8002";
+
 /// The inference server, a service in its own cgroup.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -258,6 +261,7 @@ impl Server {
         command.arg("--config").arg(place.file("merestone.toml"));
         command.args(["--listen", &format!("{}:8000", net::SERVER)]);
         command.args(["--to", "http://127.0.0.1:8001", "--require-receipts"]);
+        command.args(["--metrics", GATEWAY_METRICS]);
         command.arg("--records").arg(place.file("records.sock"));
         command.arg("--").arg(python::interpreter());
         command.arg(python::server());
@@ -269,6 +273,7 @@ impl Server {
             if line.starts_with("opened") {
                 opened = line;
             } else if line.starts_with("listening") {
+                Self::await_records()?;
                 return Ok(Self {
                     _running: running,
                     _cgroup: undo,
@@ -278,6 +283,22 @@ impl Server {
             }
         }
         bail!("the inference server did not start")
+    }
+
+    /// Waits until the agent takes the gateway's records: it asks again each
+    /// half second while its group is not guarded yet.
+    fn await_records() -> Result<()> {
+        let ready = format!("http://{GATEWAY_METRICS}/-/ready");
+        let mut command = shell::command("ip");
+        command.args(["netns", "exec", net::INSIDE]);
+        command.arg(python::interpreter()).arg(python::peer());
+        command.args(["ready", &ready]);
+        if shell::within(Duration::from_secs(20), || {
+            shell::read(&mut command).is_ok()
+        }) {
+            return Ok(());
+        }
+        bail!("the agent does not take the gateway's records");
     }
 
     /// What it said when it opened the GPU node.
