@@ -50,6 +50,7 @@ Example:
     /// Close it before its time
     Close,
     /// Say whether it is open (exit 0 open, 1 closed)
+    #[command(after_help = "Example:\n  merestone break-glass status && echo open")]
     Status,
 }
 
