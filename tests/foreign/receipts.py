@@ -44,13 +44,19 @@ def fits(records, tally):
     for record in records:
         if graded(record):
             tally.note(FAILED, "receipts", "a record is not of its grade")
+        if (onward := record.get(22)) is not None:
+            if 21 not in record:
+                tally.note(FAILED, "receipts", "passed on, and the kernel saw nobody ask")
+            where = (record[7], onward[6], onward[7], onward[8])
+            turns.setdefault(onward[0], []).append((onward[9], True, where))
         turn = record[0] if record[1] == 1 else record.get(21)
         if turn is not None and record[13] in ("http/1", "http/2 stream"):
-            turns.setdefault(turn, []).append(record)
+            where = (record[7], record[9], record[10], record[11])
+            turns.setdefault(turn, []).append((record[19], record[1] == 2, where))
     for entries in turns.values():
-        firsts = sum(not record[19] for record in entries)
-        bound = sum(record[1] == 2 for record in entries)
-        where = {(record[7], record[9], record[10], record[11]) for record in entries}
+        firsts = sum(not amends for amends, _, _ in entries)
+        bound = sum(is_bound for _, is_bound, _ in entries)
+        where = {where for _, _, where in entries}
         if firsts > 1 or bound > 1 or len(where) > 1:
             tally.note(FAILED, "receipts", "entries of one turn contradict each other")
 
