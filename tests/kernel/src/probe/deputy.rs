@@ -10,6 +10,7 @@ use crate::wire;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -35,12 +36,16 @@ fn with_deputy(
     deputy: impl FnOnce() -> io::Result<()>,
     ask: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
+    let (entered, entering) = rustix::pipe::pipe()?;
     match sys::fork()? {
         Fork::Child => become_child(|| {
             enter(&probe.job.elsewhere)?;
+            drop(entering);
             deputy()
         }),
         Fork::Parent(pid) => {
+            drop(entering);
+            outside(entered)?;
             probe.open_gpu()?;
             probe.attempt("ask", ask);
             // Where asking was refused it still waits.
@@ -52,6 +57,12 @@ fn with_deputy(
             sys::wait(pid).map(drop)
         }
     }
+}
+
+/// Waits until the other process is outside: one that is still in the cgroup when
+/// the GPU is opened is guarded for good.
+fn outside(entered: OwnedFd) -> io::Result<()> {
+    File::from(entered).read_to_end(&mut Vec::new()).map(drop)
 }
 
 /// A daemon on a Unix socket.
@@ -174,16 +185,19 @@ pub fn loopback(probe: &Probe, v6: bool) -> io::Result<()> {
 /// A pipe to a process outside.
 pub fn pipe(probe: &Probe, v6: bool) -> io::Result<()> {
     let (reader, writer) = rustix::pipe::pipe()?;
+    let (entered, entering) = rustix::pipe::pipe()?;
     match sys::fork()? {
         Fork::Child => {
             drop(writer);
             become_child(|| {
                 enter(&probe.job.elsewhere)?;
+                drop(entering);
                 pass_on(probe, v6, &mut File::from(reader))
             })
         }
         Fork::Parent(pid) => {
-            drop(reader);
+            drop((reader, entering));
+            outside(entered)?;
             probe.open_gpu()?;
             probe.attempt("write", || File::from(writer).write_all(probe.marker()));
             super::joined(pid)
