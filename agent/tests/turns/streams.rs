@@ -1,8 +1,14 @@
 //! Streams of HTTP/2 in the clear: frame by frame by hand, so that every byte
 //! is known, and by a library that others wrote.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a helper of a test that finds too few turns fails it"
+)]
+
 use super::{Server, Stage, connect, ended};
 use merestone_abi::{Form, Turn, TurnState};
+use merestone_agent::bpf::Kernel;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -77,10 +83,18 @@ pub(super) fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-fn serve(name: &str) -> Option<(Stage, merestone_agent::bpf::Kernel, Server)> {
-    let (stage, kernel) = Stage::set(name)?;
+/// One stage for all: loading the programs is what takes the time.
+#[test]
+fn http_2_in_the_clear_is_told_stream_by_stream_and_never_guessed() {
+    let Some((stage, mut kernel)) = Stage::set("streams") else {
+        return;
+    };
     let server = stage.serve("http/2 127.0.0.1:0", true);
-    Some((stage, kernel, server))
+    each_stream_is_a_turn_with_its_very_bytes(&mut kernel, &server);
+    a_stream_under_way_is_seen_and_ends_with_its_connection(&mut kernel, &server);
+    what_is_no_frame_makes_the_rest_of_the_connection_one_turn(&mut kernel, &server);
+    let server = stage.serve("http/2-library 127.0.0.1:0", true);
+    a_library_with_many_streams_at_once_is_told_stream_by_stream(&mut kernel, &server);
 }
 
 fn began(server: &Server) -> TcpStream {
@@ -105,12 +119,8 @@ fn bytes(turn: &Turn) -> (u64, u64) {
     (turn.request_bytes, turn.response_bytes)
 }
 
-#[test]
-fn each_stream_of_http_2_is_a_turn_with_its_very_bytes() {
-    let Some((_stage, mut kernel, server)) = serve("streams") else {
-        return;
-    };
-    let mut stream = began(&server);
+fn each_stream_is_a_turn_with_its_very_bytes(kernel: &mut Kernel, server: &Server) {
+    let mut stream = began(server);
     let path = "/inference.GRPCInferenceService/ModelInfer";
     let head = frame(HEADERS, END_HEADERS, 1, &request(path));
     let other = frame(HEADERS, END_HEADERS, 3, &request("/v1/embeddings?who=jane"));
@@ -130,7 +140,7 @@ fn each_stream_of_http_2_is_a_turn_with_its_very_bytes() {
     let open = kernel.open_turns().unwrap();
     assert!(open.is_empty(), "all are over: {open:?}");
     drop(stream);
-    let mut turns = ended(&mut kernel, 3);
+    let mut turns = ended(kernel, 3);
     turns.sort_by_key(|turn| turn.number);
     let numbers: Vec<u32> = turns.iter().map(|turn| turn.number).collect();
     assert_eq!(numbers, [1, 3, 5], "{turns:?}");
@@ -153,12 +163,8 @@ fn each_stream_of_http_2_is_a_turn_with_its_very_bytes() {
     assert!(turns[0].answered_ns < turns[0].last_ns);
 }
 
-#[test]
-fn a_stream_under_way_is_seen_and_ends_with_its_connection() {
-    let Some((_stage, mut kernel, server)) = serve("cutoff") else {
-        return;
-    };
-    let mut stream = began(&server);
+fn a_stream_under_way_is_seen_and_ends_with_its_connection(kernel: &mut Kernel, server: &Server) {
+    let mut stream = began(server);
     stream
         .write_all(&frame(HEADERS, END_HEADERS, 1, &request("/v1/completions")))
         .unwrap();
@@ -166,20 +172,19 @@ fn a_stream_under_way_is_seen_and_ends_with_its_connection() {
     let open = kernel.open_turns().unwrap();
     assert_eq!(open.len(), 1, "{open:?}");
     assert_eq!((open[0].form, open[0].number), (Form::STREAM, 1));
-    assert_eq!(ended(&mut kernel, 0), []);
+    assert_eq!(ended(kernel, 0), []);
     drop(stream);
-    let turns = ended(&mut kernel, 1);
+    let turns = ended(kernel, 1);
     assert_eq!(turns.len(), 1, "{turns:?}");
     assert_eq!((turns[0].number, turns[0].state), (1, TurnState::RESET));
     assert_eq!(kernel.open_turns().unwrap(), []);
 }
 
-#[test]
-fn what_is_no_frame_makes_the_rest_of_the_connection_one_turn() {
-    let Some((_stage, mut kernel, server)) = serve("nonsense") else {
-        return;
-    };
-    let mut stream = began(&server);
+fn what_is_no_frame_makes_the_rest_of_the_connection_one_turn(
+    kernel: &mut Kernel,
+    server: &Server,
+) {
+    let mut stream = began(server);
     let mut sent = frame(HEADERS, END_HEADERS, 1, &request("/v1/completions"));
     sent.extend(frame(DATA, END_STREAM, 1, &[1, 1, 200]));
     stream.write_all(&sent).unwrap();
@@ -191,20 +196,18 @@ fn what_is_no_frame_makes_the_rest_of_the_connection_one_turn() {
     stream.write_all(&nonsense).unwrap();
     heard(&mut stream, 1);
     drop(stream);
-    let turns = ended(&mut kernel, 2);
+    let turns = ended(kernel, 2);
     let forms: Vec<_> = turns.iter().map(|turn| (turn.form, turn.number)).collect();
     assert_eq!(forms, [(Form::STREAM, 1), (Form::HTTP2, 0)], "{turns:?}");
     let answer = 9 + 1 + 9 + 100;
     assert_eq!(bytes(&turns[1]), (nonsense.len() as u64, answer));
 }
 
-#[test]
-fn a_library_with_many_streams_at_once_is_told_stream_by_stream() {
+fn a_library_with_many_streams_at_once_is_told_stream_by_stream(
+    kernel: &mut Kernel,
+    server: &Server,
+) {
     const STREAMS: u64 = 60;
-    let Some((stage, mut kernel)) = Stage::set("library") else {
-        return;
-    };
-    let server = stage.serve("http/2-library 127.0.0.1:0", true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -241,7 +244,7 @@ fn a_library_with_many_streams_at_once_is_told_stream_by_stream() {
         driver.abort();
     });
     let wanted = usize::try_from(STREAMS).unwrap();
-    let mut turns = ended(&mut kernel, wanted);
+    let mut turns = ended(kernel, wanted);
     turns.sort_by_key(|turn| turn.number);
     assert_eq!(turns.len(), wanted, "{turns:?}");
     for (number, turn) in (0..).zip(&turns) {
