@@ -155,6 +155,9 @@ struct VmArguments {
     /// Put this file in /merestone/files
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
+    /// Boot Debian 12's systemd, with the command as a unit of it
+    #[arg(long, requires = "command")]
+    systemd: bool,
     /// Seconds until the guest is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     timeout: u64,
@@ -220,6 +223,7 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
         tests,
         program,
         file,
+        systemd,
         timeout,
         command,
     } = arguments;
@@ -231,7 +235,13 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
         return test::virtual_machines_alone(&kernels, only.as_deref());
     }
     let limit = Duration::from_secs(timeout);
-    let mut load = Load::default();
+    let mut load = Load {
+        managed: systemd,
+        ..Load::default()
+    };
+    if systemd {
+        setup::guest_manager(Consent::new(false))?;
+    }
     if !tests.is_empty() {
         load.add_programs(&programs::build(&tests, &[])?);
     }
