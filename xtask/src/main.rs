@@ -110,6 +110,13 @@ enum Bench {
         /// A few rounds, up to 100,000 prefixes; prints the page and writes nothing
         #[arg(long)]
         quick: bool,
+        /// Leave out systemd's own program, which is measured in virtual machines; what the page
+        /// says about it stays
+        #[arg(long)]
+        no_vm: bool,
+        /// Only that, and not as root; what the page says about this machine stays
+        #[arg(long, conflicts_with = "no_vm")]
+        only_vm: bool,
         /// Do not ask before using sudo
         #[arg(long)]
         yes: bool,
@@ -198,10 +205,21 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage)?,
         Task::Test { no_vm, yes } => return Ok(test::all(Consent::new(yes), no_vm)),
-        Task::Bench(Bench::Egress { quick, yes, stage }) => bench::egress(bench::Options {
+        Task::Bench(Bench::Egress {
+            quick,
+            no_vm,
+            only_vm,
+            yes,
+            stage,
+        }) => bench::egress(bench::Options {
             quick,
             consent: Consent::new(yes),
             stage,
+            parts: match (no_vm, only_vm) {
+                (true, _) => bench::Parts::Host,
+                (_, true) => bench::Parts::Guests,
+                _ => bench::Parts::All,
+            },
         })?,
         Task::Bench(Bench::Attest { quick }) => bench::attest(quick)?,
         Task::Bench(Bench::Gateway { quick, yes }) => bench::gateway(quick, Consent::new(yes))?,

@@ -176,6 +176,18 @@ fn guest_kernel(options: Options, series: Series) -> Result<usize> {
     Ok(0)
 }
 
+/// What a guest with systemd needs beside programs: kernels, and systemd.
+pub(crate) fn guests(consent: Consent) -> Result<()> {
+    let options = Options {
+        check: false,
+        consent,
+    };
+    for series in Series::ALL {
+        guest_kernel(options, series)?;
+    }
+    guest_manager(consent)
+}
+
 /// systemd for a guest. Only a benchmark has it, so `all` does not ask for it.
 pub(crate) fn guest_manager(consent: Consent) -> Result<()> {
     if manager::is_here() {

@@ -46,6 +46,8 @@ pub(crate) struct Load {
     pub(crate) command: String,
     /// systemd is the first process, and the command a unit of it.
     pub(crate) managed: bool,
+    /// The guest's clock counts its instructions.
+    pub(crate) counted: bool,
 }
 
 impl Load {
@@ -94,6 +96,7 @@ pub(crate) fn boot(
         kernel: &kernel,
         directory: &path,
         disk: &image,
+        counted: load.counted,
         limit,
     };
     let status = machine.run(&out, line);
@@ -136,6 +139,7 @@ pub(crate) fn boots(
         kernel: &kernel,
         directory: &path,
         disk: &image,
+        counted: load.counted,
         limit,
     };
     machine.prepare()?;
