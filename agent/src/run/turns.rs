@@ -38,6 +38,11 @@ const LATE: Duration = Duration::from_secs(120);
 const SLACK_MS: u64 = 1000;
 /// Bytes each way of a receipt's fetching, at most; the answer is about 1.5 KiB.
 const MOST_FETCH: u64 = 8 << 10;
+/// How long a request for a receipt that is not there yet waits to be told: the gateway hands the
+/// id out before the agent has the record, and a client may ask at once.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
+/// Requests that wait for that, at most; one more is told at once.
+const MOST_WAITING: usize = 1024;
 /// Connections silent for longer are followed no more.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -110,6 +115,8 @@ pub(super) struct Turns {
     unsaid: BTreeSet<Key>,
     /// Those that ended and were not told yet.
     ended: Vec<Turn>,
+    /// Those of them that asked for a receipt which may still come.
+    waiting: Vec<Turn>,
     /// Those that were told after they ended.
     recent: VecDeque<Turn>,
     /// Those that a bound record was joined with.
@@ -146,6 +153,7 @@ impl Turns {
             told: BTreeMap::new(),
             unsaid: BTreeSet::new(),
             ended: Vec::new(),
+            waiting: Vec::new(),
             recent: VecDeque::new(),
             bound: BTreeSet::new(),
             since_ns: clock::boot_ns(),
@@ -183,6 +191,26 @@ impl Turns {
     /// Takes up what ended, to be told with the next that is due.
     pub(super) fn take(&mut self, ended: Vec<Turn>) {
         self.ended.extend(ended);
+    }
+
+    /// Has those wait that asked for a receipt which may still come.
+    pub(super) fn await_receipts(&mut self, now_ns: u64, is_issued: impl Fn(&[u8; 16]) -> bool) {
+        let patience = u64::try_from(ON_ITS_WAY.as_nanos()).unwrap_or(u64::MAX);
+        self.await_no_receipts();
+        for turn in std::mem::take(&mut self.ended) {
+            let is_young = now_ns.saturating_sub(turn.last_ns) < patience;
+            let has_room = self.waiting.len() < MOST_WAITING;
+            if is_young && has_room && receipt_asked(&turn).is_some_and(|id| !is_issued(&id)) {
+                self.waiting.push(turn);
+            } else {
+                self.ended.push(turn);
+            }
+        }
+    }
+
+    /// Has all of them told with the next that is due.
+    pub(super) fn await_no_receipts(&mut self) {
+        self.ended.append(&mut self.waiting);
     }
 
     /// Those to tell now: what ended, and of the open ones those that are silent.
@@ -687,6 +715,33 @@ mod tests {
         };
         assert!(turns.entry(&due[0], facts).is_none());
         assert_eq!((turns.info().observed, turns.info().left_out), (0, 1));
+    }
+
+    #[test]
+    fn who_asks_for_a_receipt_before_it_is_there_waits_a_while_to_be_told() {
+        const SECOND: u64 = 1_000_000_000;
+        let fetch = turn(format!("GET {RECEIPTS}{} HTTP/1.1\r\n", "0a".repeat(16)).as_bytes());
+        let mut turns = turns();
+        turns.take(vec![
+            ended(fetch, TurnState::NEXT),
+            ended(turn(b"GET /v1/a HTTP/1.1\r\n"), TurnState::NEXT),
+        ]);
+        turns.await_receipts(8 * SECOND, |_| false);
+        assert_eq!(turns.due(None, 8 * SECOND).len(), 1, "the other is told");
+        turns.await_receipts(9 * SECOND, |_| false);
+        assert!(turns.due(None, 9 * SECOND).is_empty());
+        turns.await_receipts(10 * SECOND, |id| *id == [10; 16]);
+        assert_eq!(turns.due(None, 10 * SECOND).len(), 1, "it is there");
+        turns.take(vec![ended(fetch, TurnState::NEXT)]);
+        turns.await_receipts(10 * SECOND, |_| false);
+        turns.await_receipts(17 * SECOND, |_| false);
+        assert_eq!(turns.due(None, 17 * SECOND).len(), 1, "it does not come");
+        let many = vec![ended(fetch, TurnState::NEXT); MOST_WAITING + 1];
+        turns.take(many);
+        turns.await_receipts(8 * SECOND, |_| false);
+        assert_eq!(turns.due(None, 8 * SECOND).len(), 1, "no more wait");
+        turns.await_no_receipts();
+        assert_eq!(turns.due(None, 8 * SECOND).len(), MOST_WAITING, "the end");
     }
 
     #[test]
