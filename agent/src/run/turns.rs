@@ -14,7 +14,7 @@
 //! connection, and says so.
 
 use super::gpu_use::GpuReadings;
-use super::request_line::request_line;
+use super::request_line::{RequestLine, request_line};
 use crate::api::RecordsInfo;
 use crate::bpf::{Kernel, KernelError};
 use crate::clock;
@@ -296,10 +296,9 @@ impl Turns {
     /// The entry of a turn; none where its path is left out.
     pub(super) fn entry(&mut self, due: &Due, facts: Facts) -> Option<Inference> {
         let Due { turn, end, amends } = due;
-        let is_no_inference = facts.fetches_receipt
-            || request_line(turn)
-                .1
-                .is_some_and(|path| self.config.leave_out.contains(&path));
+        let line = request_line(turn);
+        let is_left_out = |path: &String| self.config.leave_out.contains(path);
+        let is_no_inference = facts.fetches_receipt || line.1.as_ref().is_some_and(is_left_out);
         let was_left_out = self.unsaid.remove(&key(turn));
         if *end == End::Idle {
             self.note_told(turn);
@@ -317,7 +316,7 @@ impl Turns {
         } else {
             self.observed += 1;
         }
-        Some(self.facts(&Due { amends, ..*due }, facts))
+        Some(self.seen(&Due { amends, ..*due }, facts, line))
     }
 
     /// Remembers that a turn which may go on was left out so far.
@@ -330,8 +329,11 @@ impl Turns {
 
     /// What the kernel saw of a turn.
     pub(super) fn facts(&self, due: &Due, facts: Facts) -> Inference {
+        self.seen(due, facts, request_line(&due.turn))
+    }
+
+    fn seen(&self, due: &Due, facts: Facts, (method, path): RequestLine) -> Inference {
         let Due { turn, end, amends } = due;
-        let (method, path) = request_line(turn);
         let ms = |ns: u64| facts.boot_ms.saturating_add(ns / 1_000_000);
         let last = turn.last_ns.max(turn.request_ns);
         let interval = (ms(turn.started_ns), ms(last));
@@ -446,7 +448,7 @@ const fn form(form: Form) -> &'static str {
 /// The receipt that a turn asks a gateway for; none where it is anything else, or may be: its
 /// path is not whole, or more passed than a receipt needs.
 pub(super) fn receipt_asked(turn: &Turn) -> Option<[u8; 16]> {
-    if turn.request_bytes > MOST_FETCH || turn.response_bytes > MOST_FETCH {
+    if turn.form != Form::HTTP1 || turn.request_bytes.max(turn.response_bytes) > MOST_FETCH {
         return None;
     }
     let (Some(method), Some(path)) = request_line(turn) else {
@@ -455,7 +457,7 @@ pub(super) fn receipt_asked(turn: &Turn) -> Option<[u8; 16]> {
     let digits = path.strip_prefix(RECEIPTS)?;
     let mut id = [0; 16];
     hex::decode_to_slice(digits, &mut id).ok()?;
-    (turn.form == Form::HTTP1 && method == "GET").then_some(id)
+    (method == "GET").then_some(id)
 }
 
 /// The event by which the process that listens is looked for.
