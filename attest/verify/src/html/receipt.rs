@@ -8,6 +8,7 @@ use super::inferences::{gpu_use, proven};
 use super::tell::{fact, length, moment, more, number, says};
 use crate::account::InferenceTold;
 use crate::receipts::{ReceiptShown, Receipts};
+use crate::report::ReceiptEntry;
 use crate::verdict::Verdict;
 use maud::{Markup, html};
 
@@ -16,6 +17,13 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
     let shown = receipts.map_or(&[][..], |receipts| receipts.shown.as_slice());
     let told = verdict.account.as_ref();
     let told = told.map_or(&[][..], |account| account.inferences.told.as_slice());
+    // A record with its receipt is told above, field by field.
+    let covered = |index: u64| {
+        let mut receipts = shown.iter();
+        receipts.any(|one| one.index == index && told.iter().any(|told| told.id == one.id))
+    };
+    let rest = verdict.entries.iter().filter(|entry| !covered(entry.index));
+    let rest: Vec<ReceiptEntry> = rest.cloned().collect();
     html! {
         section aria-labelledby="receipt" {
             h2 #receipt { "What the receipt says" }
@@ -38,7 +46,7 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
             @if !shown.is_empty() {
                 (says("the agent's session key, which the TPM sealed; the leaf, which it sealed too; R2's digests the workload"))
             }
-            @if !verdict.entries.is_empty() { (proven(&verdict.entries)) }
+            @if !rest.is_empty() { (proven(&rest)) }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a reader can do about a check that does not hold, in plain words.
 //!
 //! Advice, never judgement: it depends on the check and not on the file, so that nothing that a
-//! file says can talk a reader into trusting it. No advice says how to make a check go away.
+//! file says can talk a reader into trusting it. No advice has a reader take a value from the file.
 
 use crate::verdict::{CheckId, CheckResult, Outcome};
 
