@@ -118,10 +118,7 @@ fn exchange(record: &InferenceTold) -> Markup {
         model: _,
         seen_by: _,
     } = record;
-    let refused = match egress {
-        Some((_, denied)) => html! { (number(*denied)) },
-        None => html! { "not known" },
-    };
+    let refused = egress.map_or_else(|| "not known".to_owned(), |(_, denied)| number(denied));
     html! {
         (fact("Began, took", &html! { (moment(started)) ", " (length(*took_ms)) }))
         (fact("Exchange", &html! { bdi { (what) } ", " (number(bytes.0)) " bytes in, " (number(bytes.1)) " out" }))
@@ -139,6 +136,6 @@ fn exchange(record: &InferenceTold) -> Markup {
                 @for used in used { (gpu_use(used)) }
             }))
         }
-        (fact("Refused meanwhile", &refused))
+        (fact("Refused meanwhile", &html! { (refused) }))
     }
 }

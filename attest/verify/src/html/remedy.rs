@@ -34,6 +34,7 @@ const WITNESS: &str = "Ask the witness itself, not the operator, for the newest 
      trust policy). If the witness saw more than the file has, ask the operator for what is missing.";
 
 /// What to do about a check that fails, or that the policy asks for and that could not be made.
+#[expect(clippy::too_many_lines, reason = "an arm for each check")]
 pub(super) const fn remedy(id: CheckId, result: CheckResult, verdict: Outcome) -> &'static str {
     let missing = matches!(result, CheckResult::NotChecked);
     let wrong = !missing && matches!(verdict, Outcome::Untrusted);
@@ -58,7 +59,7 @@ pub(super) const fn remedy(id: CheckId, result: CheckResult, verdict: Outcome) -
         | CheckId::Enrolment
         | CheckId::EnrolmentValidity
         | CheckId::EnrolmentRevocation => ENROLMENT,
-        CheckId::EnrolmentSite => PLACE,
+        CheckId::EnrolmentSite | CheckId::Location => PLACE,
         CheckId::QuoteSignature
         | CheckId::QuoteForm
         | CheckId::QuoteBinding
@@ -92,7 +93,6 @@ pub(super) const fn remedy(id: CheckId, result: CheckResult, verdict: Outcome) -
         | CheckId::GpuMeasurements
         | CheckId::GpuBinding
         | CheckId::PolicyGpu => GPU,
-        CheckId::Location => PLACE,
         CheckId::Tamper
         | CheckId::BreakGlass
         | CheckId::Grants

@@ -26,7 +26,6 @@ use support::NOW;
 const HOSTILE: &str = "\"'><script>alert(1)</script><img src=http://203.0.113.7/x onerror=x()><!--</style></title>\u{202e}\u{2066}\u{1b}[2J\u{0}\u{85}\u{200b}\u{e0041}\n\r&amp;&#x202e;<svg/onload=y>";
 
 /// Leaves a page in `target/tmp`, for whoever wants to look at it in a browser.
-#[expect(clippy::disallowed_methods, reason = "a test writes files")]
 fn keep(name: &str, page: &str) {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     std::fs::write(folder.join(format!("{name}.html")), page).unwrap();
