@@ -11,7 +11,7 @@ use merestone_abi::{Form, Turn};
 pub(super) type RequestLine = (Option<String>, Option<String>);
 
 /// What the first bytes of a turn say.
-pub(super) fn request_line(turn: &Turn) -> RequestLine {
+pub(in crate::run) fn request_line(turn: &Turn) -> RequestLine {
     let Some(head) = turn.head.get(..usize::from(turn.head_bytes)) else {
         return (None, None);
     };
