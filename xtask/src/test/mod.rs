@@ -36,6 +36,8 @@ const GUEST_FEATURE: &str = "merestone-end-to-end/guest";
 /// The test that a guest runs, and the one that judges what it handed back.
 const IN_GUEST: &str = "guest";
 const AFTER_GUEST: &str = "measured_boot";
+/// Runs here too, where the kernel can delay packets; the guests' kernels can.
+const NETEM: &str = "netem";
 /// Judges what several boots of one machine left.
 const AFTER_BOOTS: &str = "boots";
 

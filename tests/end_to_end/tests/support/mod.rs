@@ -3,6 +3,8 @@
 #![allow(dead_code, unused_macros, reason = "each test uses a part of it")]
 #![allow(clippy::expect_used, reason = "a test says what it needs by panicking")]
 
+pub(crate) mod landmarks;
+
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
