@@ -73,11 +73,12 @@ fn row(one: &InferenceTold) -> Markup {
                     ", passed on to " bdi { (onward.server.as_deref().unwrap_or("a server")) } ": "
                     (number(onward.bytes.0)) " bytes in, " (number(onward.bytes.1)) " out, " (length(onward.took_ms))
                 }
+                @if let Some(sent) = &one.egress { "; meanwhile its group sent " (number(sent.allowed_bytes)) " bytes" }
                 @for gpu in &one.gpus { ", on GPU " code { (gpu) } }
                 @for used in &one.gpu_use { (gpu_use(used)) }
             }
             td data-h="Asked by" { (one.peer) (if one.peer_inside { ", inside the boundary" } else { ", outside the boundary" }) }
-            td.n data-h="Refused meanwhile" { @match one.egress { Some((_, denied)) => (number(denied)), None => "not known" } }
+            td.n data-h="Refused meanwhile" { @match &one.egress { Some(sent) => (number(sent.denied)), None => "not known" } }
             td.n data-h="Took" { (length(one.took_ms)) }
         }
     }
