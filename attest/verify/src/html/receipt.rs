@@ -118,7 +118,6 @@ fn exchange(record: &InferenceTold) -> Markup {
         model: _,
         seen_by: _,
     } = record;
-    let refused = egress.map_or_else(|| "not known".to_owned(), |(_, denied)| number(denied));
     html! {
         (fact("Began, took", &html! { (moment(started)) ", " (length(*took_ms)) }))
         (fact("Exchange", &html! { bdi { (what) } ", " (number(bytes.0)) " bytes in, " (number(bytes.1)) " out" }))
@@ -136,6 +135,11 @@ fn exchange(record: &InferenceTold) -> Markup {
                 @for used in used { (gpu_use(used)) }
             }))
         }
-        (fact("Refused meanwhile", &html! { (refused) }))
+        (fact("Its group meanwhile", &html! {
+            @match egress {
+                Some(sent) => { "sent " (number(sent.allowed_bytes)) " bytes, refused " (number(sent.denied)) " times" }
+                None => "not known",
+            }
+        }))
     }
 }
