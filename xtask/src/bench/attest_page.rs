@@ -350,3 +350,74 @@ mirrored pair of SAS disks sustained about 2,900 writes a second without the che
 virtual machine sustained more than 1,500. Those are other machines, other disks and requests over HTTP from thousands of
 clients: the figures stand here to show the order of size, and no ratio is made of them.
 ";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn cost(milliseconds: u64) -> Vec<Cost> {
+        let wall = Duration::from_millis(milliseconds);
+        vec![
+            Cost {
+                wall,
+                processor: wall,
+                peak_kib: 2048,
+            };
+            3
+        ]
+    }
+
+    /// As the examples print it.
+    fn measured() -> Measured {
+        let log = json!({
+            "per_second": 20_000.0, "records": 1000, "epochs": 2, "seal_ms_p50": 1.5,
+            "seal_ms_p99": 2.5, "batch_ms_p50": 0.1, "batch_ms_p99": 0.2,
+            "bytes_per_record": 690, "peak_kib": 10_240
+        });
+        let about = json!({
+            "record_bytes": 634, "proof_bytes": 458, "consistency_bytes": 492,
+            "receipt_bytes": 512, "observed_receipt_bytes": 319, "one_bytes": 3906, "one_us": 633.9
+        });
+        let pair = [0.001, 0.002];
+        let round = json!({
+            "leaves": 20_000, "append": pair, "prove": pair, "prove_tiles": pair, "check": pair
+        });
+        let proof = |leaves: u64| {
+            json!({
+                "leaves": leaves, "inclusion": pair, "inclusion_hashes": 17,
+                "consistency": [0.003, 0.25], "consistency_hashes": 18
+            })
+        };
+        Measured {
+            log: vec![log.clone(), log],
+            bundles: vec![Bundle {
+                records: 10_000,
+                bytes: 6_000_000,
+                about,
+                whole: cost(70),
+                single: cost(10),
+                one: cost(4),
+            }],
+            tree: vec![round],
+            proofs: vec![vec![proof(1000); 3], vec![proof(100_000); 3]],
+        }
+    }
+
+    #[test]
+    fn every_number_that_the_measures_tell_is_on_the_page() {
+        let page = page(&measured()).unwrap();
+        for wanted in [
+            "| a receipt (COSE), of a bound record with every claim | 1,024 bytes | 512 bytes | met |",
+            "| a receipt (COSE), of a record that the kernel saw | 1,024 bytes | 319 bytes | met |",
+            "| a consistency proof, from the middle | 1,024 bytes | 492 bytes | met |",
+            "| 10000 | 3906 | 0.0040 (0.0040–0.0040) | 2 | 0.634 |",
+            "| 100000 | 1.000 (1.000–1.000) | 2.000 (2.000–2.000) | 594 | 3.000 (3.000–3.000) | 250.000",
+        ] {
+            assert!(page.contains(wanted), "{wanted}\n{page}");
+        }
+    }
+}
