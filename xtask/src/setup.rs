@@ -48,8 +48,8 @@ const NEEDS: [Need; 4] = [
         why: "for network namespaces and a second opinion on quotes",
     },
     Need {
-        packages: &["python3-venv"],
-        why: "for the demo's inference server",
+        packages: &["openssl", "python3-dev", "python3-venv"],
+        why: "for the demo's inference server and the second verifier",
     },
 ];
 

@@ -132,3 +132,11 @@ pub(super) fn is_absent(error: &MapError) -> bool {
         _ => false,
     }
 }
+
+/// What a removal from the map `name` came to: a key that was gone already is no error.
+pub(super) fn gone(name: &'static str, removed: Result<(), MapError>) -> Result<(), KernelError> {
+    match removed {
+        Err(error) if !is_absent(&error) => Err(failed(name, &error)),
+        _ => Ok(()),
+    }
+}

@@ -368,14 +368,15 @@ impl Kernel {
         done.map_err(|error| maps::failed(merestone_abi::maps::SOCKETS, &error))
     }
 
-    /// Turns that ended since the last call, in the order they did.
+    /// Turns that ended since the last call, in the order they did; before them streams whose
+    /// connection [`Kernel::open_turns`] found ended.
     pub fn ended_turns(&mut self) -> Result<Vec<Turn>, KernelError> {
-        turns::ended(&mut self.ends, &mut self.maps)
+        turns::ended(&mut self.ends)
     }
 
     /// Turns under way.
-    pub fn open_turns(&self) -> Result<Vec<Turn>, KernelError> {
-        turns::open(&self.maps)
+    pub fn open_turns(&mut self) -> Result<Vec<Turn>, KernelError> {
+        turns::open(&mut self.ends, &mut self.maps)
     }
 
     /// Stops following connections that nothing has passed on since

@@ -9,7 +9,7 @@ use super::KernelError;
 use super::boundary::Tables;
 use super::coverage;
 use super::hooks::{Hook, TierKind};
-use super::maps::{Maps, failed, is_absent};
+use super::maps::{Maps, failed, gone, is_absent};
 use super::wire::Wire;
 use crate::clock;
 use aya::maps::MapError;
@@ -327,13 +327,6 @@ fn keys<K>(
 ) -> Result<Vec<K>, KernelError> {
     keys.collect::<Result<_, _>>()
         .map_err(|error| failed(map, &error))
-}
-
-fn gone(map: &'static str, result: Result<(), MapError>) -> Result<(), KernelError> {
-    match result {
-        Err(error) if !is_absent(&error) => Err(failed(map, &error)),
-        _ => Ok(()),
-    }
 }
 
 /// The generation as the keys have it.

@@ -6,7 +6,7 @@
 //! before it became this host's is forgotten.
 
 use super::KernelError;
-use super::maps::{Maps, failed, is_absent};
+use super::maps::{Maps, failed, gone};
 use super::names;
 use super::reap::keys;
 use crate::policy::mapped;
@@ -29,11 +29,8 @@ pub(super) fn refresh(maps: &mut Maps) -> Result<(), KernelError> {
     let mut own = four(&read("/proc/net/fib_trie")?);
     own.extend(six(&read("/proc/net/if_inet6")?));
     let known: BTreeSet<[u8; 16]> = keys(maps::OWN, maps.own.keys())?.into_iter().collect();
-    for gone in known.difference(&own) {
-        match maps.own.remove(gone) {
-            Err(error) if !is_absent(&error) => return Err(failed(maps::OWN, &error)),
-            _ => {}
-        }
+    for left in known.difference(&own) {
+        gone(maps::OWN, maps.own.remove(left))?;
     }
     let room = (MAX_OWN as usize).saturating_sub(known.intersection(&own).count());
     let new: Vec<_> = own.difference(&known).collect();

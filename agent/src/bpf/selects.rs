@@ -10,7 +10,7 @@
 
 use super::KernelError;
 use super::cgroups;
-use super::maps::{Maps, failed, is_absent};
+use super::maps::{Maps, failed, gone};
 use super::reap::keys;
 use super::wire::Wire;
 use crate::policy::{NOWHERE, Selector, deepest};
@@ -67,10 +67,8 @@ fn write_selectors(maps: &mut Maps, selects: &[TableSelect], slot: u32) -> Resul
         // The kernel reads the numbers; the marks say by which slot the key is
         // wanted, since 0 is a boundary, too.
         if matches!(value, [.., 0, 0]) {
-            match maps.selectors.remove(&key) {
-                Err(error) if !is_absent(&error) => return Err(failed(error)),
-                _ => continue,
-            }
+            gone(maps::SELECTORS, maps.selectors.remove(&key))?;
+            continue;
         }
         maps.selectors.insert(key, value, 0).map_err(failed)?;
     }

@@ -1,7 +1,7 @@
 //! Turns: the finished ones from their ring, those under way from their map.
 
 use super::KernelError;
-use super::maps::{Maps, failed, is_absent};
+use super::maps::{Maps, failed, gone, is_absent};
 use super::reap::keys;
 use super::wire::Wire;
 use aya::maps::{MapData, RingBuf};
@@ -13,8 +13,11 @@ use zerocopy::FromBytes as _;
 /// Finished turns taken in one go; the rest waits for the next.
 const MOST: usize = 16_384;
 
-/// The ring of finished turns.
-pub(super) struct Ends(RingBuf<MapData>);
+/// The ring of finished turns, and those that were found ended without it.
+pub(super) struct Ends {
+    ring: RingBuf<MapData>,
+    cut_off: Vec<Turn>,
+}
 
 impl std::fmt::Debug for Ends {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -25,16 +28,19 @@ impl std::fmt::Debug for Ends {
 impl Ends {
     /// Opens it where it is pinned.
     pub(super) fn open(pins: &Path) -> Result<Self, KernelError> {
-        super::maps::open(pins, TURN_ENDS).map(Self)
+        let ring = super::maps::open(pins, TURN_ENDS)?;
+        Ok(Self {
+            ring,
+            cut_off: Vec::new(),
+        })
     }
 }
 
 /// What ended since the last call.
-pub(super) fn ended(ends: &mut Ends, maps: &mut Maps) -> Result<Vec<Turn>, KernelError> {
-    // Before the ring: a stream that ends meanwhile is in it, and not here.
-    let mut turns = cut_off(maps)?;
+pub(super) fn ended(ends: &mut Ends) -> Result<Vec<Turn>, KernelError> {
+    let mut turns = std::mem::take(&mut ends.cut_off);
     while turns.len() < MOST
-        && let Some(record) = ends.0.next()
+        && let Some(record) = ends.ring.next()
     {
         let turn = Turn::read_from_bytes(&record).map_err(|_size| KernelError::Map {
             name: TURN_ENDS,
@@ -44,28 +50,6 @@ pub(super) fn ended(ends: &mut Ends, maps: &mut Maps) -> Result<Vec<Turn>, Kerne
                 size_of::<Turn>()
             ),
         })?;
-        turns.push(turn);
-    }
-    Ok(turns)
-}
-
-/// Streams whose connection ended before them: the kernel's programs cannot
-/// look for those.
-fn cut_off(maps: &mut Maps) -> Result<Vec<Turn>, KernelError> {
-    let mut turns = Vec::new();
-    for (key, mut turn) in streams(maps)? {
-        match maps.turns.get(&key.cookie, 0) {
-            Ok(_) => continue,
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(failed(TURNS, &error)),
-        }
-        match maps.streams.remove(&Wire(key)) {
-            Ok(()) => {}
-            // It ended by itself, after it was read here.
-            Err(error) if is_absent(&error) => continue,
-            Err(error) => return Err(failed(STREAMS, &error)),
-        }
-        turn.state = TurnState::RESET;
         turns.push(turn);
     }
     Ok(turns)
@@ -93,8 +77,12 @@ fn streams(maps: &Maps) -> Result<Vec<(StreamKey, Turn)>, KernelError> {
     Ok(found)
 }
 
-/// What is under way, on connections that were opened from outside.
-pub(super) fn open(maps: &Maps) -> Result<Vec<Turn>, KernelError> {
+/// What is under way, on connections that were opened from outside. Streams
+/// whose connection ended before them go to `ends`: the kernel's programs cannot
+/// look for those.
+pub(super) fn open(ends: &mut Ends, maps: &mut Maps) -> Result<Vec<Turn>, KernelError> {
+    // Before their connections are looked for: one that begins meanwhile has no stream here.
+    let streams = streams(maps)?;
     let mut turns = Vec::new();
     for cookie in keys(TURNS, maps.turns.keys())? {
         match maps.turns.get(&cookie, 0) {
@@ -107,7 +95,25 @@ pub(super) fn open(maps: &Maps) -> Result<Vec<Turn>, KernelError> {
             Err(error) => return Err(failed(TURNS, &error)),
         }
     }
-    turns.extend(streams(maps)?.into_iter().map(|(_, turn)| turn));
+    for (key, mut turn) in streams {
+        match maps.turns.get(&key.cookie, 0) {
+            Ok(_connection) => {
+                turns.push(turn);
+                continue;
+            }
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(failed(TURNS, &error)),
+        }
+        match maps.streams.remove(&Wire(key)) {
+            Ok(()) => {
+                turn.state = TurnState::RESET;
+                ends.cut_off.push(turn);
+            }
+            // It ended by itself, after it was read here.
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(failed(STREAMS, &error)),
+        }
+    }
     Ok(turns)
 }
 
@@ -121,14 +127,8 @@ pub(super) fn forget(maps: &mut Maps, before_ns: u64) -> Result<(), KernelError>
         if turn.0.request_ns.max(turn.0.last_ns) >= before_ns {
             continue;
         }
-        match maps.turns.remove(&cookie) {
-            Err(error) if !is_absent(&error) => return Err(failed(TURNS, &error)),
-            _ => {}
-        }
-        match maps.frames.remove(&cookie) {
-            Err(error) if !is_absent(&error) => return Err(failed(FRAMES, &error)),
-            _ => {}
-        }
+        gone(TURNS, maps.turns.remove(&cookie))?;
+        gone(FRAMES, maps.frames.remove(&cookie))?;
     }
     Ok(())
 }

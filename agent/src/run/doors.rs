@@ -1,6 +1,6 @@
 //! Ways in for the fuzz targets, compiled for them alone.
 
-use super::{records, request_line};
+use super::{records, turns};
 use crate::serve::{Post, RecordRefused};
 use merestone_abi::Turn;
 use merestone_evidence::Binding;
@@ -31,5 +31,5 @@ pub fn post(post: Post, now_ms: u64) -> Result<Told, RecordRefused> {
 /// Method and path of a turn's first bytes.
 #[must_use]
 pub fn request_line(turn: &Turn) -> (Option<String>, Option<String>) {
-    request_line::request_line(turn)
+    turns::request_line(turn)
 }

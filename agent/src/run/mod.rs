@@ -20,7 +20,6 @@ mod names;
 mod pods;
 mod records;
 mod report;
-mod request_line;
 mod tamper;
 mod turns;
 

@@ -22,6 +22,8 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// `:status: 200` (RFC 7541 Appendix A).
 const OK: &[u8] = &[0x88];
+/// What a body asks for that no frame shall answer.
+const NONSENSE: u8 = 255;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -50,10 +52,16 @@ fn read_frame(stream: &mut TcpStream) -> std::io::Result<(u8, u8, u32, Vec<u8>)>
     Ok((kind, flags, u32::from_be_bytes(stream_bytes), payload))
 }
 
+/// A ping of seven bytes (RFC 9113 §6.7).
+fn no_frame() -> Vec<u8> {
+    frame(6, 0, 0, &[0; 7])
+}
+
 /// What the server does, for as long as the client stays: it says its settings,
 /// and answers the last DATA of a stream with as many frames of as many bytes
-/// as it says, or with a reset where it says none. All of it is written in
-/// pieces that end anywhere, also within a frame's header.
+/// as it says, or with a reset where it says none; where it says [`NONSENSE`],
+/// with what is no frame before one. All of it is written in pieces that end
+/// anywhere, also within a frame's header.
 pub(super) fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
@@ -69,6 +77,12 @@ pub(super) fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         };
         let bytes = usize::from(hundreds) * 100;
         let mut answer = frame(HEADERS, END_HEADERS, id, OK);
+        let frames = if frames == NONSENSE {
+            answer = [no_frame(), answer].concat();
+            1
+        } else {
+            frames
+        };
         for _ in 1..frames {
             answer.extend(frame(DATA, 0, id, &vec![b'a'; bytes]));
         }
@@ -93,6 +107,7 @@ fn http_2_in_the_clear_is_told_stream_by_stream_and_never_guessed() {
     each_stream_is_a_turn_with_its_very_bytes(&mut kernel, &server);
     a_stream_under_way_is_seen_and_ends_with_its_connection(&mut kernel, &server);
     what_is_no_frame_makes_the_rest_of_the_connection_one_turn(&mut kernel, &server);
+    an_answer_that_is_no_frame_is_an_answers_bytes(&mut kernel, &server);
     let server = stage.serve("http/2-library 127.0.0.1:0", true);
     a_library_with_many_streams_at_once_is_told_stream_by_stream(&mut kernel, &server);
 }
@@ -189,8 +204,8 @@ fn what_is_no_frame_makes_the_rest_of_the_connection_one_turn(
     sent.extend(frame(DATA, END_STREAM, 1, &[1, 1, 200]));
     stream.write_all(&sent).unwrap();
     heard(&mut stream, 1);
-    // A ping of seven bytes (RFC 9113 §6.7), then a request that nobody looks for any more.
-    let mut nonsense = frame(6, 0, 0, &[0; 7]);
+    // Then a request that nobody looks for any more.
+    let mut nonsense = no_frame();
     nonsense.extend(frame(HEADERS, END_HEADERS, 3, &request("/v1/hidden")));
     nonsense.extend(frame(DATA, END_STREAM, 3, &[1, 1, 200]));
     stream.write_all(&nonsense).unwrap();
@@ -201,6 +216,23 @@ fn what_is_no_frame_makes_the_rest_of_the_connection_one_turn(
     assert_eq!(forms, [(Form::STREAM, 1), (Form::HTTP2, 0)], "{turns:?}");
     let answer = 9 + 1 + 9 + 100;
     assert_eq!(bytes(&turns[1]), (nonsense.len() as u64, answer));
+}
+
+fn an_answer_that_is_no_frame_is_an_answers_bytes(kernel: &mut Kernel, server: &Server) {
+    let mut stream = began(server);
+    let mut sent = frame(HEADERS, END_HEADERS, 1, &request("/v1/completions"));
+    sent.extend(frame(DATA, END_STREAM, 1, &[NONSENSE, 1, 200]));
+    stream.write_all(&sent).unwrap();
+    heard(&mut stream, 1);
+    drop(stream);
+    let mut turns = ended(kernel, 2);
+    turns.sort_by_key(|turn| turn.number);
+    let forms: Vec<_> = turns.iter().map(|turn| (turn.form, turn.number)).collect();
+    assert_eq!(forms, [(Form::HTTP2, 0), (Form::STREAM, 1)], "{turns:?}");
+    let answer = no_frame().len() as u64 + 9 + 1 + 9 + 100;
+    assert_eq!(bytes(&turns[0]), (0, answer), "none of it was asked");
+    assert_eq!(bytes(&turns[1]), (sent.len() as u64, 0));
+    assert_eq!(turns[1].state, TurnState::RESET);
 }
 
 fn a_library_with_many_streams_at_once_is_told_stream_by_stream(

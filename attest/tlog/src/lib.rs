@@ -25,4 +25,4 @@ pub use note::{MAX_NOTE, Note, NoteError, NoteSignature};
 pub use path::{NodeError, Nodes, TileNodes, consistency_proof, inclusion_proof, peaks};
 pub use replay::{ReplayError, TileSource, replay};
 pub use rows::Rows;
-pub use tile::{TILE_WIDTH, Tile, entries_path, tiles_of};
+pub use tile::{TILE_WIDTH, Tile, TileLength, entries_path, tiles_of};

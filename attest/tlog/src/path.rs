@@ -4,7 +4,7 @@
 //! however big the tree is. Nothing is checked here: whoever hands a proof out verifies it first
 //! against a root that is sealed, which also shows that the tiles are the tree's.
 
-use crate::tile::{TILE_WIDTH, Tile};
+use crate::tile::{TILE_WIDTH, Tile, TileLength};
 use merestone_evidence::{Digest, empty_root, node_hash, root_of};
 use std::collections::BTreeMap;
 
@@ -123,17 +123,8 @@ pub enum NodeError<E> {
         size: u64,
     },
     /// A tile of the wrong length.
-    #[error("{path} has {got} bytes, a tile of {width} hashes has {want}")]
-    Length {
-        /// The tile.
-        path: String,
-        /// Bytes in it.
-        got: usize,
-        /// Bytes of such a tile.
-        want: usize,
-        /// Its hashes.
-        width: u16,
-    },
+    #[error(transparent)]
+    Length(#[from] TileLength),
     /// A tile cannot be had.
     #[error("{0}")]
     Source(E),
@@ -160,20 +151,24 @@ where
         }
     }
 
+    /// The tiles that were asked for so far, with their hashes: to tell which is wrong.
+    pub fn held(&self) -> impl Iterator<Item = (Tile, &[Digest])> {
+        self.held.iter().map(|(&(level, index), hashes)| {
+            let width = u16::try_from(hashes.len()).unwrap_or(u16::MAX);
+            let tile = Tile {
+                level,
+                index,
+                width,
+            };
+            (tile, hashes.as_slice())
+        })
+    }
+
     fn hashes(&mut self, tile: Tile) -> Result<&[Digest], NodeError<E>> {
         let place = (tile.level, tile.index);
         if !self.held.contains_key(&place) {
             let bytes = (self.source)(tile).map_err(NodeError::Source)?;
-            let (hashes, rest) = bytes.as_chunks::<32>();
-            if hashes.len() != usize::from(tile.width) || !rest.is_empty() {
-                return Err(NodeError::Length {
-                    path: tile.path(),
-                    got: bytes.len(),
-                    want: usize::from(tile.width) * 32,
-                    width: tile.width,
-                });
-            }
-            let hashes = hashes.iter().copied().map(Digest).collect();
+            let hashes = tile.hashes(&bytes)?;
             self.held.insert(place, hashes);
         }
         Ok(self.held.get(&place).map_or(&[], Vec::as_slice))

@@ -7,7 +7,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::rows::Rows;
-use crate::tile::{TILE_WIDTH, Tile};
+use crate::tile::{TILE_WIDTH, Tile, TileLength};
 use merestone_evidence::Digest;
 
 /// Where tiles come from.
@@ -52,17 +52,8 @@ pub enum ReplayError<E> {
         want: Digest,
     },
     /// A tile of the wrong length.
-    #[error("{path} has {got} bytes, a tile of {width} hashes has {want}")]
-    Length {
-        /// The tile.
-        path: String,
-        /// Bytes in it.
-        got: usize,
-        /// Bytes of such a tile.
-        want: usize,
-        /// Its hashes.
-        width: u16,
-    },
+    #[error(transparent)]
+    Length(#[from] TileLength),
     /// A tile above the leaves that does not follow from those below.
     #[error("{path} does not follow from the tiles below it")]
     Above {
@@ -161,16 +152,7 @@ fn hashes_of<S: TileSource>(
     source: &mut S,
 ) -> Result<Vec<Digest>, ReplayError<S::Error>> {
     let bytes = source.tile(tile).map_err(ReplayError::Source)?;
-    let (hashes, rest) = bytes.as_chunks::<32>();
-    if hashes.len() != usize::from(tile.width) || !rest.is_empty() {
-        return Err(ReplayError::Length {
-            path: tile.path(),
-            got: bytes.len(),
-            want: usize::from(tile.width) * 32,
-            width: tile.width,
-        });
-    }
-    Ok(hashes.iter().copied().map(Digest).collect())
+    Ok(tile.hashes(bytes.as_ref())?)
 }
 
 fn follows<S: TileSource>(

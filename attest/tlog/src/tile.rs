@@ -1,6 +1,7 @@
 //! Where the hashes of a tree lie: 256 to a tile, named by level and index.
 
 use core::fmt::Write as _;
+use merestone_evidence::Digest;
 
 /// Hashes in a full tile.
 pub const TILE_WIDTH: u64 = 256;
@@ -16,7 +17,35 @@ pub struct Tile {
     pub width: u16,
 }
 
+/// A tile of the wrong length.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{path} has {got} bytes, a tile of {width} hashes has {want}")]
+pub struct TileLength {
+    /// The tile.
+    pub path: String,
+    /// Bytes in it.
+    pub got: usize,
+    /// Bytes of such a tile.
+    pub want: usize,
+    /// Its hashes.
+    pub width: u16,
+}
+
 impl Tile {
+    /// The hashes in the bytes of this tile, left to right.
+    pub(crate) fn hashes(self, bytes: &[u8]) -> Result<Vec<Digest>, TileLength> {
+        let (hashes, rest) = bytes.as_chunks::<32>();
+        if hashes.len() != usize::from(self.width) || !rest.is_empty() {
+            return Err(TileLength {
+                path: self.path(),
+                got: bytes.len(),
+                want: usize::from(self.width) * 32,
+                width: self.width,
+            });
+        }
+        Ok(hashes.iter().copied().map(Digest).collect())
+    }
+
     /// The tile as a tree of `size` leaves has it; `None` where it has no hash of it.
     #[must_use]
     pub fn of(level: u8, index: u64, size: u64) -> Option<Self> {

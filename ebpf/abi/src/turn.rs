@@ -64,7 +64,8 @@ impl TurnState {
 }
 
 /// One turn. Bytes are TCP payload as it passed the socket's own hooks:
-/// retransmissions count again. Times are nanoseconds since boot.
+/// retransmissions count again. Of a stream they are its frames with their
+/// headers, each once. Times are nanoseconds since boot.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct Turn {

@@ -116,24 +116,32 @@ pub(crate) fn pass(skb: *mut __sk_buff, turn: *mut Turn, segment: &Segment, aske
         // SAFETY: as above.
         unsafe { *side = walk.side };
     } else {
-        lose_sight(turn, segment);
+        lose_sight(turn, segment, asked);
     }
 }
 
 /// Stops following: what passes from this segment on is one turn.
 #[inline(always)]
-fn lose_sight(turn: *mut Turn, segment: &Segment) {
+fn lose_sight(turn: *mut Turn, segment: &Segment, asked: bool) {
     let now = turns::now();
+    let bytes = u64::from(segment.payload);
     // SAFETY: a map value.
     unsafe {
         FRAMES.remove((*turn).cookie).ok();
         (*turn).form = Form::HTTP2;
         (*turn).started_ns = now;
         (*turn).request_ns = now;
-        (*turn).answered_ns = 0;
-        (*turn).last_ns = 0;
-        (*turn).request_bytes = u64::from(segment.payload);
-        (*turn).response_bytes = 0;
+        if asked {
+            (*turn).answered_ns = 0;
+            (*turn).last_ns = 0;
+            (*turn).request_bytes = bytes;
+            (*turn).response_bytes = 0;
+        } else {
+            (*turn).answered_ns = now;
+            (*turn).last_ns = now;
+            (*turn).request_bytes = 0;
+            (*turn).response_bytes = bytes;
+        }
     }
 }
 
@@ -188,7 +196,7 @@ extern "C" fn merestone_frame(skb: *mut __sk_buff, walk: *mut Walk) -> u32 {
     let body = walk.offset.wrapping_add(read);
     let whole = frame.length + FRAME_HEADER as u32;
     if frame.kind == RST_STREAM {
-        over(walk, frame.stream, TurnState::RESET);
+        reset(walk, frame.stream);
     } else if frame.kind <= HEADERS || frame.kind == CONTINUATION {
         if walk.asked != 0 {
             ask(skb, walk, &frame, body);
@@ -285,7 +293,8 @@ fn ask(skb: *mut __sk_buff, walk: &Walk, frame: &Frame, body: u32) {
 /// A part of an answer, or its end.
 #[inline(always)]
 fn answer(walk: &Walk, frame: &Frame) {
-    let Some(turn) = STREAMS.get_ptr_mut(key(walk, frame.stream)) else {
+    let key = key(walk, frame.stream);
+    let Some(turn) = STREAMS.get_ptr_mut(&key) else {
         return;
     };
     let now = turns::now();
@@ -299,7 +308,8 @@ fn answer(walk: &Walk, frame: &Frame) {
     // SAFETY: as above; only the address is taken.
     emit::add(unsafe { &raw mut (*turn).response_bytes }, size(frame));
     if frame.kind != CONTINUATION && frame.flags & END_STREAM != 0 {
-        over(walk, frame.stream, TurnState::SERVER_CLOSED);
+        turns::end(turn, TurnState::SERVER_CLOSED);
+        STREAMS.remove(&key).ok();
     }
 }
 
@@ -309,10 +319,10 @@ fn size(frame: &Frame) -> u64 {
 }
 
 #[inline(always)]
-fn over(walk: &Walk, stream: u32, state: TurnState) {
+fn reset(walk: &Walk, stream: u32) {
     let key = key(walk, stream);
     if let Some(turn) = STREAMS.get_ptr_mut(&key) {
-        turns::end(turn, state);
+        turns::end(turn, TurnState::RESET);
         STREAMS.remove(&key).ok();
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 
 /// Modules of Debian's cloud kernels that the agent's tests need: disks, every
 /// way out of a host that a test tries, and what they stand on.
-const MODULES: [&str; 36] = [
+const MODULES: [&str; 37] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
@@ -49,6 +49,7 @@ const MODULES: [&str; 36] = [
     "esp4",
     "ip_gre",
     "sch_ingress",
+    "sch_netem",
     "cls_bpf",
     "l2tp_ip",
     "smc",

@@ -7,8 +7,11 @@
 use loona_hpack::Decoder;
 use merestone_abi::{Form, Turn};
 
-/// Method and path, where both are seen.
-pub(super) fn request_line(turn: &Turn) -> (Option<String>, Option<String>) {
+/// Method and path, each where it is seen.
+pub(super) type RequestLine = (Option<String>, Option<String>);
+
+/// What the first bytes of a turn say.
+pub(in crate::run) fn request_line(turn: &Turn) -> RequestLine {
     let Some(head) = turn.head.get(..usize::from(turn.head_bytes)) else {
         return (None, None);
     };
@@ -35,7 +38,7 @@ fn of_line(head: &[u8]) -> Option<(String, String)> {
 /// is not known: a decoder that begins with nothing has of its dynamic entries
 /// only those that this very block made, and RFC 7541 §2.3.3 counts from the
 /// newest, so that an index which it knows is the right one.
-fn of_block(head: &[u8]) -> (Option<String>, Option<String>) {
+fn of_block(head: &[u8]) -> RequestLine {
     let (mut method, mut target) = (None, None);
     // Where it is cut, or refers to what was before, it ends there.
     let _cut = Decoder::new().decode_with_cb(head, |name, value| match &*name {
