@@ -1,9 +1,10 @@
-"""Where it ran, for verify.py: check `location`, by word, geotag and landmarks (docs/location.md). No clouds."""
+"""Where it ran, for verify.py: check `location`, by word, geotag, clouds and landmarks (docs/location.md)."""
 import itertools
 import math
 import pathlib
 import re
 
+import cloud
 import pycddl
 from authority import GEOTAG
 from cose import Stranger, claims_of, opened, public_key
@@ -92,7 +93,7 @@ def lies(area, discs):
 
 # Trust.
 
-def read(policy, usage):
+def read(policy, folder, usage):
     table, marks = policy.get("location", {}), []
     unknown = set(table) - {"area", "name", "min_landmarks", "max_age_s"}
     if unknown or not isinstance(table.get("area", []), list):
@@ -104,7 +105,7 @@ def read(policy, usage):
         marks.append({"key": public_key(one["key"]), "at": (float(one["latitude"]), float(one["longitude"])),
                       "operator": one.get("operator", one["name"]), "independent": one.get("independent", True)})
     return {"area": border(table["area"]) if "area" in table else None, "marks": marks,
-            "least": table.get("min_landmarks", 3), "max_age_s": table.get("max_age_s", 3600)}
+            "least": table.get("min_landmarks", 3), "max_age_s": table.get("max_age_s", 3600), "clouds": cloud.read(policy, folder, usage)}
 
 
 # Evidence.
@@ -173,9 +174,9 @@ def stale(bundle, sessions, shown, limit):
     return over
 
 
-def measured(bundle, sessions, trust, leeway, faults):
+def measured(bundle, sessions, found, trust, leeway, faults):
     """Whether landmarks prove the place, and the grade where what they have does not do."""
-    found, shown, short, any_measured = rounds(bundle, sessions, faults), [], False, False
+    shown, short, any_measured = [], False, False
     refused = []
     for evidence, own, epoch in found:
         discs, operators, sound = [], set(), True
@@ -241,7 +242,9 @@ def tag(sessions, vouched, faults):
 
 def check(bundle, sessions, vouched, require, tally):
     trust, faults = require["place"], []
-    proven, grade = measured(bundle, sessions, trust, 1000 * require["max_clock_step_s"], faults)
+    leeway, found = 1000 * require["max_clock_step_s"], rounds(bundle, sessions, faults)
+    signed = cloud.shown(found, sessions, trust["clouds"], leeway, faults)
+    proven, grade = measured(bundle, sessions, found, trust, leeway, faults)
     site = tag(sessions, vouched, faults)
     for one in faults:
         tally.note(one[0], "location", one[1])
@@ -255,7 +258,7 @@ def check(bundle, sessions, vouched, require, tally):
             return tally.note(FAILED, "location", f"another {what}")
         if any(key not in one for one in sites) and key not in (site or {}):
             return tally.note(INDETERMINATE, "location", f"no {what}")
-    reached = 3 if proven else 0 if site is None else 1
+    reached = 3 if proven else 2 if signed else 0 if site is None else 1
     want = int(require["location_level"][1])
     if reached < want:
         tally.note(grade if want == 3 else INDETERMINATE, "location", f"L{reached}")

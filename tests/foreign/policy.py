@@ -29,7 +29,7 @@ def read_trust(path):
     many = lambda value: value if value is None or isinstance(value, list) else [value]
     policy = tomllib.loads(pathlib.Path(path).read_text())
     given = policy.get("require", {})
-    unknown = set(policy) - {"version", "node", "require", "log", "authority", "gpu", "location", "landmark"} | set(given) - REQUIRE
+    unknown = set(policy) - {"version", "node", "require", "log", "authority", "gpu", "location", "landmark", "cloud"} | set(given) - REQUIRE
     if unknown or policy.get("version") != 1:
         raise Usage(f"unknown key or version: {sorted(unknown)}")
     require = {"tiers": [], "boot_log": False, "ima": False, "software_tpm": False, "test_gpu_library": False,
@@ -47,6 +47,6 @@ def read_trust(path):
     folder = pathlib.Path(path).parent
     require["authority"] = authority.read(policy["authority"], folder, Usage) if "authority" in policy else None
     require["gpu"] = gpu.read(policy["gpu"], folder, Usage) if "gpu" in policy else None
-    require["place"] = place.read(policy, Usage)
+    require["place"] = place.read(policy, folder, Usage)
     require["log"] = tlog.read_policy(policy["log"], folder, Usage) if "log" in policy else None
     return {one["id"]: bytes.fromhex(one["ak_name"]) for one in policy.get("node", [])}, require

@@ -39,9 +39,19 @@ def graded(record):
     return bound or 21 in record or told
 
 
+def untimely(record):
+    """Whether counts or readings are not of the time of a record, or of a GPU that it does not name."""
+    apart = lambda start, end, reaches: start > record[2] + 60_000 or end + 60_000 < reaches
+    sent, used = record.get(18), record.get(23, ())
+    return (sent is not None and apart(sent[0], sent[1], record[4])
+            or any(apart(one[1], one[2], record[2]) or one[0] >= len(record[17]) for one in used))
+
+
 def fits(records, tally):
     turns = {}
     for record in records:
+        if untimely(record):
+            tally.note(FAILED, "receipts", "counts of another time, or of a GPU that is not named")
         if graded(record):
             tally.note(FAILED, "receipts", "a record is not of its grade")
         if (onward := record.get(22)) is not None:

@@ -21,7 +21,10 @@ fn scripts() -> PathBuf {
 }
 
 fn ensure() -> Result<()> {
-    let imports = ["-c", "import cbor2, cryptography, pycddl"];
+    let imports = [
+        "-c",
+        "import cbor2, cryptography, pycddl, pycose, tpm2_pytss",
+    ];
     if python().is_file() && shell::succeeds(shell::command(python()).args(imports)) {
         return Ok(());
     }
@@ -49,6 +52,8 @@ pub(crate) fn run() -> Result<()> {
     let kept = shell::root().join("tests/vectors/evidence");
     let mut agree = shell::command(python());
     shell::run(agree.arg(scripts().join("agree.py")).args([&cases, &kept]))?;
+    let mut tools = shell::command(python());
+    shell::run(tools.arg(scripts().join("tools.py")).args([&cases, &kept]))?;
     let mut rest = shell::cargo();
     rest.args(["test", "--package", "merestone-verify-cli"]);
     rest.args(["--test", "foreign", "--", "--nocapture"]);

@@ -21,8 +21,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long one landmark may take.
-const PATIENCE: Duration = Duration::from_secs(8);
-/// How long until a hello is said again.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a landmark may be silent until hello is said again: longer than it waits for an answer,
+/// so that it is not asked anew in the middle of a measurement.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Most answers to one landmark in a round.
 const MOST_ANSWERS: u32 = 80;
@@ -215,8 +216,9 @@ fn ask(
     let (mut challenges, mut buffer) = (0, [0; LARGEST]);
     while Instant::now() < until {
         let now = Instant::now();
-        if challenges == 0 && now >= again {
-            // A network that is down now may be up in a moment.
+        // Whatever was lost on the way, the first answer or the statement itself: asked again, the
+        // landmark measures anew. A network that is down now may be up in a moment.
+        if now >= again {
             socket.send(&hello).map(drop).or_else(|error| {
                 if is_passing(&error) {
                     Ok(())
@@ -226,8 +228,8 @@ fn ask(
             })?;
             again = now + AGAIN;
         }
-        let left = until.min(if challenges == 0 { again } else { until });
-        let left = left
+        let left = until
+            .min(again)
             .saturating_duration_since(now)
             .max(Duration::from_millis(1));
         socket
@@ -245,6 +247,7 @@ fn ask(
                 challenge,
             }) if landmark == id && challenges < MOST_ANSWERS => {
                 challenges += 1;
+                again = Instant::now() + AGAIN;
                 let signature = answerer
                     .answer(session, &landmark, &challenge)
                     .ok_or(LandmarkError::NoSession)?;

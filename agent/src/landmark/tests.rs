@@ -135,6 +135,56 @@ fn neither_side_sends_more_than_it_was_sent_before_somebody_is_there() {
 }
 
 #[test]
+fn what_is_lost_on_the_way_is_asked_for_again() {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let real = landmark(&key, 2);
+    // The first answer and the first statement are lost.
+    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = near.local_addr().unwrap();
+    let (far, back) = (client(real), near.try_clone().unwrap());
+    let (answers, agent) = (far.try_clone().unwrap(), std::sync::mpsc::channel());
+    thread::spawn(move || {
+        let (mut buffer, mut answered, mut hellos) = ([0; 2000], 0, 0);
+        while let Ok((length, from)) = near.recv_from(&mut buffer) {
+            agent.0.send(from).ok();
+            match Packet::read(&buffer[..length]) {
+                Some(Packet::Hello(_)) => hellos += 1,
+                Some(_) => answered += 1,
+                None => {}
+            }
+            if answered != 1 || hellos > 1 {
+                far.send(&buffer[..length]).ok();
+            }
+        }
+    });
+    thread::spawn(move || {
+        let to = agent.1.recv().unwrap();
+        let (mut buffer, mut statements) = ([0; 2000], 0);
+        loop {
+            let Ok(length) = answers.recv(&mut buffer) else {
+                continue;
+            };
+            let is_statement =
+                matches!(Packet::read(&buffer[..length]), Some(Packet::Statement(_)));
+            statements += u32::from(is_statement);
+            if !is_statement || statements > 1 {
+                back.send_to(&buffer[..length], to).ok();
+            }
+        }
+    });
+    let answerer = Answerer::default();
+    answerer.open(SESSION, Digest([5; 32]), &SigningKey::from_bytes(&[8; 32]));
+    let target = Target::parse(&format!("{}@{address}", inline(&key))).unwrap();
+    let place = Asker::spawn(&[target], None, Duration::from_mins(10), answerer).unwrap();
+    let began = Instant::now();
+    // Within the first round: the next would be half a minute later.
+    while !place.waits() && began.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(place.take().unwrap().landmarks.len(), 1);
+}
+
+#[test]
 fn only_packets_of_the_one_form_are_read() {
     let who = Who {
         session: SESSION,

@@ -41,8 +41,8 @@ mod verdict;
 mod wire;
 
 pub use account::{
-    Account, Destination, EnergyUsed, GpuAccount, GpuUseTold, Happening, InferenceTold, Inferences,
-    OnwardTold, SessionAccount, TierAccount,
+    Account, Destination, EgressTold, EnergyUsed, GpuAccount, GpuUseTold, Happening, InferenceTold,
+    Inferences, OnwardTold, SessionAccount, TierAccount,
 };
 pub use boot::BootChecked;
 pub use coverage::{ClockJump, Coverage, Dark, Gap, Reboot, Share};

@@ -38,6 +38,8 @@ const IN_GUEST: &str = "guest";
 /// A test of it that runs in a guest and on this host.
 const IN_BOTH: &str = "receipts";
 const AFTER_GUEST: &str = "measured_boot";
+/// Runs here too, where the kernel can delay packets; the guests' kernels can.
+const NETEM: &str = "netem";
 /// Judges what several boots of one machine left.
 const AFTER_BOOTS: &str = "boots";
 

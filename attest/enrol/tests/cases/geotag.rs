@@ -16,7 +16,7 @@ const GEOTAG: u32 = 0x0180_4D47;
 /// authwrite, writelocked, writedefine, ownerread, authread, `no_da`, written.
 const LOCKED: u32 = 1 << 2 | 1 << 11 | 1 << 13 | 1 << 17 | 1 << 18 | 1 << 25 | 1 << 29;
 
-fn tag(country: &str) -> Geotag {
+pub(crate) fn tag(country: &str) -> Geotag {
     Geotag {
         kind: GeotagKind,
         site: Site {
@@ -41,7 +41,7 @@ fn certify(key: &Key, tpm: &Tpm, public: &[u8], content: &[u8], extra: Digest) -
 }
 
 /// A request that offers a geotag; `change` is called before it is signed.
-fn offering(change: impl Fn(&mut NvAttest, &mut Vec<u8>)) -> EnrolRequest {
+pub(crate) fn offering(change: impl Fn(&mut NvAttest, &mut Vec<u8>)) -> EnrolRequest {
     let key = Key::p256();
     let mut request = request(&Vendor::new(), &key);
     let content = encode(&tag("DE"));
@@ -59,7 +59,7 @@ fn offering(change: impl Fn(&mut NvAttest, &mut Vec<u8>)) -> EnrolRequest {
     request
 }
 
-fn terms() -> Terms {
+pub(crate) fn terms() -> Terms {
     Terms {
         geotag: true,
         ..Terms::default()

@@ -9,6 +9,7 @@
 
 mod bundle;
 mod chain;
+mod forms;
 mod geotag;
 mod hostile;
 mod steps;

@@ -2,7 +2,7 @@
 
 use crate::coverage::rfc3339;
 use core::net::Ipv6Addr;
-use merestone_evidence::{GpuDuring, Grade, Inference};
+use merestone_evidence::{GpuDuring, Grade, GroupEgress, Inference};
 use serde::Serialize;
 
 /// Inferences told one by one.
@@ -56,12 +56,29 @@ pub struct InferenceTold {
     pub gpus: Vec<String>,
     /// What they did meanwhile, as far as NVML was read before and after.
     pub gpu_use: Vec<GpuUseTold>,
-    /// What the group sent meanwhile: allowed, refused; absent where it is not known.
-    pub egress: Option<(u64, u64)>,
+    /// What the group sent meanwhile; absent where it is not known.
+    pub egress: Option<EgressTold>,
     /// The model, as whoever bound it named it.
     pub model: Option<String>,
     /// Who saw it: `kernel`, `kernel and workload`, or `workload` alone.
     pub seen_by: &'static str,
+}
+
+/// What the group of an inference sent meanwhile, whoever it was for, by the kernel's counters.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct EgressTold {
+    /// The counters were read then, before it began.
+    pub from: String,
+    /// And then, after it ended.
+    pub to: String,
+    /// Packets let through.
+    pub allowed: u64,
+    /// Their bytes.
+    pub allowed_bytes: u64,
+    /// Refusals.
+    pub denied: u64,
+    /// What would have been refused.
+    pub audited: u64,
 }
 
 /// What a GPU did meanwhile.
@@ -135,6 +152,27 @@ impl Inferences {
     }
 }
 
+impl EgressTold {
+    fn of(sent: &GroupEgress) -> Self {
+        let GroupEgress {
+            from_ms,
+            to_ms,
+            allowed,
+            allowed_bytes,
+            denied,
+            audited,
+        } = *sent;
+        Self {
+            from: rfc3339(from_ms),
+            to: rfc3339(to_ms),
+            allowed,
+            allowed_bytes,
+            denied,
+            audited,
+        }
+    }
+}
+
 impl InferenceTold {
     fn of(one: &Inference) -> Self {
         let words = [Some(&one.form), one.method.as_ref(), one.path.as_ref()];
@@ -164,7 +202,7 @@ impl InferenceTold {
                 .flatten()
                 .map(|during| GpuUseTold::of(during, &one.gpus))
                 .collect(),
-            egress: one.egress.as_ref().map(|sent| (sent.allowed, sent.denied)),
+            egress: one.egress.as_ref().map(EgressTold::of),
             model: one.binding.as_ref().and_then(|bound| bound.model.clone()),
             seen_by: crate::receipts::seen_by(one),
         }

@@ -7,7 +7,7 @@
 mod inferences;
 mod seen;
 
-pub use inferences::{GpuUseTold, InferenceTold, Inferences, OnwardTold};
+pub use inferences::{EgressTold, GpuUseTold, InferenceTold, Inferences, OnwardTold};
 pub use seen::{Destination, Happening};
 pub(crate) use seen::{FirstReading, Seen, kind};
 

@@ -73,18 +73,19 @@ fn row(one: &InferenceTold) -> Markup {
                     ", passed on to " bdi { (onward.server.as_deref().unwrap_or("a server")) } ": "
                     (number(onward.bytes.0)) " bytes in, " (number(onward.bytes.1)) " out, " (length(onward.took_ms))
                 }
+                @if let Some(sent) = &one.egress { "; meanwhile its group sent " (number(sent.allowed_bytes)) " bytes" }
                 @for gpu in &one.gpus { ", on GPU " code { (gpu) } }
                 @for used in &one.gpu_use { (gpu_use(used)) }
             }
             td data-h="Asked by" { (one.peer) (if one.peer_inside { ", inside the boundary" } else { ", outside the boundary" }) }
-            td.n data-h="Refused meanwhile" { @match one.egress { Some((_, denied)) => (number(denied)), None => "not known" } }
+            td.n data-h="Refused meanwhile" { @match &one.egress { Some(sent) => (number(sent.denied)), None => "not known" } }
             td.n data-h="Took" { (length(one.took_ms)) }
         }
     }
 }
 
 /// What is of the whole GPU is said to be.
-fn gpu_use(used: &GpuUseTold) -> Markup {
+pub(super) fn gpu_use(used: &GpuUseTold) -> Markup {
     html! {
         "; " code { (used.gpu) } " between readings " (length(used.read_ms)) " apart"
         @if let Some(energy) = used.energy_millijoules { ", all of it " (number(energy / 1000)) " J" }
@@ -128,7 +129,7 @@ fn receipted(receipts: &Receipts) -> Markup {
     }
 }
 
-fn proven(entries: &[ReceiptEntry]) -> Markup {
+pub(super) fn proven(entries: &[ReceiptEntry]) -> Markup {
     html! {
         table.stack {
             caption { "Single entries proven in this file" }

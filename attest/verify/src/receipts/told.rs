@@ -5,6 +5,9 @@
 //! connection of the same group. On a connection that cannot be read, one turn is the whole
 //! connection and any number of records can be bound on it. A turn that a gateway's record holds
 //! as its own request to the server counts as bound to that record.
+//!
+//! What a record says of the time between its first byte and its last, what its group sent and
+//! what its GPUs did, has to be of that time.
 
 use super::ReceiptError;
 use merestone_evidence::{Body, Entry, Grade, Inference, sha256};
@@ -13,6 +16,8 @@ use merestone_evidence::{Body, Entry, Grade, Inference, sha256};
 const WHOLE: [&str; 2] = ["http/1", "http/2 stream"];
 /// The form of a bound record that the kernel saw nothing of.
 const TOLD: &str = "told";
+/// Readings are of the wall clock, and that may be set while an inference runs.
+const CLOCK_SET_MS: u64 = 60_000;
 /// Faults that are told; a log made of them need not be told whole.
 const MOST: usize = 20;
 
@@ -40,7 +45,7 @@ impl Told {
             return;
         };
         self.records = self.records.saturating_add(1);
-        if let Some(what) = misgraded(record)
+        if let Some(what) = misgraded(record).or_else(|| untimely(record))
             && self.faults.len() < MOST
         {
             self.faults.push((hex::encode(record.id), what));
@@ -108,6 +113,28 @@ fn misgraded(record: &Inference) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Counts and readings that are not of the time of the record, or of a GPU that it does not name.
+fn untimely(record: &Inference) -> Option<&'static str> {
+    let is_apart = |(from_ms, to_ms): (u64, u64), reaches_ms: u64| {
+        from_ms > record.started_ms.saturating_add(CLOCK_SET_MS)
+            || to_ms.saturating_add(CLOCK_SET_MS) < reaches_ms
+    };
+    let egress = record.egress.as_ref();
+    if egress.is_some_and(|sent| is_apart((sent.from_ms, sent.to_ms), record.ended_ms)) {
+        return Some("what its group sent was counted at another time");
+    }
+    for during in record.gpu_use.iter().flatten() {
+        // The last reading can be of before the end: it is told as soon as it has ended.
+        if is_apart((during.from_ms, during.to_ms), record.started_ms) {
+            return Some("its GPUs were read at another time");
+        }
+        if usize::try_from(during.gpu).is_ok_and(|gpu| gpu >= record.gpus.len()) {
+            return Some("it says what a GPU did that it does not name");
+        }
+    }
+    None
 }
 
 fn contradiction(turn: &[Seen]) -> Option<&'static str> {

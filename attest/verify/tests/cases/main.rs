@@ -8,6 +8,7 @@
 )]
 
 mod boot;
+mod clouds;
 mod counters;
 mod coverage;
 mod every_byte;

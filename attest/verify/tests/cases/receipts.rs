@@ -5,8 +5,9 @@ use coset::iana::Algorithm;
 use coset::{CoseSign1, CoseSign1Builder, HeaderBuilder, TaggedCborSerializable as _};
 use ed25519_dalek::{Signer as _, SigningKey};
 use merestone_evidence::{
-    Binding, Blob, Body, Bundle, Digest, End, Entry, EntryKind, Grade, Inference, Onward, Receipt,
-    SessionId, answer_digest, encode, leaf_hash, receipt_id, request_digest, sha256, ueid,
+    Binding, Blob, Body, Bundle, Digest, End, Entry, EntryKind, GpuDuring, Grade, GroupEgress,
+    Inference, Onward, Receipt, SessionId, answer_digest, encode, leaf_hash, receipt_id,
+    request_digest, sha256, ueid,
 };
 use merestone_verify::enrolment::{Kind, protected_header};
 use merestone_verify::{CheckResult, Contents, Purpose, Trust, verify_contents};
@@ -390,6 +391,56 @@ fn n44_a_receipt_that_calls_itself_verified_is_refused() {
     payload[0] += 1;
     payload.extend([0x3a, 0x00, 0x01, 0x11, 0x11, 0xf5]);
     refused(&carrying(maker.bundle(), [sign_bytes(payload, &key())]), 1);
+}
+
+#[test]
+fn counts_of_another_time_than_their_record_or_of_a_gpu_that_it_does_not_name_fail() {
+    let record = observed(1, 1);
+    let (began, ended) = (record.started_ms, record.ended_ms);
+    let sent = |from_ms, to_ms| GroupEgress {
+        from_ms,
+        to_ms,
+        allowed: 3,
+        allowed_bytes: 4_000,
+        denied: 2,
+        audited: 0,
+    };
+    let used = |gpu, from_ms, to_ms| GpuDuring {
+        gpu,
+        from_ms,
+        to_ms,
+        energy_millijoules: Some(7),
+        busy_percent: None,
+        group_percent: None,
+        group_memory_bytes: None,
+    };
+    let judged = |egress, gpu_use: Option<GpuDuring>| {
+        let mut maker = maker();
+        maker.told[0].1 = entry(Inference {
+            egress,
+            gpus: vec!["GPU-a".into()],
+            gpu_use: gpu_use.map(|one| vec![one]),
+            ..observed(1, 1)
+        });
+        judge(&maker.bundle(), &maker.trust())
+    };
+    let good = sent(began - 900, ended + 100);
+    let verdict = judged(Some(good), Some(used(0, began - 900, ended + 100)));
+    demand(&verdict, 0, "policy.age");
+    let told = verdict.account.unwrap().inferences.told;
+    let told = told.iter().find_map(|one| one.egress.clone()).unwrap();
+    assert_eq!((told.allowed_bytes, told.denied), (4_000, 2));
+    // It is told as soon as it ended, so GPUs may have been read last before that.
+    let early = used(0, began - 900, began + 1);
+    demand(&judged(None, Some(early)), 0, "policy.age");
+    for (egress, gpu_use) in [
+        (Some(sent(began + 61_000, ended + 62_000)), None),
+        (Some(sent(began - 90_000, ended - 61_000)), None),
+        (None, Some(used(0, began - 90_000, began - 61_000))),
+        (None, Some(used(1, began, ended))),
+    ] {
+        demand(&judged(egress, gpu_use), 2, "receipts");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "a test says what it needs by panicking")]
 
 pub(crate) mod client;
+pub(crate) mod landmarks;
 pub(crate) mod service;
 pub(crate) mod talker;
 pub(crate) mod wire;
