@@ -33,7 +33,8 @@ each to the guest, so that whatever else the machine beneath it does changes not
 mitigation as the instructions that it is made of: a ratio says how much more there is to do, not how much longer it takes on
 hardware, for which see above. The scenarios are those of *Calls*, measured in turns in the same way, with fewer calls a round.
 Merestone has its LSM programs too in these guests, and the one processor also runs the reader of its events, which elsewhere
-may have another.
+may have another. Where real and rebuilt are the same program and their rows differ all the same, as in round trips, in which two
+processes take turns, read nothing out of that column that is smaller than this difference.
 ";
 
 /// What this part needs and how to come by it, before anything is measured.
