@@ -189,8 +189,9 @@ fn recorded(stage: &Stage) -> String {
         write!(
             text,
             " Those of *R1 and gateway* the agent itself took: `merestone run` as it comes, but for the canary, on\nthe root cgroup, \
-             with a software TPM and its log on the disk: {bound} bound records, each with its receipt, and {observed} that only the \
-             kernel saw; {lost}\nlost. It was started {starts} times, because while *nothing* and *gateway* are measured it is off the kernel."
+             with a software TPM and its log on the disk: {bound} bound records and {observed} of what the kernel saw, those that a bound one \
+             amends\namong them, each with its receipt; {lost} lost. It was started {starts} times, because while *nothing* and *gateway* \
+             are measured it is off the kernel."
         )
         .ok();
     }

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Told {
     /// Records bound to digests (R2).
     pub(crate) bound: u64,
-    /// Turns that the kernel alone saw (R1).
+    /// Turns that the kernel saw (R1), those that a bound record amends among them.
     pub(crate) observed: u64,
     /// Events and turns lost, and records without a receipt.
     pub(crate) lost: u64,

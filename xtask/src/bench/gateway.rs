@@ -1,5 +1,6 @@
 //! `cargo xtask bench gateway`: what the reverse proxy costs, against the same
-//! server without it, and with the kernel's records where this may load them.
+//! server without it, and with the agent that guards and records where this may
+//! load programs and has a software TPM.
 
 use std::fs;
 
@@ -31,7 +32,7 @@ pub(crate) fn gateway(quick: bool, consent: Consent) -> Result<()> {
     let _bpffs = sudo::is_root().then(bpffs::ensure).transpose()?;
     let step = Step::begin(
         "measure",
-        "a quiet machine gives better numbers (4 minutes)",
+        "a quiet machine gives better numbers (6 minutes)",
     );
     let program = shell::target().join("release/examples").join(MEASURE);
     let mut command = shell::command(program);
