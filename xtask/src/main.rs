@@ -110,6 +110,13 @@ enum Bench {
         /// A few rounds, up to 100,000 prefixes; prints the page and writes nothing
         #[arg(long)]
         quick: bool,
+        /// Leave out systemd's own program, which is measured in virtual machines; what the page
+        /// says about it stays
+        #[arg(long)]
+        no_vm: bool,
+        /// Only that, and not as root; what the page says about this machine stays
+        #[arg(long, conflicts_with = "no_vm")]
+        only_vm: bool,
         /// Do not ask before using sudo
         #[arg(long)]
         yes: bool,
@@ -155,6 +162,9 @@ struct VmArguments {
     /// Put this file in /merestone/files
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
+    /// Boot Debian 12's systemd, with the command as a unit of it
+    #[arg(long, requires = "command")]
+    systemd: bool,
     /// Seconds until the guest is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     timeout: u64,
@@ -195,10 +205,21 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { yes, stage } => demo::demo(Consent::new(yes), stage)?,
         Task::Test { no_vm, yes } => return Ok(test::all(Consent::new(yes), no_vm)),
-        Task::Bench(Bench::Egress { quick, yes, stage }) => bench::egress(bench::Options {
+        Task::Bench(Bench::Egress {
+            quick,
+            no_vm,
+            only_vm,
+            yes,
+            stage,
+        }) => bench::egress(bench::Options {
             quick,
             consent: Consent::new(yes),
             stage,
+            parts: match (no_vm, only_vm) {
+                (true, _) => bench::Parts::Host,
+                (_, true) => bench::Parts::Guests,
+                _ => bench::Parts::All,
+            },
         })?,
         Task::Bench(Bench::Attest { quick }) => bench::attest(quick)?,
         Task::Bench(Bench::Gateway { quick, yes }) => bench::gateway(quick, Consent::new(yes))?,
@@ -220,6 +241,7 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
         tests,
         program,
         file,
+        systemd,
         timeout,
         command,
     } = arguments;
@@ -231,7 +253,13 @@ fn run_vm(arguments: VmArguments) -> Result<ExitCode> {
         return test::virtual_machines_alone(&kernels, only.as_deref());
     }
     let limit = Duration::from_secs(timeout);
-    let mut load = Load::default();
+    let mut load = Load {
+        managed: systemd,
+        ..Load::default()
+    };
+    if systemd {
+        setup::guest_manager(Consent::new(false))?;
+    }
     if !tests.is_empty() {
         load.add_programs(&programs::build(&tests, &[])?);
     }

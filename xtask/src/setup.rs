@@ -14,7 +14,10 @@ use crate::{
     progress::{self, Step},
     shell,
     sudo::Consent,
-    vm::kernel::{self, Series},
+    vm::{
+        kernel::{self, Series},
+        manager,
+    },
 };
 
 /// What a group of packages is for.
@@ -171,4 +174,28 @@ fn guest_kernel(options: Options, series: Series) -> Result<usize> {
     );
     kernel::fetch(series, options.consent)?;
     Ok(0)
+}
+
+/// What a guest with systemd needs beside programs: kernels, and systemd.
+pub(crate) fn guests(consent: Consent) -> Result<()> {
+    let options = Options {
+        check: false,
+        consent,
+    };
+    for series in Series::ALL {
+        guest_kernel(options, series)?;
+    }
+    guest_manager(consent)
+}
+
+/// systemd for a guest. Only a benchmark has it, so `all` does not ask for it.
+pub(crate) fn guest_manager(consent: Consent) -> Result<()> {
+    if manager::is_here() {
+        return Ok(());
+    }
+    let _step = Step::begin(
+        "systemd",
+        "downloads and unpacks Debian's packages for the guest (9 MB)",
+    );
+    manager::fetch(consent)
 }

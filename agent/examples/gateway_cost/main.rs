@@ -1,6 +1,7 @@
 //! What `merestone gateway` costs, against the same server without it, and with
-//! the kernel's own records (R1) where this may load programs: everything that
-//! is compared runs at the same time and is measured in turns. Prints a page.
+//! the agent that guards them and records what the kernel sees (R1) where this
+//! may load programs: servers and gateways run all the time and are measured in
+//! turns; the agent is off the kernel while the unguarded are. Prints a page.
 //!
 //! `gateway_cost [--quick]` measures; the other words are its own children.
 
@@ -13,11 +14,12 @@
 
 mod agent;
 mod page;
+mod real;
 mod server;
 mod stage;
 mod work;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +60,10 @@ fn main() -> Result<()> {
 }
 
 fn measure(amount: Amount) -> Result<()> {
-    let stage = stage::Stage::set()?;
-    let taken = work::measure(&stage.arms, amount)?;
+    let mut stage = stage::Stage::set()?;
+    let taken = work::measure(&mut stage, amount)?;
+    let unrecorded = stage.unrecorded()?;
+    ensure!(unrecorded == 0.0, "{unrecorded} answers were not recorded");
     print!("{}", page::write(&stage, amount, &taken));
     Ok(())
 }

@@ -1,20 +1,16 @@
-//! Two servers and two gateways, one pair of them guarded where this may load
-//! programs.
+//! Two servers and two gateways, one pair of them guarded by the agent where
+//! this may load programs.
 
+use crate::real::Real;
 use crate::{agent, say};
 use anyhow::{Context as _, Result, ensure};
-use merestone_agent::bpf::{self, DeviceRule, Kernel, Options};
-use merestone_agent::policy::{self, Sources};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-
-/// A number that stands for no driver: the hook decides before open(2) fails.
-const NODE: (u32, u32) = (60, 211);
 
 /// One way to the same answers.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +20,7 @@ pub(crate) struct Arm {
 }
 
 /// A child that ends with this.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -37,12 +33,16 @@ impl Drop for Process {
 pub(crate) struct Stage {
     /// The first is without anything.
     pub(crate) arms: Vec<Arm>,
+    /// Records that the stand-in took.
     pub(crate) records: Arc<AtomicU64>,
     /// Why R1 is not measured.
     pub(crate) without_r1: Option<String>,
+    /// Where the gateways answer how they are.
+    pub(crate) metrics: Vec<u16>,
     // In the order in which they must go.
     _processes: Vec<Process>,
-    _guarded: Option<Guarded>,
+    /// The agent, for the arms from the third on.
+    pub(crate) real: Option<Real>,
     _folder: Folder,
 }
 
@@ -54,135 +54,123 @@ impl Drop for Folder {
     }
 }
 
-/// A cgroup with the programs on it, and the node that guards.
-struct Guarded {
-    kernel: Option<Kernel>,
-    cgroup: PathBuf,
-    pins: PathBuf,
-    node: PathBuf,
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        self.kernel = None;
-        bpf::unload(&self.pins).ok();
-        let until = Instant::now() + Duration::from_secs(5);
-        while self.cgroup.exists() && Instant::now() < until {
-            std::fs::remove_dir(&self.cgroup).ok();
-        }
-    }
-}
-
 impl Stage {
     pub(crate) fn set() -> Result<Self> {
         let folder =
             std::env::temp_dir().join(format!("merestone-gateway-cost-{}", std::process::id()));
         std::fs::create_dir(&folder)?;
         let folder = Folder(folder);
-        let socket = folder.0.join("records.sock");
-        let records = agent::start(&socket)?;
-        let mut processes = Vec::new();
-        let mut arms = Vec::new();
-        let mut pair = |direct, through, guarded: Option<&Guarded>| -> Result<()> {
-            let (server, port) = server(guarded)?;
+        let stand_in = folder.0.join("records.sock");
+        let records = agent::start(&stand_in)?;
+        let (mut processes, mut arms, mut metrics) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pair = |direct, through, socket: &Path, group: Option<&Path>| -> Result<u16> {
+            let (server, port) = server(group)?;
             processes.push(server);
             arms.push(Arm { name: direct, port });
-            let (gateway, port) = gateway(&folder.0, &socket, port, guarded)?;
-            processes.push(gateway);
+            let gateway = gateway(&folder.0, socket, port, group)?;
+            processes.push(gateway.process);
+            metrics.push(gateway.metrics);
             arms.push(Arm {
                 name: through,
-                port,
+                port: gateway.port,
             });
-            Ok(())
+            Ok(gateway.metrics)
         };
-        pair("nothing", "gateway", None)?;
-        let guarded = Guarded::new(&folder.0);
-        if let Ok(guarded) = &guarded {
-            pair("R1", "R1 and gateway", Some(guarded))?;
-        }
-        let (guarded, without_r1) = match guarded {
-            Ok(guarded) => (Some(guarded), None),
+        let ready = pair("nothing", "gateway", &stand_in, None)?;
+        let real = Real::new(&folder.0);
+        let (real, without_r1) = match real {
+            Ok(mut real) => {
+                let socket = real.socket.clone();
+                let port = pair("R1", "R1 and gateway", &socket, Some(&real.cgroup))?;
+                real.await_gateway(port);
+                (Some(real), None)
+            }
             Err(error) => (None, Some(format!("{error:#}"))),
         };
         if let Some(why) = &without_r1 {
             say(&format!("without R1: {why}"));
         }
+        let until = Instant::now() + Duration::from_secs(20);
+        while !is_ready(ready) {
+            ensure!(Instant::now() < until, "the gateway takes no requests");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         Ok(Self {
             arms,
             records,
             without_r1,
+            metrics,
             _processes: processes,
-            _guarded: guarded,
+            real,
             _folder: folder,
         })
     }
-}
 
-impl Guarded {
-    fn new(folder: &Path) -> Result<Self> {
-        bpf::object()?;
-        let root = bpf::probe(Path::new(""))?.cgroup_root;
-        let id = std::process::id();
-        let mut this = Self {
-            kernel: None,
-            cgroup: root.join(format!("merestone-gateway-cost-{id}")),
-            pins: format!("/sys/fs/bpf/merestone-gateway-cost-{id}").into(),
-            node: folder.join("gpu"),
-        };
-        std::fs::create_dir(&this.cgroup)?;
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &this.node,
-            rustix::fs::FileType::CharacterDevice,
-            rustix::fs::Mode::RUSR,
-            rustix::fs::makedev(NODE.0, NODE.1),
-        )?;
-        let mut options = Options::new(this.pins.clone());
-        options.cgroup_root.clone_from(&this.cgroup);
-        options.records = true;
-        options.require = vec!["records".to_owned()];
-        options.devices = vec![DeviceRule {
-            major: NODE.0,
-            minor: Some(NODE.1),
-            class: merestone_abi::DeviceClass::CONFIGURED,
-        }];
-        let boundary = folder.join("boundary.toml");
-        std::fs::write(&boundary, "name = \"loopback\"\n")?;
-        let compiled = policy::load_with(&boundary, &Sources::default())?;
-        let (kernel, mut events) =
-            Kernel::start(&options, &merestone_agent::run::tables(&compiled))?;
-        this.kernel = Some(kernel);
-        // As the agent does, so that the ring is never full.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        std::thread::spawn(move || {
-            runtime.block_on(async { while events.next().await.is_ok() {} });
-        });
-        Ok(this)
+    /// Has the agent guard, or be off the kernel.
+    pub(crate) fn guard(&mut self, is_on: bool) -> Result<()> {
+        match &mut self.real {
+            Some(real) if is_on => real.begin(),
+            Some(real) => real.end(),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers that the gateways could not have recorded.
+    pub(crate) fn unrecorded(&self) -> Result<f64> {
+        let counts = self.metrics.iter();
+        counts
+            .map(|port| value(*port, "merestone_gateway_unrecorded_total{"))
+            .sum()
     }
 }
 
-/// A command, in the guarded cgroup where there is one.
-fn command(program: &Path, guarded: Option<&Guarded>) -> Command {
-    let Some(Guarded { cgroup, node, .. }) = guarded else {
+/// The sum of a gateway's metrics that begin so.
+pub(crate) fn value(metrics: u16, begin: &str) -> Result<f64> {
+    let text = get(metrics, "/metrics")?;
+    let lines = text.lines().filter(|line| line.starts_with(begin));
+    let counts = lines.filter_map(|line| line.rsplit_once(' '));
+    counts.map(|(_, count)| Ok(count.parse::<f64>()?)).sum()
+}
+
+/// The operator's command, beside this example's folder.
+pub(crate) fn program() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    // target/PROFILE/examples/gateway_cost
+    let profile = program.parent().and_then(Path::parent);
+    let program = profile.context("no profile directory")?.join("merestone");
+    ensure!(program.exists(), "{} is not built", program.display());
+    Ok(program)
+}
+
+/// A whole answer, head and body.
+fn get(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    // In one piece, so that it is known for what it is and left out.
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Whether a gateway takes requests; one that has to have receipts only with its agent.
+pub(crate) fn is_ready(metrics: u16) -> bool {
+    get(metrics, "/-/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// A command, in the group's cgroup where there is one.
+fn command(program: &Path, group: Option<&Path>) -> Command {
+    let Some(group) = group else {
         return Command::new(program);
     };
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "echo $$ > \"$1\" || exit 1; cat \"$2\" >/dev/null 2>&1; shift 2; exec \"$@\"",
-        "sh",
-    ]);
-    command
-        .arg(cgroup.join("cgroup.procs"))
-        .arg(node)
-        .arg(program);
+    command.args(["-c", "echo $$ > \"$1\" || exit 1; shift; exec \"$@\"", "sh"]);
+    command.arg(group.join("cgroup.procs")).arg(program);
     command
 }
 
-fn server(guarded: Option<&Guarded>) -> Result<(Process, u16)> {
-    let mut command = command(&std::env::current_exe()?, guarded);
+fn server(group: Option<&Path>) -> Result<(Process, u16)> {
+    let mut command = command(&std::env::current_exe()?, group);
     let mut child = command
         .arg("serve")
         .stdin(Stdio::piped())
@@ -194,24 +182,20 @@ fn server(guarded: Option<&Guarded>) -> Result<(Process, u16)> {
     Ok((Process(child), port))
 }
 
-fn gateway(
-    folder: &Path,
-    socket: &Path,
-    to: u16,
-    guarded: Option<&Guarded>,
-) -> Result<(Process, u16)> {
-    let program = std::env::current_exe()?;
-    // target/PROFILE/examples/gateway_cost
-    let profile = program
-        .parent()
-        .and_then(Path::parent)
-        .context("no profile directory")?;
-    let program = profile.join("merestone");
-    ensure!(program.exists(), "{} is not built", program.display());
+struct Gateway {
+    process: Process,
+    port: u16,
+    metrics: u16,
+}
+
+fn gateway(folder: &Path, socket: &Path, to: u16, group: Option<&Path>) -> Result<Gateway> {
     let config = folder.join("empty.toml");
     std::fs::write(&config, "")?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut command = command(&program, guarded);
+    let free = || TcpListener::bind("127.0.0.1:0");
+    let (first, second) = (free()?, free()?);
+    let (port, metrics) = (first.local_addr()?.port(), second.local_addr()?.port());
+    drop((first, second));
+    let mut command = command(&program()?, group);
     command
         .arg("gateway")
         .arg("--config")
@@ -220,17 +204,20 @@ fn gateway(
         .arg(socket);
     command
         .arg("--require-receipts")
-        .args(["--listen", &format!("127.0.0.1:{port}")]);
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .args(["--metrics", &format!("127.0.0.1:{metrics}")]);
     command
         .args(["--to", &format!("http://127.0.0.1:{to}")])
         .env("MERESTONE_LOG", "error");
-    let child = Process(command.stdin(Stdio::null()).spawn()?);
+    let process = Process(command.stdin(Stdio::null()).spawn()?);
     let until = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         ensure!(Instant::now() < until, "the gateway does not listen");
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Until it has asked the agent.
-    std::thread::sleep(Duration::from_secs(1));
-    Ok((child, port))
+    Ok(Gateway {
+        process,
+        port,
+        metrics,
+    })
 }

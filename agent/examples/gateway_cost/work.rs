@@ -3,7 +3,7 @@
 #![expect(clippy::cast_precision_loss, reason = "times and counts, for people")]
 
 use crate::server::{SMALL, now_ns};
-use crate::stage::Arm;
+use crate::stage::{Arm, Stage};
 use crate::{Amount, say};
 use anyhow::{Context as _, Result, ensure};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -32,32 +32,46 @@ pub(crate) struct Taken {
     pub(crate) large: Vec<f64>,
 }
 
-/// All rounds; one [`Taken`] an arm.
-pub(crate) fn measure(arms: &[Arm], amount: Amount) -> Result<Vec<Taken>> {
+/// Arms of a pair: one unguarded, one guarded.
+const PAIR: usize = 2;
+
+/// All rounds; one [`Taken`] an arm. Every other round the guarded arms come
+/// first, so that the agent starts every other round.
+pub(crate) fn measure(stage: &mut Stage, amount: Amount) -> Result<Vec<Taken>> {
+    let arms = stage.arms.clone();
     let mut taken = vec![Taken::default(); arms.len()];
     for round in 0..amount.rounds {
         if round % 5 == 0 {
             say(&format!("round {round} of {}", amount.rounds));
         }
-        for turn in 0..arms.len() {
-            // Another arm begins each round.
-            let index = (turn + round) % arms.len();
-            let (arm, taken) = (arms[index], &mut taken[index]);
-            (|| -> Result<()> {
-                let (p50, p99) = asks(arm, amount.asks)?;
-                taken.p50_us.push(p50);
-                taken.p99_us.push(p99);
-                let (rate, delay) = tokens(arm)?;
-                taken.tokens.push(rate);
-                taken.token_us.push(delay);
-                taken.flood.push(flood(arm, amount.floods)?);
-                taken.large.push(large(arm, amount.large_bytes)?);
-                Ok(())
-            })()
-            .with_context(|| format!("with {}", arm.name))?;
+        let mut pairs: Vec<usize> = (0..arms.len() / PAIR).collect();
+        if round % 2 == 1 {
+            pairs.reverse();
+        }
+        for pair in pairs {
+            stage.guard(pair > 0)?;
+            for turn in 0..PAIR {
+                // Another arm of the pair begins each second round.
+                let index = pair * PAIR + (turn + round / 2) % PAIR;
+                work(arms[index], &mut taken[index], amount)
+                    .with_context(|| format!("with {}", arms[index].name))?;
+            }
         }
     }
+    stage.guard(false)?;
     Ok(taken)
+}
+
+fn work(arm: Arm, taken: &mut Taken, amount: Amount) -> Result<()> {
+    let (p50, p99) = asks(arm, amount.asks)?;
+    taken.p50_us.push(p50);
+    taken.p99_us.push(p99);
+    let (rate, delay) = tokens(arm)?;
+    taken.tokens.push(rate);
+    taken.token_us.push(delay);
+    taken.flood.push(flood(arm, amount.floods)?);
+    taken.large.push(large(arm, amount.large_bytes)?);
+    Ok(())
 }
 
 struct Client {

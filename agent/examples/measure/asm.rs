@@ -30,6 +30,11 @@ impl Program {
         self.push(0xb7, dst, 0, 0, value)
     }
 
+    /// The low 32 bits of `dst = value`, the high ones 0.
+    pub(crate) fn set_short(self, dst: u8, value: i32) -> Self {
+        self.push(0xb4, dst, 0, 0, value)
+    }
+
     /// `dst = src`
     pub(crate) fn copy(self, dst: u8, src: u8) -> Self {
         self.push(0xbf, dst, src, 0, 0)
@@ -50,6 +55,11 @@ impl Program {
         self.push(0x47, dst, 0, 0, value)
     }
 
+    /// The low 32 bits of `dst |= value`, the high ones 0.
+    pub(crate) fn or_short(self, dst: u8, value: i32) -> Self {
+        self.push(0x44, dst, 0, 0, value)
+    }
+
     /// `dst <<= value`
     pub(crate) fn shift_left(self, dst: u8, value: i32) -> Self {
         self.push(0x67, dst, 0, 0, value)
@@ -63,6 +73,11 @@ impl Program {
     /// `stack[offset] = value`, 32 bits.
     pub(crate) fn store(self, offset: i16, value: i32) -> Self {
         self.push(0x62, 10, 0, offset, value)
+    }
+
+    /// `dst[0] = value`, 32 bits.
+    pub(crate) fn store_at(self, dst: u8, value: i32) -> Self {
+        self.push(0x62, dst, 0, 0, value)
     }
 
     /// `stack[offset] = src`, 32 bits.
@@ -100,14 +115,25 @@ impl Program {
             .push(0x85, 0, 0, 0, LOOKUP)
     }
 
-    /// Copies bytes of the packet in `r6` to the stack.
-    pub(crate) fn load_bytes(self, from: i32, to: i16, size: i32) -> Self {
-        self.copy(1, 6)
-            .set(2, from)
+    /// `add_lookup_instructions` of systemd: unless the packet in `r6`, of the
+    /// protocol in `r7`, is of this one, nothing; else the bit in `r8` if the
+    /// address `from` there, of so many bytes, is in `map`.
+    pub(crate) fn ask(self, protocol: u16, from: i32, size: i16, map: &OwnedFd, bit: i32) -> Self {
+        self.skip_unless(7, i32::from(protocol.to_be()), 14)
+            .copy(1, 6)
+            .set_short(2, from)
             .copy(3, 10)
-            .add(3, i32::from(to))
-            .set(4, size)
+            .add(3, -i32::from(size))
+            .set_short(4, size.into())
             .push(0x85, 0, 0, 0, LOAD_BYTES)
+            .push(0x18, 1, 1, 0, map.as_raw_fd())
+            .push(0, 0, 0, 0, 0)
+            .copy(2, 10)
+            .add(2, -i32::from(size) - 4)
+            .store_at(2, i32::from(size) * 8)
+            .push(0x85, 0, 0, 0, LOOKUP)
+            .skip_if(0, 0, 1)
+            .or_short(8, bit)
     }
 
     /// Ends with `r0`.

@@ -56,7 +56,7 @@ impl AttachType {
 }
 
 /// One instruction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Insn {
     pub(crate) code: u8,
@@ -65,7 +65,7 @@ pub(crate) struct Insn {
     pub(crate) immediate: i32,
 }
 
-fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+pub(crate) fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is the head of `union bpf_attr` for `command`; what it
     // points at outlives the call and is as large as it says.
     let result = unsafe {
@@ -82,7 +82,7 @@ fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     i32::try_from(result).map_err(io::Error::other)
 }
 
-fn owned(fd: i32) -> OwnedFd {
+pub(crate) fn owned(fd: i32) -> OwnedFd {
     // SAFETY: a descriptor the kernel has just handed out.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -1,7 +1,8 @@
 //! Measures what the kernel part costs, and writes `docs/benchmarks.md`'s text
 //! to its output. `cargo xtask bench egress` runs it.
 //!
-//! `measure [--quick]`, as root, with bpffs mounted. Everything that is
+//! `measure [--quick]`, as root, with bpffs mounted; `measure systemd` in a guest
+//! with systemd writes the page's part about that. Everything that is
 //! compared is there at the same time, each in a cgroup and a network namespace
 //! of its own, and is measured in turns: a busy moment hits all alike. Nothing
 //! is attached above its own cgroups, and nothing leaves its own namespaces.
@@ -18,12 +19,14 @@
 mod asm;
 mod bpf;
 mod decisions;
+mod inspect;
 mod packets;
 mod page;
 mod sets;
 mod stage;
 mod stats;
 mod structures;
+mod systemd;
 mod traffic;
 mod worker;
 
@@ -71,8 +74,13 @@ fn main() -> Result<()> {
     match words.first().map(String::as_str) {
         Some("worker") => worker::run(&words[1..]),
         Some("--quick") => measure(&QUICK),
+        Some("systemd") => {
+            let quick = words.get(1).is_some_and(|word| word == "--quick");
+            print!("{}", systemd::measure(quick)?);
+            Ok(())
+        }
         None => measure(&WHOLE),
-        Some(other) => bail!("unknown argument {other:?}; measure [--quick]"),
+        Some(other) => bail!("unknown argument {other:?}; measure [systemd] [--quick]"),
     }
 }
 

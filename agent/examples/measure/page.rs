@@ -26,13 +26,15 @@ pub(crate) fn write(
     Ok(page)
 }
 
+/// A file's text, without what is around it.
+pub(crate) fn read(path: &str) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
 fn head(page: &mut String, amount: &Amount) -> Result<()> {
-    let read = |path: &str| {
-        fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
     let cpus = read("/proc/cpuinfo");
     let model = cpus
         .lines()
@@ -214,12 +216,24 @@ fn traffic_tables(page: &mut String, traffic: &[Measured]) -> Result<()> {
 Per scenario the value, and below it how much it is over *nothing*. *Programs that only return* are four, on the hooks that
 such a call passes. *nftables* has the same prefixes in two interval sets of an output chain. *systemd's design* is what
 `IPAddressAllow=` and `IPAddressDeny=any` load (src/core/bpf-firewall.c), rebuilt instruction by instruction with the same
-maps on the cgroup, both ways, for IPv4; systemd itself does not run here. Merestone's link program is on the wires of its
-own scenarios, twice, since two boundaries are attached at once. The last scenario has the most prefixes."
+maps on the cgroup, both ways; [below](#systemds-own-program) it is held against the program that systemd itself loads.
+Merestone's link program is on the wires of its own scenarios, twice, since two boundaries are attached at once. The last
+scenario has the most prefixes."
     )?;
+    traffic_values(page, traffic, false)
+}
+
+/// Each scenario's values, and what they are over those of the first. A machine
+/// that counts has a nanosecond for each instruction.
+pub(crate) fn traffic_values(page: &mut String, traffic: &[Measured], counted: bool) -> Result<()> {
     for metrics in [0..3, 3..6, 6..9] {
         write!(page, "\n| scenario |")?;
         for (name, unit) in &METRICS[metrics.clone()] {
+            let unit = match *unit {
+                "ns" if counted => "instructions",
+                "Gbit/s" if counted => "bits an instruction",
+                other => other,
+            };
             write!(page, " {name}, {unit} |")?;
         }
         writeln!(page, "\n|---|---|---|---|")?;

@@ -27,6 +27,38 @@ pub(crate) fn split(count: u32) -> (u32, u32) {
     (four, count - four)
 }
 
+/// A network's address and its length.
+pub(crate) type Network = (Vec<u8>, u32);
+
+/// So many prefixes and what is always allowed, by family, as addresses in
+/// network order with their lengths.
+pub(crate) fn networks(count: u32) -> (Vec<Network>, Vec<Network>) {
+    let (four, six) = split(count);
+    let mut four: Vec<Network> = (0..four)
+        .map(|index| (v4(index).octets().to_vec(), 24))
+        .collect();
+    let mut six: Vec<Network> = (0..six)
+        .map(|index| (v6(index).octets().to_vec(), 48))
+        .collect();
+    four.extend([(vec![198, 18, 0, 0], 15), (vec![127, 0, 0, 0], 8)]);
+    let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
+    six.push((documentation.octets().to_vec(), 32));
+    six.push((Ipv6Addr::LOCALHOST.octets().to_vec(), 128));
+    (four, six)
+}
+
+/// The same as lines of a unit of systemd; everything else is denied.
+pub(crate) fn unit(count: u32) -> String {
+    let (four, six) = split(count);
+    let always = ALWAYS.iter().map(|network| (*network).to_owned());
+    let networks = always
+        .chain((0..four).map(|index| format!("{}/24", v4(index))))
+        .chain((0..six).map(|index| format!("{}/48", v6(index))));
+    networks.fold("IPAddressDeny=any\n".to_owned(), |lines, network| {
+        lines + "IPAddressAllow=" + &network + "\n"
+    })
+}
+
 /// Everything is allowed, by that rule.
 fn set(rule: u16) -> RuleSet {
     let mut entries = [RuleEntry::default(); RULE_ENTRIES];

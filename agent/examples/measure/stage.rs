@@ -183,6 +183,12 @@ impl Wire {
         self.servers.iter().for_each(Servers::drain);
     }
 
+    /// Addresses that are beyond this wire, where nobody answers.
+    pub(crate) fn route(&self, network: &str) -> Result<()> {
+        self.near
+            .within(|| ip(&format!("route add {network} dev wire0")))
+    }
+
     /// Loads a rule set of nftables there. Returns the seconds it took.
     pub(crate) fn nftables(&self, rules: &str) -> Result<f64> {
         self.near.within(|| {
@@ -281,38 +287,32 @@ pub(crate) fn floor(cgroup: &Path) -> Result<Attached> {
     Ok(Attached { _links: links? })
 }
 
-/// systemd's `IPAddressAllow=` with `IPAddressDeny=any` (src/core/bpf-firewall.c):
-/// a trie of what is denied and one of what is allowed, both asked for every
-/// packet of the cgroup, on its way in and on its way out.
+/// What systemd 252 loads for `IPAddressAllow=` with `IPAddressDeny=any`
+/// (src/core/bpf-firewall.c): for each family a trie of what is allowed, asked
+/// for every packet of the cgroup, on its way in and on its way out. "any" is no
+/// element of a trie there, but a bit that is always set.
 pub(crate) fn systemd(cgroup: &Path, count: u32) -> Result<Attached> {
-    let trie = |key: u32| bpf::map(MapKind::Trie, key, 8, 1 << 20);
-    let (allowed, denied) = (trie(8)?, trie(8)?);
-    let element = |bits: u32, address: [u8; 4]| {
-        let mut key = bits.to_ne_bytes().to_vec();
-        key.extend(address);
-        key
+    let (four, six) = sets::networks(count);
+    let trie = |networks: &[(Vec<u8>, u32)], size: u32| -> Result<OwnedFd> {
+        let map = bpf::map(MapKind::Trie, 4 + size, 8, u32::try_from(networks.len())?)?;
+        for (address, bits) in networks {
+            let mut key = bits.to_ne_bytes().to_vec();
+            key.extend(address);
+            bpf::update(&map, &key, &1_u64.to_ne_bytes())?;
+        }
+        Ok(map)
     };
-    bpf::update(&denied, &element(0, [0; 4]), &[1, 0, 0, 0, 0, 0, 0, 0])?;
-    let mut networks = vec![element(15, [198, 18, 0, 0]), element(8, [127, 0, 0, 0])];
-    let (four, _) = sets::split(count);
-    networks.extend((0..four).map(|index| element(24, sets::v4(index).octets())));
-    for network in networks {
-        bpf::update(&allowed, &network, &[1, 0, 0, 0, 0, 0, 0, 0])?;
-    }
+    let (four, six) = (trie(&four, 4)?, trie(&six, 16)?);
     let directory = File::open(cgroup)?;
     let mut links = Vec::new();
-    for (at, address) in [(AttachType::Egress, 16), (AttachType::Ingress, 12)] {
-        let ask = |program: Program, map: &OwnedFd, bit: i32| {
-            program
-                .skip_unless(7, i32::from(0x0800_u16.to_be()), 14)
-                .load_bytes(address, -4, 4)
-                .store(-8, 32)
-                .look_up(map, -8)
-                .skip_if(0, 0, 1)
-                .or(8, bit)
-        };
-        let start = Program::default().copy(6, 1).load(7, 6, 16).set(8, 0);
-        let program = ask(ask(start, &denied, 2), &allowed, 1)
+    for (at, from4, from6) in [(AttachType::Egress, 16, 24), (AttachType::Ingress, 12, 8)] {
+        let program = Program::default()
+            .copy(6, 1)
+            .load(7, 6, 16)
+            .set_short(8, 0)
+            .ask(0x0800, from4, 4, &four, 1)
+            .ask(0x86dd, from6, 16, &six, 1)
+            .or_short(8, 2)
             .set(0, 1)
             .skip_unless(8, 2, 1)
             .set(0, 0)

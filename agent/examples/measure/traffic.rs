@@ -37,10 +37,23 @@ pub(crate) const UNGUARDED: usize = 4;
 pub(crate) const GUARDED: usize = 5;
 pub(crate) const LARGE: usize = 6;
 
-struct Scenario<'s> {
-    name: &'static str,
-    wire: &'s Wire,
-    worker: Worker,
+/// Something to compare.
+#[derive(Debug)]
+pub(crate) struct Scenario<'s> {
+    pub(crate) name: &'static str,
+    pub(crate) wire: &'s Wire,
+    pub(crate) worker: Worker,
+}
+
+/// How much of each call makes one value of a round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    pub(crate) rounds: usize,
+    pub(crate) connects: usize,
+    /// Eight times so many, so that no receiver's buffer is ever full.
+    pub(crate) datagrams: usize,
+    pub(crate) round_trips: usize,
+    pub(crate) stream_ms: u64,
 }
 
 /// Sets everything up and measures round by round.
@@ -91,6 +104,18 @@ pub(crate) fn measure(
             Some(node),
         )?,
     ];
+    let effort = Effort {
+        rounds: amount.traffic_rounds,
+        connects: 150,
+        datagrams: 256,
+        round_trips: 400,
+        stream_ms: 40,
+    };
+    rounds(&mut scenarios, effort)
+}
+
+/// Measures all, in turns.
+pub(crate) fn rounds(scenarios: &mut [Scenario<'_>], effort: Effort) -> Result<Vec<Measured>> {
     let mut measured: Vec<Measured> = scenarios
         .iter()
         .map(|scenario| Measured {
@@ -98,17 +123,15 @@ pub(crate) fn measure(
             values: Default::default(),
         })
         .collect();
-    for round in 0..=amount.traffic_rounds {
+    for round in 0..=effort.rounds {
         if round % 20 == 0 {
-            say(&format!(
-                "calls: round {round} of {}",
-                amount.traffic_rounds
-            ));
+            say(&format!("calls: round {round} of {}", effort.rounds));
         }
         for step in 0..scenarios.len() {
             // Each goes first as often as last.
             let index = (round + step) % scenarios.len();
-            let values = one(&mut scenarios[index]).with_context(|| measured[index].name)?;
+            let values =
+                one(&mut scenarios[index], effort).with_context(|| measured[index].name)?;
             if round == 0 {
                 continue; // to warm up
             }
@@ -120,33 +143,46 @@ pub(crate) fn measure(
     Ok(measured)
 }
 
-fn below(agent: &Agent, name: &str) -> Result<std::path::PathBuf> {
+pub(crate) fn below(agent: &Agent, name: &str) -> Result<std::path::PathBuf> {
     let path = agent.cgroup.join(name);
     std::fs::create_dir_all(&path)?;
     Ok(path)
 }
 
-fn one(scenario: &mut Scenario<'_>) -> Result<[f64; METRICS.len()]> {
+fn one(scenario: &mut Scenario<'_>, effort: Effort) -> Result<[f64; METRICS.len()]> {
+    let Effort {
+        connects,
+        datagrams,
+        round_trips,
+        stream_ms,
+        ..
+    } = effort;
     let mut values = [0.0; METRICS.len()];
     for (at, place) in [(0, "127.0.0.1"), (3, FAR)] {
         let answer = scenario
             .worker
-            .ask(&format!("connect {place}:{QUIET} 150"))?;
+            .ask(&format!("connect {place}:{QUIET} {connects}"))?;
         scenario.wire.drain();
         values[at] = answer[0];
         values[at + 1] = answer[1];
         let mut sum = 0.0;
         for _ in 0..8 {
-            let answer = scenario.worker.ask(&format!("udp {place}:{QUIET} 256"))?;
+            let answer = scenario
+                .worker
+                .ask(&format!("udp {place}:{QUIET} {datagrams}"))?;
             scenario.wire.drain();
             sum += answer[0];
         }
         values[at + 2] = sum / 8.0;
     }
-    let answer = scenario.worker.ask(&format!("rr {FAR}:{ECHO} 400"))?;
+    let answer = scenario
+        .worker
+        .ask(&format!("rr {FAR}:{ECHO} {round_trips}"))?;
     values[6] = answer[0];
     values[7] = answer[1];
-    let answer = scenario.worker.ask(&format!("stream {FAR}:{SINK} 40"))?;
+    let answer = scenario
+        .worker
+        .ask(&format!("stream {FAR}:{SINK} {stream_ms}"))?;
     values[8] = answer[0] / 1e9;
     Ok(values)
 }

@@ -9,16 +9,18 @@ use anyhow::{Context as _, Result, bail};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The worker, from the side of who gives orders.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    /// Unless somebody else has started it.
+    child: Option<Child>,
+    orders: File,
+    answers: BufReader<File>,
 }
 
 impl Worker {
@@ -32,12 +34,21 @@ impl Worker {
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start a worker")?;
-        let orders = child.stdin.take().context("no input")?;
-        let answers = BufReader::new(child.stdout.take().context("no output")?);
+        let orders = OwnedFd::from(child.stdin.take().context("no input")?);
+        let answers = OwnedFd::from(child.stdout.take().context("no output")?);
+        Self::greet(Some(child), orders.into(), answers.into())
+    }
+
+    /// One that somebody else starts, with these as its input and output.
+    pub(crate) fn started(orders: File, answers: File) -> Result<Self> {
+        Self::greet(None, orders, answers)
+    }
+
+    fn greet(child: Option<Child>, orders: File, answers: File) -> Result<Self> {
         let mut worker = Self {
             child,
             orders,
-            answers,
+            answers: BufReader::new(answers),
         };
         worker.answer()?;
         Ok(worker)
@@ -64,8 +75,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        if let Some(child) = &mut self.child {
+            child.kill().ok();
+            child.wait().ok();
+        }
     }
 }
 
@@ -103,6 +116,7 @@ fn obey(words: &[&str]) -> Result<Vec<f64>> {
     match words {
         ["connect", to, count] => connect(to.parse()?, count.parse()?),
         ["udp", to, count] => send(to.parse()?, count.parse()?),
+        ["refused", to] => refused(to.parse()?),
         ["rr", to, count] => ping_pong(to.parse()?, count.parse()?),
         ["stream", to, ms] => stream(to.parse()?, ms.parse()?),
         ["test", id, kind, to, repeat] => test(id.parse()?, kind, to, repeat.parse()?),
@@ -149,6 +163,16 @@ fn send(to: SocketAddr, count: usize) -> Result<Vec<f64>> {
         times.push(begun.elapsed().as_secs_f64() * 1e9 / SENDS as f64);
     }
     Ok(vec![Spread::of(times).median])
+}
+
+/// Whether a datagram there is refused, as a program of the cgroup refuses it.
+fn refused(to: SocketAddr) -> Result<Vec<f64>> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    match socket.send_to(&[0x5a; 64], to) {
+        Ok(_) => Ok(vec![0.0]),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(vec![1.0]),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Median and p99 of a byte there and back, ns.

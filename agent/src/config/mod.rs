@@ -47,7 +47,9 @@ pub const REQUIRABLE: &[&str] = &[
 ];
 
 /// Paths that inference servers answer to say how they are.
-const NO_INFERENCE: [&str; 8] = [
+const NO_INFERENCE: [&str; 10] = [
+    "/-/healthy",
+    "/-/ready",
     "/health",
     "/healthz",
     "/livez",

@@ -1,13 +1,16 @@
 //! The bundle: everything a verifier needs for a period.
 
-use super::{checkpoint, tree::Tree};
+use super::{
+    checkpoint,
+    proofs::{Proof, Proofs, Sealed},
+};
 use crate::{
     clock,
     enrolment::{self, EnrolmentError},
     ledger::{LedgerError, NvAt, Reader, StoredLogs, StoredSession},
 };
 use merestone_evidence::{
-    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, EpochStatement, SealedEpoch,
+    Blob, Bundle, BundleKind, ConsistencyProof, DecodeError, Digest, EpochStatement, SealedEpoch,
     SealedSession, SessionStatement, Span, decode, encode,
 };
 use std::collections::BTreeMap;
@@ -56,6 +59,16 @@ pub enum ExportError {
     #[error("the checkpoint cannot go into the bundle: {why}")]
     Checkpoint {
         /// What is wrong with it.
+        why: String,
+    },
+    /// Leaves and statements do not fit together.
+    #[error(
+        "no proof of the tree of {size} leaves holds: {why}; the log is damaged, or not the one that was sealed"
+    )]
+    Proof {
+        /// Leaves of the tree.
+        size: u64,
+        /// What does not hold.
         why: String,
     },
     /// More than a verifier reads.
@@ -107,11 +120,16 @@ pub fn bundle_with(
     let first = chosen.first().ok_or(ExportError::Period)?;
     let (node, ak_public) = (first.statement.node.clone(), first.stored.ak_public.clone());
     let enrolments = enrolment::held(state_dir, &ak_public)?;
-    let tree = Tree::over(reader.hashes()?);
+    let (roots, mut proofs) = (roots(&chosen), Proofs::of(&reader));
     let inside = range(&chosen, from_ms, to_ms);
-    let span = inside
-        .map(|(start, end)| span(&reader, &tree, start, end))
-        .transpose()?;
+    let span = match inside {
+        Some((start, end)) => {
+            let tree = sealed_at(&roots, start)?;
+            let frontier = proofs.make(&Proof::Peaks { tree })?;
+            Some(span(&reader, frontier, start, end)?)
+        }
+        None => None,
+    };
     let receipts = match inside.filter(|_| receipts) {
         Some((start, end)) => reader.receipts(start..end)?,
         None => Vec::new(),
@@ -121,8 +139,8 @@ pub fn bundle_with(
         messages.collect()
     });
     let location = location(&reader, &chosen)?;
-    let mut consistency = consistency(&tree, &chosen, inside.unwrap_or_default());
-    let seen = checkpoint::choose(&reader, checkpoint, &sizes(&chosen), &tree)?;
+    let mut consistency = consistency(&mut proofs, &roots, &chosen, inside.unwrap_or_default())?;
+    let seen = checkpoint::choose(&reader, checkpoint, &roots, &mut proofs)?;
     let (checkpoint, proof) = seen.map_or((None, None), |seen| (Some(seen.note), seen.proof));
     consistency.extend(proof);
     let sessions = chosen
@@ -236,18 +254,30 @@ fn range(chosen: &[Chosen], from_ms: u64, to_ms: u64) -> Option<(u64, u64)> {
     })
 }
 
-/// Every size of the tree that a statement of the bundle seals.
-fn sizes(chosen: &[Chosen]) -> Vec<u64> {
+/// Every size of the tree that a statement of the bundle seals, with its root.
+fn roots(chosen: &[Chosen]) -> BTreeMap<u64, Digest> {
     let of = |session: &Chosen| {
-        let epochs = session.epochs.iter().map(|(epoch, _)| epoch.size_after);
-        let mut sizes: Vec<u64> = epochs.collect();
-        sizes.push(session.statement.tree_size);
-        sizes
+        let epochs = session.epochs.iter();
+        let mut sealed: Vec<Sealed> = epochs
+            .map(|(epoch, _)| (epoch.size_after, epoch.root))
+            .collect();
+        sealed.push((session.statement.tree_size, session.statement.tree_root));
+        sealed
     };
     chosen.iter().flat_map(of).collect()
 }
 
-fn span(reader: &Reader, tree: &Tree, start: u64, end: u64) -> Result<Span, ExportError> {
+fn sealed_at(roots: &BTreeMap<u64, Digest>, size: u64) -> Result<Sealed, ExportError> {
+    match roots.get(&size) {
+        Some(root) => Ok((size, *root)),
+        None => Err(ExportError::Proof {
+            size,
+            why: "no statement seals a tree of that size".to_owned(),
+        }),
+    }
+}
+
+fn span(reader: &Reader, frontier: Vec<Digest>, start: u64, end: u64) -> Result<Span, ExportError> {
     let leaves = reader
         .leaves(start, end)?
         .into_iter()
@@ -255,13 +285,18 @@ fn span(reader: &Reader, tree: &Tree, start: u64, end: u64) -> Result<Span, Expo
         .collect();
     Ok(Span {
         start,
-        frontier: tree.peaks(start),
+        frontier,
         leaves,
     })
 }
 
 /// One proof for each epoch whose leaves are not shown.
-fn consistency(tree: &Tree, chosen: &[Chosen], (start, end): (u64, u64)) -> Vec<ConsistencyProof> {
+fn consistency(
+    proofs: &mut Proofs<'_>,
+    roots: &BTreeMap<u64, Digest>,
+    chosen: &[Chosen],
+    (start, end): (u64, u64),
+) -> Result<Vec<ConsistencyProof>, ExportError> {
     let epochs = chosen
         .iter()
         .flat_map(|session| &session.epochs)
@@ -270,13 +305,17 @@ fn consistency(tree: &Tree, chosen: &[Chosen], (start, end): (u64, u64)) -> Vec<
         let (from, to) = (epoch.size_before, epoch.size_after);
         from != 0 && from < to && (from < start || to > end)
     });
-    outside
-        .map(|epoch| ConsistencyProof {
-            from_size: epoch.size_before,
-            to_size: epoch.size_after,
-            path: tree.consistency(epoch.size_before, epoch.size_after),
-        })
-        .collect()
+    let mut made = Vec::new();
+    for epoch in outside {
+        let from = sealed_at(roots, epoch.size_before)?;
+        let to = (epoch.size_after, epoch.root);
+        made.push(ConsistencyProof {
+            from_size: from.0,
+            to_size: to.0,
+            path: proofs.make(&Proof::Consistency { from, to })?,
+        });
+    }
+    Ok(made)
 }
 
 /// What the epochs shown have sealed of the place, each once; none where there is none.

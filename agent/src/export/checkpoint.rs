@@ -1,10 +1,14 @@
 //! The checkpoint that a bundle carries: what others signed of this log, and the proof that it
 //! is this log's.
 
-use super::{ExportError, tree::Tree};
+use super::{
+    ExportError,
+    proofs::{Proof, Proofs},
+};
 use crate::ledger::Reader;
-use merestone_evidence::ConsistencyProof;
+use merestone_evidence::{ConsistencyProof, Digest};
 use merestone_tlog::{Checkpoint, Note};
+use std::collections::BTreeMap;
 
 /// A note of this log.
 struct Seen {
@@ -25,8 +29,8 @@ pub(super) struct Shown {
 pub(super) fn choose(
     reader: &Reader,
     asked: Option<&[u8]>,
-    sizes: &[u64],
-    tree: &Tree,
+    roots: &BTreeMap<u64, Digest>,
+    proofs: &mut Proofs<'_>,
 ) -> Result<Option<Shown>, ExportError> {
     let Some((own, published)) = reader.published()? else {
         return match asked {
@@ -34,7 +38,7 @@ pub(super) fn choose(
             None => Ok(None),
         };
     };
-    let last = sizes.iter().copied().max().unwrap_or_default();
+    let last = roots.keys().next_back().copied().unwrap_or_default();
     let sealed = reader.size();
     let mut seen = Vec::new();
     for (path, bytes) in reader.cosigned()? {
@@ -67,7 +71,7 @@ pub(super) fn choose(
         note.merge(&one.note);
     }
     Ok(Some(Shown {
-        proof: proof(&checkpoint, sizes, tree),
+        proof: proof(&checkpoint, roots, proofs)?,
         note: note.bytes(),
     }))
 }
@@ -91,18 +95,36 @@ fn read(bytes: &[u8], origin: &str, sealed: u64) -> Result<Seen, String> {
 }
 
 /// Between the checkpoint and the nearest tree that the bundle has.
-fn proof(checkpoint: &Checkpoint, sizes: &[u64], tree: &Tree) -> Option<ConsistencyProof> {
-    let size = checkpoint.size;
-    if size == 0 || sizes.contains(&size) {
-        return None;
-    }
-    let above = sizes.iter().copied().filter(|other| *other > size).min();
-    let below = sizes.iter().copied().filter(|other| *other < size).max();
-    let (from_size, to_size) = above.map_or_else(|| Some((below?, size)), |up| Some((size, up)))?;
+///
+/// A checkpoint is the word of others: where no proof joins it to this log it goes out all the
+/// same, and the verifier refuses it.
+fn proof(
+    checkpoint: &Checkpoint,
+    roots: &BTreeMap<u64, Digest>,
+    proofs: &mut Proofs<'_>,
+) -> Result<Option<ConsistencyProof>, ExportError> {
+    let seen = (checkpoint.size, checkpoint.root);
+    let sealed = |(size, root): (&u64, &Digest)| (*size, *root);
+    let above = roots.range(seen.0..).next().map(sealed);
+    let below = roots.range(..seen.0).next_back().map(sealed);
+    let (from, to) = match (below, above) {
+        (_, Some(same)) if same.0 == seen.0 => return Ok(None),
+        (_, Some(above)) => (seen, above),
+        (Some(below), None) => (below, seen),
+        (None, None) => return Ok(None),
+    };
     // The empty tree is the beginning of every one.
-    (from_size > 0).then(|| ConsistencyProof {
-        from_size,
-        to_size,
-        path: tree.consistency(from_size, to_size),
-    })
+    if from.0 == 0 {
+        return Ok(None);
+    }
+    let (path, held) = proofs.try_to(&Proof::Consistency { from, to })?;
+    if let Err(why) = held {
+        let size = seen.0;
+        tracing::warn!(size, why, "the checkpoint is of another tree than this log");
+    }
+    Ok(Some(ConsistencyProof {
+        from_size: from.0,
+        to_size: to.0,
+        path,
+    }))
 }

@@ -2,14 +2,14 @@
 //! tree that the TPM sealed, and the session whose key signed. Nothing of other records.
 
 use super::bundle::{ExportError, fit};
-use super::tree::Tree;
+use super::proofs::{Proof, Proofs};
 use crate::clock;
 use crate::enrolment;
 use crate::ledger::{Kept, LedgerError, NvAt, Reader, StoredSession};
 use coset::{CoseSign1, TaggedCborSerializable as _};
 use merestone_evidence::{
-    Blob, Bundle, BundleKind, Digest, EpochStatement, InclusionProof, Receipt, SealedEpoch,
-    SealedSession, SessionStatement, decode, leaf_hash, verify_inclusion,
+    Blob, Bundle, BundleKind, EpochStatement, InclusionProof, Receipt, SealedEpoch, SealedSession,
+    SessionStatement, decode, leaf_hash,
 };
 use std::path::Path;
 
@@ -104,7 +104,10 @@ fn pack(
     };
     let leaf = reader.leaves(kept.index, kept.index + 1)?;
     let leaf = leaf.into_iter().next().ok_or_else(damaged)?;
-    let path = path(reader, (kept.index, &leaf), epoch)?;
+    let path = Proofs::of(reader).make(&Proof::Inclusion {
+        leaf: (kept.index, leaf_hash(&leaf)),
+        tree: (epoch.size_after, epoch.root),
+    })?;
     let mut node = None;
     let mut shown = Vec::new();
     for (stored, statement, sealed) in sessions {
@@ -153,31 +156,6 @@ fn pack(
         checkpoint: None,
         receipts: Some(vec![Blob::from(kept.message)]),
     })
-}
-
-/// The proof that the leaf is in the tree that the epoch seals: out of the published tiles where
-/// they have it, else by hashing every leaf again, which takes as long as the log is.
-fn path(
-    reader: &Reader,
-    (index, leaf): (u64, &[u8]),
-    epoch: &EpochStatement,
-) -> Result<Vec<Digest>, ExportError> {
-    let hash = leaf_hash(leaf);
-    let sealed = (epoch.size_after, epoch.root);
-    let why = match reader.inclusion((index, hash), sealed) {
-        Ok(path) => return Ok(path),
-        Err(why) => why,
-    };
-    tracing::warn!(why, "the proof is made from the leaves, not from the tiles");
-    let path = Tree::over(reader.hashes()?).inclusion(index, epoch.size_after);
-    let (size, root) = sealed;
-    match verify_inclusion(index, size, &hash, &path, &root) {
-        Ok(()) => Ok(path),
-        Err(_other) => Err(LedgerError::Order {
-            doing: "prove a leaf in a tree that the epoch did not seal",
-        }
-        .into()),
-    }
 }
 
 /// What the agent itself once signed.

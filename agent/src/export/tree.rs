@@ -1,11 +1,11 @@
-//! Proofs out of a whole tree held in memory: what a bundle wants many of.
+//! A whole tree held in memory: where proofs come from when the published tiles have none.
 //!
-//! A day has thousands of epochs and each wants a proof; hashing the tree anew
+//! A day has thousands of epochs and each may want a proof; hashing the tree anew
 //! for each is quadratic. Here every perfect subtree is hashed once (64 bytes a
 //! leaf), after which a proof costs a few dozen hashes.
 
 use merestone_evidence::{Digest, empty_root, node_hash};
-use merestone_tlog::Nodes;
+use merestone_tlog::{Nodes, TILE_WIDTH, Tile};
 use std::convert::Infallible;
 
 /// All perfect subtrees over some leaves.
@@ -33,22 +33,15 @@ impl Tree {
         }
     }
 
-    /// The peaks of the tree over the first `size` leaves, left to right.
-    pub(super) fn peaks(&self, size: u64) -> Vec<Digest> {
-        let Ok(peaks) = merestone_tlog::peaks(&mut &*self, size);
-        peaks
-    }
-
-    /// The consistency proof from `from` to `to` leaves (RFC 9162 §2.1.4.1).
-    pub(super) fn consistency(&self, from: u64, to: u64) -> Vec<Digest> {
-        let Ok(path) = merestone_tlog::consistency_proof(&mut &*self, from, to);
-        path
-    }
-
-    /// The inclusion proof of leaf `at` among the first `size` (RFC 9162 §2.1.3.1).
-    pub(super) fn inclusion(&self, at: u64, size: u64) -> Vec<Digest> {
-        let Ok(path) = merestone_tlog::inclusion_proof(&mut &*self, at, size);
-        path
+    /// Whether a tile is one of this tree, as far as the tree goes: tiles may have grown since.
+    pub(super) fn has(&self, tile: Tile, hashes: &[Digest]) -> bool {
+        let Some(level) = self.levels.get(usize::from(tile.level) * 8) else {
+            return true;
+        };
+        let first = tile.index.saturating_mul(TILE_WIDTH);
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        let own = level.get(first..).unwrap_or_default();
+        own.iter().zip(hashes).all(|(own, hash)| own == hash)
     }
 }
 
@@ -67,6 +60,7 @@ impl Nodes for &Tree {
 mod tests {
     use super::*;
     use merestone_evidence::{Frontier, consistency_path, inclusion_path, leaf_hash};
+    use merestone_tlog::{consistency_proof, inclusion_proof, peaks};
 
     #[test]
     fn proofs_peaks_and_roots_are_those_of_the_reference() {
@@ -78,15 +72,20 @@ mod tests {
                 .iter()
                 .take(usize::try_from(to).unwrap())
                 .for_each(|leaf| frontier.append(*leaf));
-            assert_eq!(tree.peaks(to), frontier.peaks(), "peaks of {to}");
+            let mut nodes = &tree;
+            assert_eq!(
+                peaks(&mut nodes, to).unwrap(),
+                frontier.peaks(),
+                "peaks of {to}"
+            );
             for from in 1..to {
                 assert_eq!(
-                    Some(tree.inclusion(from, to)),
+                    inclusion_proof(&mut nodes, from, to).ok(),
                     inclusion_path(&leaves, from, to),
                     "{from} in {to}"
                 );
                 assert_eq!(
-                    Some(tree.consistency(from, to)),
+                    consistency_proof(&mut nodes, from, to).ok(),
                     consistency_path(&leaves, from, to),
                     "{from} to {to}"
                 );

@@ -43,12 +43,13 @@ mod sealing;
 mod seals;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tiles;
 
 pub use error::LedgerError;
 pub use key::NewKey;
 pub use leaves::Cut;
+pub(crate) use nodes::PublishedTiles;
 pub use reader::Reader;
 pub use receipts::Kept;
 pub use sealing::{Left, Pending};

@@ -8,7 +8,8 @@ use super::{
     checkpoint::Checkpoint,
     file,
     frame::Next,
-    leaves, log_path, nodes,
+    leaves, log_path,
+    nodes::PublishedTiles,
     receipts::{Kept, Shelf},
     session::{self, SessionDir},
     tiles,
@@ -165,14 +166,9 @@ impl Reader {
         Ok(found)
     }
 
-    /// The inclusion proof of a leaf (index and hash) in a sealed tree (size and root) out of the
-    /// published tiles, verified; else why they have none.
-    pub fn inclusion(
-        &self,
-        leaf: (u64, Digest),
-        tree: (u64, Digest),
-    ) -> Result<Vec<Digest>, String> {
-        nodes::inclusion(&self.log, leaf, tree)
+    /// The published tiles, to make proofs of; else why there are none.
+    pub(crate) fn tiles(&self) -> Result<PublishedTiles, String> {
+        PublishedTiles::open(&self.log)
     }
 
     /// Hashes of the sealed leaves, checked against the sealed root.

@@ -20,7 +20,7 @@ impl Places {
     }
 }
 
-pub(super) fn entry(number: u64) -> Entry {
+pub(crate) fn entry(number: u64) -> Entry {
     let reason = "x".repeat(usize::try_from(number % 90).unwrap());
     Entry {
         kind: EntryKind,
@@ -33,7 +33,7 @@ pub(super) fn entry(number: u64) -> Entry {
     }
 }
 
-pub(super) fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
+pub(crate) fn epoch(ledger: &Ledger, sequence: u64) -> Vec<u8> {
     epoch_of(ledger, sequence, ledger.sync().unwrap())
 }
 
@@ -78,7 +78,7 @@ pub(super) fn epoch_of(
     })
 }
 
-pub(super) fn quote(number: u8) -> Quote {
+pub(crate) fn quote(number: u8) -> Quote {
     Quote {
         attest: vec![number; 145],
         signature: vec![number; 72],

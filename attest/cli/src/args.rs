@@ -65,6 +65,7 @@ Exit codes: 0 pass, 1 untrusted, 2 failed, 3 indeterminate, 4 usage.")]
   merestone-verify receipt one.merestone --trust trust.toml
   merestone-verify receipt one.merestone --trust trust.toml --request asked.json \\
     --answer answered.json --salt 3f9c…
+  merestone-verify receipt one.merestone --trust trust.toml --html one.html
 
 Exit codes: 0 pass, 1 untrusted, 2 failed, 3 indeterminate, 4 usage.")]
     Receipt {
@@ -72,6 +73,8 @@ Exit codes: 0 pass, 1 untrusted, 2 failed, 3 indeterminate, 4 usage.")]
         common: Common,
         #[command(flatten)]
         held: Held,
+        #[command(flatten)]
+        reports: Reports,
         /// Judge as of this time instead of now
         #[arg(long, value_name = "RFC3339", value_parser = instant)]
         at: Option<u64>,

@@ -79,8 +79,14 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
             reports.write(&judged, key.as_ref(), period, now)?;
             Ok(judged.verdict.exit)
         }
-        Command::Receipt { common, held, at } => {
+        Command::Receipt {
+            common,
+            held,
+            reports,
+            at,
+        } => {
             let now = at.map_or_else(now_ms, Ok)?;
+            let key = reports.key()?;
             let contents = held.contents()?;
             let judged = judge(
                 &common,
@@ -90,6 +96,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<u8, Fault> {
                 now,
                 out,
             )?;
+            reports.write(&judged, key.as_ref(), Period::default(), now)?;
             Ok(judged.verdict.exit)
         }
         Command::Inspect { file } => {
@@ -135,6 +142,7 @@ impl Held {
 /// A verdict and what it is about.
 struct Judged {
     verdict: Verdict,
+    purpose: Purpose,
     file: String,
     bytes: u64,
     sha256: Digest,
@@ -169,6 +177,7 @@ fn judge(
     put(out, &shown)?;
     Ok(Judged {
         verdict,
+        purpose,
         file: common.file.display().to_string(),
         bytes,
         sha256,

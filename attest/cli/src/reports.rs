@@ -1,4 +1,4 @@
-//! What `bundle` writes beside its answer: the page, and the result as an EAR.
+//! What `bundle` and `receipt` write beside their answer: the page, and the result as an EAR.
 //!
 //! Both restate the verdict; neither can change it. A key is read before anything is judged, so
 //! that a fault in it is a fault of the call.
@@ -71,6 +71,7 @@ impl Reports {
     ) -> Result<(), Fault> {
         if let Some(path) = &self.html {
             let page = html::Page {
+                purpose: judged.purpose,
                 file: &judged.file,
                 bytes: usize::try_from(judged.bytes).unwrap_or(usize::MAX),
                 sha256: judged.sha256.to_string(),

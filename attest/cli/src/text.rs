@@ -4,7 +4,7 @@ use crate::escape::escaped;
 use crate::incidents;
 use core::fmt::Write as _;
 use merestone_evidence::Digest;
-use merestone_verify::{CheckResult, Coverage, Egress, Location, Verdict};
+use merestone_verify::{CheckResult, Coverage, Egress, Location, Receipts, Verdict};
 use std::path::Path;
 
 /// Gaps and counts beyond this many are in the JSON.
@@ -47,6 +47,9 @@ pub(crate) fn page(verdict: &Verdict, (bytes, digest): (u64, &Digest), file: &Pa
         left(&mut out, egress);
     }
     incidents::tell(&mut out, verdict);
+    if let Some(receipts) = &verdict.receipts {
+        receipted(&mut out, receipts);
+    }
     if !verdict.entries.is_empty() {
         line(&mut out, format_args!(""));
         line(&mut out, format_args!("ENTRIES"));
@@ -238,6 +241,42 @@ fn left(out: &mut String, egress: &Egress) {
     more(out, by_hook.len());
     for way in uncovered {
         line(out, format_args!("  uncovered: {way}"));
+    }
+}
+
+fn receipted(out: &mut String, receipts: &Receipts) {
+    if receipts.shown.is_empty() {
+        return;
+    }
+    line(out, format_args!(""));
+    line(out, format_args!("RECEIPTS"));
+    for one in receipts.shown.iter().take(MOST_LINES) {
+        let (grade, seen_by, index) = (one.grade, one.seen_by, one.index);
+        line(
+            out,
+            format_args!(
+                "  {} of {}: {grade}, seen by the {seen_by}, leaf {index}",
+                one.id, one.issued
+            ),
+        );
+        if let Some(model) = &one.model {
+            line(out, format_args!("    model, as named: {model:?}"));
+        }
+    }
+    more(out, receipts.shown.len());
+    let binds = receipts.shown.iter().any(|one| one.request.is_some());
+    if receipts.contents {
+        line(
+            out,
+            format_args!(
+                "  compared: what was given of request and answer is what the record binds"
+            ),
+        );
+    } else if binds {
+        line(
+            out,
+            format_args!("  not compared: --request, --answer and --salt do"),
+        );
     }
 }
 

@@ -230,6 +230,48 @@ fn a_receipt_is_verified_by_receipt_and_shows_its_entry() {
     assert_eq!(desk.bundle(&[]).status.code(), Some(1));
 }
 
+#[test]
+fn a_receipt_has_json_a_page_and_an_ear_of_one_verdict() {
+    let maker = Maker::new();
+    for (trust, exit, word) in [
+        (maker.trust(), 0, "pass"),
+        (
+            maker.trust() + "[require]\nboot_log = true\n",
+            3,
+            "indeterminate",
+        ),
+        ("version = 1\n".to_owned(), 1, "untrusted"),
+    ] {
+        let desk = Desk::new(&maker.receipt(5), &trust);
+        let output = desk.run(&[
+            "receipt",
+            "report.merestone",
+            "--trust",
+            "trust.toml",
+            "--at",
+            AT,
+            "--json",
+            "--html",
+            "page.html",
+            "--ear",
+            "result.json",
+        ]);
+        assert_eq!(output.status.code(), Some(exit), "{}", said(&output));
+        let json: serde_json::Value = serde_json::from_str(&said(&output)).unwrap();
+        assert_eq!(json["verdict"], word);
+        let page = std::fs::read_to_string(desk.file("page.html")).unwrap();
+        assert!(page.contains(&format!("verdict: {word}")) && !page.contains("<script"));
+        assert!(page.contains("merestone-verify receipt FILE"));
+        assert_eq!(
+            page.contains("What the receipt says"),
+            exit == 0 || exit == 3
+        );
+        let ear = std::fs::read_to_string(desk.file("result.json")).unwrap();
+        let ear: serde_json::Value = serde_json::from_str(&ear).unwrap();
+        assert_eq!(ear["merestone_verdict"], word);
+    }
+}
+
 /// A maker whose log has these entries, a second apart.
 fn telling(bodies: Vec<Body>) -> Maker {
     let mut maker = Maker::new();

@@ -151,6 +151,19 @@ where
         }
     }
 
+    /// The tiles that were asked for so far, with their hashes: to tell which is wrong.
+    pub fn held(&self) -> impl Iterator<Item = (Tile, &[Digest])> {
+        self.held.iter().map(|(&(level, index), hashes)| {
+            let width = u16::try_from(hashes.len()).unwrap_or(u16::MAX);
+            let tile = Tile {
+                level,
+                index,
+                width,
+            };
+            (tile, hashes.as_slice())
+        })
+    }
+
     fn hashes(&mut self, tile: Tile) -> Result<&[Digest], NodeError<E>> {
         let place = (tile.level, tile.index);
         if !self.held.contains_key(&place) {

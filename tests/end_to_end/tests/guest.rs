@@ -12,15 +12,9 @@
 
 mod support;
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-};
+use std::{fs, path::Path, process::Command};
 
-use std::io::{BufRead as _, BufReader, Write as _};
-
-use support::{Cgroup, Host, Kept, Node, binary, eventually};
+use support::{Cgroup, Host, Node, eventually, talker::Talker};
 
 const EPERM: &str = "1";
 /// `AF_VSOCK`, `AF_PACKET` and `AF_ALG`: families without an IP packet, which
@@ -43,7 +37,7 @@ fn both_tiers_hold_and_the_report_is_sealed_by_this_machines_tpm() {
     let _agent = host.start();
     for tier in ["cgroup", "lsm"] {
         assert!(
-            active(&host, tier),
+            host.is_active(tier),
             "{tier} is not active: {:#}",
             host.status()
         );
@@ -100,14 +94,6 @@ fn both_tiers_hold_and_the_report_is_sealed_by_this_machines_tpm() {
     eventually("three refusals are told", || host.denied().len() >= 3);
     hand_over(&host);
     verify_alone();
-}
-
-fn active(host: &Host, tier: &str) -> bool {
-    let status = host.status();
-    let tiers = status["tiers"].as_array().cloned().unwrap_or_default();
-    tiers
-        .iter()
-        .any(|found| found["name"] == tier && found["active"] == true)
 }
 
 /// A way out that leads nowhere and counts what leaves.
@@ -192,34 +178,4 @@ fn verify_alone() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(said.contains("pass"), "{said}");
-}
-
-/// `merestone-workload` and a line to it; there is no Python in a guest.
-struct Talker {
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    _child: Kept,
-}
-
-impl Talker {
-    fn start(cgroup: &Cgroup, node: Option<&Node>) -> Self {
-        let mut command = Command::new(binary("merestone-workload"));
-        command.arg(&cgroup.0).args(node.map(|node| &node.0));
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child: Child = child.expect("the workload starts");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        Self {
-            input,
-            output,
-            _child: Kept(child),
-        }
-    }
-
-    fn try_this(&mut self, line: &str) -> String {
-        writeln!(self.input, "{line}").expect("writes");
-        let mut answer = String::new();
-        self.output.read_line(&mut answer).expect("reads");
-        answer.trim().to_owned()
-    }
 }

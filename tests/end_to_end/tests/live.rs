@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use support::{
     Cgroup, Host, Kept, Node, Workload, cgroup_root, eventually, has_swtpm, is_root, swtpm,
+    wire::Wire,
 };
 
 /// Each agent judges the whole host: one at a time.
@@ -387,56 +388,6 @@ fn a_boundary_that_selects_pods_needs_a_kubelet_and_one_on_plain_http_will_do() 
     assert_eq!(output.status.code(), Some(0), "{failed:#?}");
     let told = format!("serving/vllm-0 ({UID_A}) by wide");
     assert!(verdict.to_string().contains(&told), "{verdict:#}");
-}
-
-/// Two network namespaces on one wire, taken away when dropped.
-struct Wire {
-    inside: String,
-    outside: String,
-}
-
-fn ip(words: &str) {
-    let output = Command::new("ip")
-        .args(words.split(' '))
-        .output()
-        .expect("ip runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {words}: {said}");
-}
-
-impl Wire {
-    fn new() -> Self {
-        let name = |end: &str| format!("merestone-live-{}-{end}", std::process::id());
-        let wire = Self {
-            inside: name("a"),
-            outside: name("b"),
-        };
-        let Self { inside, outside } = &wire;
-        ip(&format!("netns add {inside}"));
-        ip(&format!("netns add {outside}"));
-        ip(&format!(
-            "-n {inside} link add wire type veth peer name wire netns {outside}"
-        ));
-        for (network, address) in [(inside, "198.18.53.2"), (outside, "198.18.53.9")] {
-            ip(&format!("-n {network} link set lo up"));
-            ip(&format!("-n {network} addr add {address}/24 dev wire"));
-            ip(&format!("-n {network} link set wire up"));
-        }
-        ip(&format!("-n {inside} route add default via 198.18.53.9"));
-        ip(&format!("-n {outside} addr add 203.0.113.7/32 dev lo"));
-        wire
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        for network in [&self.inside, &self.outside] {
-            Command::new("ip")
-                .args(["netns", "del", network])
-                .output()
-                .ok();
-        }
-    }
 }
 
 /// Answers every question with 203.0.113.7, says which name it was asked for,

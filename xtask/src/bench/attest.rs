@@ -48,7 +48,10 @@ pub(super) struct Bundle {
     /// What the maker of the bundle said of it.
     pub(super) about: Value,
     pub(super) whole: Vec<Cost>,
+    /// One record with every epoch of its session.
     pub(super) single: Vec<Cost>,
+    /// One receipt's file as the agent writes it.
+    pub(super) one: Vec<Cost>,
 }
 
 /// Everything the page tells.
@@ -58,6 +61,8 @@ pub(super) struct Measured {
     pub(super) log: Vec<Value>,
     pub(super) bundles: Vec<Bundle>,
     pub(super) tree: Vec<Value>,
+    /// Rounds of each size of tree.
+    pub(super) proofs: Vec<Vec<Value>>,
 }
 
 /// Measures, and writes the page; prints it where it is quick.
@@ -72,6 +77,7 @@ pub(crate) fn attest(quick: bool) -> Result<()> {
         log: log(&path, quick)?,
         bundles: bundles(&path, quick)?,
         tree: tree(quick)?,
+        proofs: proofs(quick)?,
     };
     let page = attest_page::page(&measured)?;
     if quick {
@@ -83,11 +89,12 @@ pub(crate) fn attest(quick: bool) -> Result<()> {
 }
 
 fn compile() -> Result<()> {
-    let _step = Step::begin("compile", "the verifier and three measures, optimised");
+    let _step = Step::begin("compile", "the verifier and four measures, optimised");
     for (package, example) in [
         (build::VERIFIER, None),
         ("merestone-verify", Some("records")),
         ("merestone-tlog", Some("tree")),
+        ("merestone-tlog", Some("proofs")),
         (build::AGENT, Some("ledger")),
     ] {
         let mut cargo = shell::cargo();
@@ -137,16 +144,17 @@ fn bundles(folder: &Path, quick: bool) -> Result<Vec<Bundle>> {
         maker.args([records.to_string(), EACH.to_string()]).arg(&at);
         let about = object(&shell::read(&mut maker)?)?;
         let bytes = fs::metadata(at.join("bundle.merestone"))?.len();
-        let verify = |what: &str| -> Result<Vec<Cost>> {
-            let costs = (0..rounds).map(|_| verified(&at, what));
+        let verify = |what: &str, file: &str| -> Result<Vec<Cost>> {
+            let costs = (0..rounds).map(|_| verified(&at, what, file));
             costs.collect()
         };
         bundles.push(Bundle {
             records,
             bytes,
             about,
-            whole: verify("bundle")?,
-            single: verify("receipt")?,
+            whole: verify("bundle", "bundle")?,
+            single: verify("receipt", "receipt")?,
+            one: verify("receipt", "one")?,
         });
         fs::remove_dir_all(&at)?;
     }
@@ -154,12 +162,12 @@ fn bundles(folder: &Path, quick: bool) -> Result<Vec<Bundle>> {
 }
 
 /// One run of the verifier, as a regulator runs it; anything but a pass is an error.
-fn verified(folder: &Path, what: &str) -> Result<Cost> {
+fn verified(folder: &Path, what: &str, file: &str) -> Result<Cost> {
     let verifier = build::output(true).join("merestone-verify");
     let mut command = shell::command(verifier);
     command
         .arg(what)
-        .arg(folder.join(format!("{what}.merestone")))
+        .arg(folder.join(format!("{file}.merestone")))
         .arg("--trust")
         .arg(folder.join("trust.toml"))
         .args(["--at", AT])
@@ -220,4 +228,21 @@ fn tree(quick: bool) -> Result<Vec<Value>> {
     };
     let out = shell::read(command.args([leaves, rounds]))?;
     out.lines().map(object).collect()
+}
+
+/// Proofs out of tiles and by hashing, in trees that grow.
+fn proofs(quick: bool) -> Result<Vec<Vec<Value>>> {
+    let (sizes, rounds): (&[u64], &str) = if quick {
+        (&[1_000, 100_000], "11")
+    } else {
+        (&[1_000, 100_000, 1_000_000], "101")
+    };
+    let mut all = Vec::new();
+    for leaves in sizes {
+        let _step = Step::begin(format!("proofs of {leaves}"), "out of tiles and by hashing");
+        let mut command = shell::command(program("proofs"));
+        let out = shell::read(command.args([&leaves.to_string(), rounds]))?;
+        all.push(out.lines().map(object).collect::<Result<_>>()?);
+    }
+    Ok(all)
 }

@@ -8,6 +8,7 @@
 mod attest;
 mod attest_page;
 mod gateway;
+mod guests;
 
 pub(crate) use attest::attest;
 pub(crate) use gateway::gateway;
@@ -41,6 +42,18 @@ pub(crate) struct Options {
     pub(crate) consent: Consent,
     /// Only the part that needs root.
     pub(crate) stage: bool,
+    /// Which of its parts.
+    pub(crate) parts: Parts,
+}
+
+/// The parts of `bench egress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parts {
+    All,
+    /// Without systemd's program in its guests: that part of the page stays.
+    Host,
+    /// That alone: the rest of the page stays.
+    Guests,
 }
 
 /// Measures the kernel part.
@@ -49,18 +62,38 @@ pub(crate) fn egress(options: Options) -> Result<()> {
         quick,
         consent,
         stage,
+        parts,
     } = options;
-    if !stage {
-        setup::for_build(consent)?;
-        build::object(false)?;
-        let _step = Step::begin("measure", "cargo build --release (minutes the first time)");
-        let mut cargo = shell::cargo();
-        cargo.args(["build", "--release", "--package", build::AGENT]);
-        shell::run(cargo.args(["--example", MEASURE]))?;
+    if stage {
+        return host(quick);
+    }
+    setup::for_build(consent)?;
+    if parts != Parts::Host {
+        // What is missing is told now, not after minutes of measuring.
+        guests::prepare(consent)?;
+    }
+    build::object(false)?;
+    let step = Step::begin("measure", "cargo build --release (minutes the first time)");
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--release", "--package", build::AGENT]);
+    shell::run(cargo.args(["--example", MEASURE]))?;
+    drop(step);
+    if parts == Parts::Guests {
+        return guests::measure(quick);
     }
     if sudo::is_root() {
-        return measure(quick);
+        host(quick)?;
+    } else {
+        host_by_sudo(quick, consent)?;
     }
+    if parts == Parts::Host {
+        progress::line("    left out, as asked: systemd's own program, in virtual machines");
+        return Ok(());
+    }
+    guests::measure(quick)
+}
+
+fn host_by_sudo(quick: bool, consent: Consent) -> Result<()> {
     let xtask = std::env::current_exe().context("cannot find this program's own path")?;
     let mut words = vec!["bench", "egress", "--stage"];
     if quick {
@@ -73,7 +106,7 @@ pub(crate) fn egress(options: Options) -> Result<()> {
     )
 }
 
-fn measure(quick: bool) -> Result<()> {
+fn host(quick: bool) -> Result<()> {
     let _bpffs = bpffs::ensure()?;
     let step = Step::begin(
         "measure",
@@ -89,7 +122,10 @@ fn measure(quick: bool) -> Result<()> {
         progress::line(page);
         return Ok(());
     }
-    write(&shell::root().join(PAGE), &page)
+    let path = shell::root().join(PAGE);
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    let (_, section) = guests::split(&old);
+    write(&path, &format!("{page}{section}"))
 }
 
 fn program(example: &str) -> PathBuf {

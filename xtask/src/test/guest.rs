@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::{AFTER_BOOTS, AFTER_GUEST, END_TO_END, IN_GUEST, KERNEL_TESTS, NETEM, is_runner};
+use super::{
+    AFTER_BOOTS, AFTER_GUEST, END_TO_END, IN_BOTH, IN_GUEST, KERNEL_TESTS, NETEM, is_runner,
+};
 use crate::{
     build,
     programs::Program,
@@ -64,7 +66,9 @@ fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> 
     let in_guest = |program: &&Program| match program.package.as_str() {
         KERNEL_TESTS => true,
         build::AGENT => !program.is_test || AGENT_IN_GUEST.contains(&program.target.as_str()),
-        END_TO_END => !program.is_test || [IN_GUEST, NETEM].contains(&program.target.as_str()),
+        END_TO_END => {
+            !program.is_test || [IN_GUEST, IN_BOTH, NETEM].contains(&program.target.as_str())
+        }
         build::VERIFIER => !program.is_test,
         _ => false,
     };

@@ -141,6 +141,12 @@ impl Disk {
         Ok(())
     }
 
+    /// A text that is no script.
+    pub(crate) fn text(&self, place: &str, text: &str) -> Result<()> {
+        let guest = self.make_room(place)?;
+        fs::write(&guest, text).with_context(|| format!("cannot write {}", guest.display()))
+    }
+
     fn make_room(&self, place: &str) -> Result<PathBuf> {
         let guest = self.root.join(place);
         if let Some(directory) = guest.parent() {

@@ -2,11 +2,11 @@
 //!
 //! They are never installed on this machine; apt checks their signatures.
 
-use std::{fmt, fs, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{shell, sudo::Consent};
+use crate::{shell, sudo::Consent, vm::packages};
 
 /// A line of kernels that the suite runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub(crate) fn fetch(series: Series, consent: Consent) -> Result<()> {
     if cfg!(not(target_arch = "x86_64")) {
         bail!("the VM suite boots x86-64 kernels; run it on an x86-64 machine");
     }
-    let fresh = newest(series)?.map(|package| download(series, &package));
+    let fresh = newest(series)?.map(|package| download(&package));
     if let Some(Ok(())) = fresh {
         return Ok(());
     }
@@ -105,7 +105,7 @@ pub(crate) fn fetch(series: Series, consent: Consent) -> Result<()> {
         "refreshes apt's lists, to find a guest kernel",
     )?;
     match newest(series)? {
-        Some(package) => download(series, &package),
+        Some(package) => download(&package),
         None => bail!("apt knows no Linux {series} cloud kernel; this needs Debian 12's lists"),
     }
 }
@@ -122,35 +122,8 @@ fn newest(series: Series) -> Result<Option<String>> {
         .map(str::to_owned))
 }
 
-fn download(series: Series, package: &str) -> Result<()> {
-    fs::create_dir_all(directory())?;
-    // In a directory of its own, moved in place whole: an interrupted download
-    // is never taken for a kernel.
-    let staging = tempfile::tempdir_in(directory())?;
-    let mut apt = shell::command("apt-get");
-    apt.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]);
-    shell::run(apt.current_dir(staging.path()))?;
-    let archives = staging
-        .path()
-        .read_dir()?
-        .flatten()
-        .map(|entry| entry.path());
-    let archive = archives
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|end| end == "deb"));
-    let archive = archive.with_context(|| format!("apt-get downloaded no {series} kernel"))?;
-    let unpacked = staging.path().join("unpacked");
-    shell::run(
-        shell::command("dpkg-deb")
-            .arg("-x")
-            .arg(&archive)
-            .arg(&unpacked),
-    )?;
-    let place = directory().join(package);
-    if place.exists() {
-        fs::remove_dir_all(&place)?;
-    }
-    fs::rename(&unpacked, &place).with_context(|| format!("cannot put {package} in place"))
+fn download(package: &str) -> Result<()> {
+    packages::unpack(&[package], &directory().join(package))
 }
 
 #[cfg(test)]

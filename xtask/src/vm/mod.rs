@@ -27,7 +27,9 @@ mod archive;
 pub(crate) mod disk;
 pub(crate) mod kernel;
 pub(crate) mod machine;
+pub(crate) mod manager;
 mod modules;
+mod packages;
 
 /// What goes into a guest beside the base system.
 #[derive(Debug, Default)]
@@ -42,6 +44,10 @@ pub(crate) struct Load {
     pub(crate) environment: Vec<(String, String)>,
     /// The shell script to run.
     pub(crate) command: String,
+    /// systemd is the first process, and the command a unit of it.
+    pub(crate) managed: bool,
+    /// The guest's clock counts its instructions.
+    pub(crate) counted: bool,
 }
 
 impl Load {
@@ -90,6 +96,7 @@ pub(crate) fn boot(
         kernel: &kernel,
         directory: &path,
         disk: &image,
+        counted: load.counted,
         limit,
     };
     let status = machine.run(&out, line);
@@ -132,6 +139,7 @@ pub(crate) fn boots(
         kernel: &kernel,
         directory: &path,
         disk: &image,
+        counted: load.counted,
         limit,
     };
     machine.prepare()?;
@@ -184,6 +192,10 @@ fn write_disk(root: &Path, image: &Path, series: Series, load: &Load) -> Result<
     disk.script("merestone/environment", &environment)?;
     disk.script("merestone/command", &load.command)?;
     disk.script("merestone/init", include_str!("guest/init.sh"))?;
+    disk.script("merestone/run", include_str!("guest/run.sh"))?;
+    if load.managed {
+        manager::install(&disk)?;
+    }
     disk.write(image)
 }
 

@@ -117,7 +117,7 @@ impl Agent {
             cause: cause.to_owned(),
         });
         self.parts.watch.end();
-        self.tell_turns(None);
+        self.tell_last_turns();
         self.log_losses();
         if let Some(sealing) = self.sealing.take() {
             // What it gives was told already or is told by the next session.

@@ -98,6 +98,10 @@ impl Agent {
         if !self.turns.enabled() {
             return;
         }
+        self.take_ended();
+        let ledger = &self.parts.ledger;
+        let is_issued = |id: &[u8; 16]| ledger.has_receipt(id).unwrap_or(false);
+        self.turns.await_receipts(clock::boot_ns(), is_issued);
         if self.last_turns.elapsed() < TURNS {
             return self.tell_turns(None);
         }
@@ -118,14 +122,21 @@ impl Agent {
         }
     }
 
-    pub(super) fn tell_turns(&mut self, open: Option<&[merestone_abi::Turn]>) {
+    /// The last of them, whatever they may wait for.
+    pub(super) fn tell_last_turns(&mut self) {
+        self.take_ended();
+        self.turns.await_no_receipts();
+        self.tell_turns(None);
+    }
+
+    fn take_ended(&mut self) {
         match self.parts.kernel.ended_turns() {
             Ok(ended) => self.turns.take(ended),
-            Err(error) => {
-                tracing::error!(%error, "cannot read the ended turns");
-                return;
-            }
+            Err(error) => tracing::error!(%error, "cannot read the ended turns"),
         }
+    }
+
+    fn tell_turns(&mut self, open: Option<&[merestone_abi::Turn]>) {
         let due = self.turns.due(open, clock::boot_ns());
         if !due.is_empty() {
             self.read_groups(false);

@@ -16,6 +16,7 @@
 mod joining;
 mod request_line;
 mod told;
+mod waiting;
 
 pub(super) use joining::Sought;
 #[cfg(fuzzing)]
@@ -86,6 +87,8 @@ pub(super) struct Turns {
     unsaid: BTreeSet<Key>,
     /// Those that ended and were not told yet.
     ended: Vec<Turn>,
+    /// Those of them that asked for a receipt which may still come.
+    waiting: Vec<Turn>,
     /// Those that were told after they ended.
     recent: VecDeque<Turn>,
     /// Those that a bound record was joined with.
@@ -110,6 +113,7 @@ impl Turns {
             told: BTreeMap::new(),
             unsaid: BTreeSet::new(),
             ended: Vec::new(),
+            waiting: Vec::new(),
             recent: VecDeque::new(),
             bound: BTreeSet::new(),
             since_ns: clock::boot_ns(),

@@ -1,6 +1,7 @@
 //! Turns as the kernel would tell them.
 
 use super::told::MOST_FETCH;
+use super::waiting::MOST_WAITING;
 use super::*;
 use crate::gateway::RECEIPTS;
 
@@ -217,6 +218,33 @@ fn only_the_whole_path_of_a_receipt_with_few_bytes_is_its_fetching() {
     };
     assert!(turns.entry(&due[0], facts).is_none());
     assert_eq!((turns.info().observed, turns.info().left_out), (0, 1));
+}
+
+#[test]
+fn who_asks_for_a_receipt_before_it_is_there_waits_a_while_to_be_told() {
+    const SECOND: u64 = 1_000_000_000;
+    let fetch = turn(format!("GET {RECEIPTS}{} HTTP/1.1\r\n", "0a".repeat(16)).as_bytes());
+    let mut turns = turns();
+    turns.take(vec![
+        ended(fetch, TurnState::NEXT),
+        ended(turn(b"GET /v1/a HTTP/1.1\r\n"), TurnState::NEXT),
+    ]);
+    turns.await_receipts(8 * SECOND, |_| false);
+    assert_eq!(turns.due(None, 8 * SECOND).len(), 1, "the other is told");
+    turns.await_receipts(9 * SECOND, |_| false);
+    assert!(turns.due(None, 9 * SECOND).is_empty());
+    turns.await_receipts(10 * SECOND, |id| *id == [10; 16]);
+    assert_eq!(turns.due(None, 10 * SECOND).len(), 1, "it is there");
+    turns.take(vec![ended(fetch, TurnState::NEXT)]);
+    turns.await_receipts(10 * SECOND, |_| false);
+    turns.await_receipts(17 * SECOND, |_| false);
+    assert_eq!(turns.due(None, 17 * SECOND).len(), 1, "it does not come");
+    let many = vec![ended(fetch, TurnState::NEXT); MOST_WAITING + 1];
+    turns.take(many);
+    turns.await_receipts(8 * SECOND, |_| false);
+    assert_eq!(turns.due(None, 8 * SECOND).len(), 1, "no more wait");
+    turns.await_no_receipts();
+    assert_eq!(turns.due(None, 8 * SECOND).len(), MOST_WAITING, "the end");
 }
 
 #[test]

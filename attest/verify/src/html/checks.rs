@@ -2,7 +2,7 @@
 
 use super::tell::{number, source, tag};
 use super::top::title;
-use crate::verdict::{CheckResult, Verdict};
+use crate::verdict::{Check, CheckResult, Verdict};
 use maud::{Markup, html};
 
 /// Bytes of a detail that may go on from one sheet of paper to the next.
@@ -24,15 +24,36 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
                 caption { "Checks in the order they are made" }
                 thead { tr { th.w8 scope="col" { "Result" } th.w30 scope="col" { "Check" } th scope="col" { "What was found" } } }
                 tbody {
-                    @for check in &verdict.checks {
-                        tr.long[check.detail.len() > LONG] {
-                            td { (tag(check.result)) }
-                            td { b { (title(check.id)) } " " span.id { (check.id) } }
-                            td { bdi { (check.detail) } span.src { "Rests on: " (source(check.source)) } }
-                        }
-                    }
+                    @for run in verdict.checks.chunk_by(|one, next| unreached(one) && unreached(next)) { (rows(run)) }
                 }
             }
+        }
+    }
+}
+
+fn unreached(check: &Check) -> bool {
+    check.result == CheckResult::NotChecked && check.detail.starts_with("not reached")
+}
+
+/// One check; or those in a row that were not reached, or a refused file's sheets would be full
+/// of them.
+fn rows(run: &[Check]) -> Markup {
+    html! {
+        @match run {
+            [check] => tr.long[check.detail.len() > LONG] {
+                td { (tag(check.result)) }
+                td { b { (title(check.id)) } " " span.id { (check.id) } }
+                td { bdi { (check.detail) } span.src { "Rests on: " (source(check.source)) } }
+            },
+            [first, ..] => tr.long {
+                td { (tag(first.result)) }
+                td { b { (number(run.len() as u64)) " checks" } }
+                td {
+                    p { (first.detail) }
+                    ul.many { @for check in run { li { (title(check.id)) " " span.id { (check.id) } } } }
+                }
+            },
+            [] => {},
         }
     }
 }

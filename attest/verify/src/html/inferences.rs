@@ -85,7 +85,7 @@ fn row(one: &InferenceTold) -> Markup {
 }
 
 /// What is of the whole GPU is said to be.
-fn gpu_use(used: &GpuUseTold) -> Markup {
+pub(super) fn gpu_use(used: &GpuUseTold) -> Markup {
     html! {
         "; " code { (used.gpu) } " between readings " (length(used.read_ms)) " apart"
         @if let Some(energy) = used.energy_millijoules { ", all of it " (number(energy / 1000)) " J" }
@@ -129,7 +129,7 @@ fn receipted(receipts: &Receipts) -> Markup {
     }
 }
 
-fn proven(entries: &[ReceiptEntry]) -> Markup {
+pub(super) fn proven(entries: &[ReceiptEntry]) -> Markup {
     html! {
         table.stack {
             caption { "Single entries proven in this file" }

@@ -84,6 +84,14 @@ const DUTIES: [Duty; 5] = [
 ];
 
 pub(super) fn section(verdict: &Verdict) -> Markup {
+    if verdict.verdict == Outcome::Untrusted {
+        return html! {
+            section aria-labelledby="law" {
+                h2 #law { "What it is good for in law" }
+                p.warn { "Nothing. The file is not trusted, so that it supports no duty under GDPR or AI Act; that it was refused is worth keeping a record of." }
+            }
+        };
+    }
     html! {
         section aria-labelledby="law" {
             h2 #law { "What it is good for in law" }
@@ -126,9 +134,7 @@ fn result(id: &str, verdict: &Verdict) -> CheckResult {
 /// How far this very file carries the claim.
 fn here(duty: &Duty, verdict: &Verdict) -> &'static str {
     let results = || duty.checks.iter().map(|id| result(id, verdict));
-    if verdict.verdict == Outcome::Untrusted {
-        "Here: not at all. The file is not trusted."
-    } else if results().any(|result| result == CheckResult::Fail) {
+    if results().any(|result| result == CheckResult::Fail) {
         "Here: it shows a departure. See the checks that fail."
     } else if results().all(|result| result == CheckResult::Pass) {
         "Here: as far as these checks go."

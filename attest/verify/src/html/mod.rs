@@ -1,7 +1,8 @@
 //! The verdict as one page for people: no script, nothing fetched, good on a phone and on paper.
 //!
 //! It adds nothing to the verdict and leaves nothing of it out. Of a file that is not trusted it
-//! shows the checks and no claim. Every string of the file goes through the template's quoting,
+//! shows the checks and no claim; of a single receipt what that receipt says, and of the period
+//! nothing. Every string of the file goes through the template's quoting,
 //! and the finished page through [`crate::escape`], so that no part can forget to.
 
 mod checks;
@@ -12,10 +13,13 @@ mod inferences;
 mod law;
 mod line;
 mod place;
+mod receipt;
+mod remedy;
 mod tell;
 mod top;
 mod words;
 
+use crate::frame::Purpose;
 use crate::verdict::{Outcome, Verdict};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -25,6 +29,8 @@ const MOST_ROWS: usize = 100;
 /// What the page says of the file and of the call, beside the verdict.
 #[derive(Clone, Debug)]
 pub struct Page<'a> {
+    /// What the file was judged as.
+    pub purpose: Purpose,
     /// Name of the file as the caller gave it.
     pub file: &'a str,
     /// Its bytes.
@@ -98,8 +104,12 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
             main {
                 (top::verdict(verdict))
                 (top::not_checked(verdict))
-                (top::contents(claims && coverage.is_some()))
-                @if claims {
+                (top::contents(claims && coverage.is_some(), page.purpose))
+                @if claims && page.purpose == Purpose::Receipt {
+                    @if coverage.is_some() { (receipt::section(verdict)) }
+                    @if let Some(location) = location { (place::section(location)) }
+                    @if let Some(account) = account { (host::sessions(account)) }
+                } @else if claims {
                     @if let Some(location) = location { (place::section(location)) }
                     @if let (Some(coverage), Some(account)) = (coverage, account) {
                         (line::section(coverage, account, verdict, page))
@@ -121,7 +131,7 @@ fn body(verdict: &Verdict, page: &Page<'_>) -> Markup {
                 }
                 @if !claims || coverage.is_none() { (top::no_claims(*outcome)) }
                 (checks::section(verdict))
-                (law::section(verdict))
+                @if page.purpose == Purpose::Period { (law::section(verdict)) }
             }
             footer { (top::foot(page)) }
         }

@@ -3,7 +3,7 @@
 
 use crate::dom::sound;
 use crate::ear::result;
-use crate::shown;
+use crate::paged;
 use crate::support::NOW;
 use merestone_verify::{Purpose, Trust, verify};
 use std::path::Path;
@@ -24,7 +24,7 @@ fn every_kept_vector_has_a_sound_page_and_an_ear_of_its_verdict() {
         let trust = Trust::parse(&trust, "trust.toml").unwrap();
         let bytes = std::fs::read(case.join("file.cbor")).unwrap();
         let verdict = verify(&bytes, &trust, purpose, NOW);
-        let page = shown(&verdict);
+        let page = paged(&verdict, purpose, None, None);
         sound(&page);
         let word = format!("data-verdict=\"{}\"", verdict.verdict.text());
         assert!(page.contains(&word), "{}", case.display());

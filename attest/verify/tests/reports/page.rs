@@ -2,11 +2,12 @@
 
 use crate::dom::{Element, sound};
 use crate::support::{Log, Maker, NOW, START};
-use crate::{HOSTILE, judged, shown, within};
+use crate::{HOSTILE, judged, keep, shown, within};
 use merestone_evidence::{
     Body, Bundle, Digest, End, Entry, EntryKind, GpuDevice, GpuDuring, Grade, Inference, Loss,
     Site, Tier, encode, sha256,
 };
+use merestone_verify::CheckResult;
 
 fn text(elements: &[Element]) -> &str {
     let body = elements.iter().find(|element| element.name == "body");
@@ -82,6 +83,31 @@ fn what_was_not_checked_stands_before_every_claim_and_what_was_asked_for_first()
     assert!(at("href=\"#open\"") < at("id=\"open\""));
     assert!(at("id=\"open\"") < at("id=\"place\""));
     assert!(at("Asked for by the policy.") < at("ek.chain"));
+}
+
+#[test]
+fn whatever_decides_the_verdict_stands_first_with_what_was_found_and_what_to_do() {
+    for (bundle, trust) in each() {
+        let verdict = judged(&bundle, &trust);
+        let elements = sound(&shown(&verdict));
+        let first = elements
+            .iter()
+            .find(|element| element.attribute("id") == Some("verdict"));
+        let first = &first.unwrap().text;
+        let passes = verdict.exit == 0;
+        assert_eq!(first.contains("What to do: "), !passes, "{first}");
+        let failing = verdict.checks.iter();
+        let failing = failing.filter(|check| check.result == CheckResult::Fail);
+        let asked = verdict.not_checked.iter().filter(|one| one.required);
+        let deciding: Vec<_> = failing
+            .map(|check| check.id)
+            .chain(asked.map(|one| one.id))
+            .collect();
+        assert_eq!(deciding.is_empty(), passes);
+        for id in deciding {
+            assert!(first.contains(id), "{id}");
+        }
+    }
 }
 
 #[test]
@@ -203,6 +229,7 @@ fn n73_hostile_strings_in_every_place_do_nothing_on_the_page() {
     let verdict = judged(&maker.bundle(), &maker.trust());
     assert_eq!(verdict.exit, 2, "{:#?}", verdict.checks);
     let page = shown(&verdict);
+    keep("hostile", &page);
     let elements = sound(&page);
     assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("<svg/"));
     assert!(text(&elements).matches("<script>alert(1)</script>").count() > 12);

@@ -2,13 +2,14 @@
 //! it is given one, then tries what it is told, one line at a time.
 //!
 //! `merestone-workload CGROUP [NODE]`; a line is `udp ADDRESS PORT`, `tcp
-//! ADDRESS PORT` or `socket FAMILY` (a number); the answer is `sent` or the
-//! error's number. It keeps the node open and never retries.
+//! ADDRESS PORT`, `unix PATH` or `socket FAMILY` (a number); the answer is
+//! `sent` or the error's number. It keeps the node open and never retries.
 
 use std::{
     env, fs,
     io::{self, BufRead as _, Error, Write as _},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    os::unix::net::UnixStream,
     path::Path,
     time::Duration,
 };
@@ -38,7 +39,7 @@ fn main() -> io::Result<()> {
 }
 
 fn attempt(line: &str) -> io::Result<()> {
-    let not_known = || Error::other("a line is KIND ADDRESS PORT, or socket FAMILY");
+    let not_known = || Error::other("a line is KIND ADDRESS PORT, socket FAMILY or unix PATH");
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
         ["socket", family] => {
@@ -46,6 +47,7 @@ fn attempt(line: &str) -> io::Result<()> {
             socket(AddressFamily::from_raw(family), SocketType::STREAM, None)?;
             Ok(())
         }
+        ["unix", path] => UnixStream::connect(path)?.write_all(b"text"),
         [kind, address, port] => {
             let address: IpAddr = address.parse().map_err(Error::other)?;
             let to = SocketAddr::new(address, port.parse().map_err(Error::other)?);

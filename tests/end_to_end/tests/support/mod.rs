@@ -3,7 +3,11 @@
 #![allow(dead_code, unused_macros, reason = "each test uses a part of it")]
 #![allow(clippy::expect_used, reason = "a test says what it needs by panicking")]
 
+pub(crate) mod client;
 pub(crate) mod landmarks;
+pub(crate) mod service;
+pub(crate) mod talker;
+pub(crate) mod wire;
 
 use serde_json::Value;
 use std::fs;
@@ -236,6 +240,15 @@ jsonl = "{folder}/events.jsonl"
     pub(crate) fn status(&self) -> Value {
         let said = self.merestone(&["status", "--json"]);
         serde_json::from_slice(&said.stdout).expect("status --json is JSON")
+    }
+
+    /// Whether a tier is in force.
+    pub(crate) fn is_active(&self, tier: &str) -> bool {
+        let status = self.status();
+        let tiers = status["tiers"].as_array().cloned().unwrap_or_default();
+        tiers
+            .iter()
+            .any(|found| found["name"] == tier && found["active"] == true)
     }
 
     /// The refused flows so far.

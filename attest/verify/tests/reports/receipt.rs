@@ -1,0 +1,182 @@
+//! The page of one receipt.
+
+use crate::dom::{Element, sound};
+use crate::support::{Maker, NOW, START, judge_bytes};
+use crate::{HOSTILE, keep, paged};
+use coset::{CoseSign1Builder, TaggedCborSerializable as _};
+use ed25519_dalek::{Signer as _, SigningKey};
+use merestone_evidence::{
+    Binding, Blob, Body, Bundle, End, Entry, EntryKind, Grade, Inference, Receipt, SessionId,
+    answer_digest, encode, leaf_hash, receipt_id, request_digest, sha256, ueid,
+};
+use merestone_verify::enrolment::{Kind, protected_header};
+use merestone_verify::{Contents, Purpose, Trust, Verdict, verify_contents};
+
+const SALT: [u8; 32] = [5; 32];
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
+
+fn record(model: &str) -> Inference {
+    Inference {
+        id: [3; 16],
+        grade: Grade::Bound,
+        started_ms: START + 1000,
+        answered_ms: Some(START + 1500),
+        ended_ms: START + 2000,
+        request_bytes: 1234,
+        response_bytes: 98_765,
+        group: 42,
+        process: None,
+        peer: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 18, 0, 2],
+        peer_port: 40_000,
+        port: 8000,
+        peer_inside: true,
+        form: "http/1".into(),
+        method: Some("POST".into()),
+        path: Some("/v1/chat/completions".into()),
+        end: End::Next,
+        gpus: vec!["GPU-0".into()],
+        egress: None,
+        amends: false,
+        binding: Some(Binding {
+            request: request_digest(&SALT, b"asked"),
+            response: answer_digest(&SALT, b"answered"),
+            model: Some(model.into()),
+            model_sha256: Some(sha256(b"weights")),
+            process: None,
+            status: Some(200),
+        }),
+        turn: Some([13; 16]),
+        onward: None,
+        gpu_use: None,
+    }
+}
+
+/// The file of a receipt for a record with this model, and the policy.
+fn file(model: &str) -> (Bundle, String) {
+    let mut maker = Maker::new();
+    maker.session = Box::new(|session| session.session_key = key().verifying_key().to_bytes());
+    let record = record(model);
+    let entry = Entry {
+        kind: EntryKind,
+        time_ms: START + 2000,
+        boot_ns: 1,
+        body: Body::Inference(Box::new(record.clone())),
+    };
+    let leaf = leaf_hash(&encode(&entry));
+    maker.told = vec![(0, entry)];
+    let binding = record.binding.as_ref().unwrap();
+    let claims = Receipt {
+        issued_s: (START + 2000) / 1000,
+        id: receipt_id(&record, &leaf),
+        nonce: Some(vec![0x5a; 32]),
+        ueid: ueid(&maker.key.name()),
+        session: SessionId([1; 16]),
+        index: 0,
+        leaf,
+        grade: Grade::Bound,
+        request: Some(binding.request),
+        response: Some(binding.response),
+        model: binding.model.clone(),
+        model_sha256: binding.model_sha256,
+    };
+    let message = CoseSign1Builder::new()
+        .protected(protected_header(Kind::Receipt, &key().verifying_key()))
+        .payload(encode(&claims))
+        .create_signature(&[], |bytes| key().sign(bytes).to_vec())
+        .build();
+    let mut bundle = maker.receipt(0);
+    bundle.receipts = Some(vec![Blob::from(message.to_tagged_vec().unwrap())]);
+    (bundle, maker.trust())
+}
+
+fn shown(verdict: &Verdict, name: &str) -> (String, Vec<Element>) {
+    let page = paged(verdict, Purpose::Receipt, None, None);
+    keep(name, &page);
+    let elements = sound(&page);
+    (page, elements)
+}
+
+fn text(elements: &[Element]) -> &str {
+    let body = elements.iter().find(|element| element.name == "body");
+    &body.unwrap().text
+}
+
+#[test]
+fn the_page_of_a_receipt_says_what_it_is_about_and_nothing_of_the_period() {
+    let (bundle, trust) = file("mini");
+    let verdict = judge_bytes(&encode(&bundle), &trust, Purpose::Receipt);
+    assert_eq!(verdict.exit, 0, "{:#?}", verdict.checks);
+    let (page, elements) = shown(&verdict, "receipt");
+    let words = text(&elements);
+    let receipt = &verdict.receipts.as_ref().unwrap().shown[0];
+    for wanted in [
+        receipt.id.as_str(),
+        receipt.nonce.as_deref().unwrap(),
+        receipt.request.as_deref().unwrap(),
+        receipt.answer.as_deref().unwrap(),
+        "R2, seen by the kernel and workload",
+        "http/1 POST /v1/chat/completions, 1\u{202f}234 bytes in, 98\u{202f}765 out",
+        "198.18.0.2, inside the boundary",
+        "Not compared: none was given.",
+        "merestone-verify receipt FILE",
+        "verdict: pass",
+    ] {
+        assert!(words.contains(wanted), "{wanted}");
+    }
+    for id in [
+        "time",
+        "egress",
+        "gpus",
+        "enforcement",
+        "events",
+        "inferences",
+        "law",
+    ] {
+        assert!(
+            elements.iter().all(|one| one.attribute("id") != Some(id)),
+            "{id}"
+        );
+        assert!(!page.contains(&format!("href=\"#{id}\"")), "{id}");
+    }
+    // What was not checked stands before the claim here too.
+    assert!(page.find("id=\"open\"") < page.find("id=\"receipt\""));
+}
+
+#[test]
+fn what_was_compared_is_said_and_a_wrong_answer_refuses_the_receipt_with_advice() {
+    let (bundle, trust) = file("mini");
+    let trust = Trust::parse(&trust, "trust.toml").unwrap();
+    let judged = |answer: &[u8]| {
+        let contents = Contents {
+            request: Some(request_digest(&SALT, b"asked")),
+            answer: Some(answer_digest(&SALT, answer)),
+        };
+        let bytes = encode(&bundle);
+        verify_contents(&bytes, &trust, Purpose::Receipt, &contents, NOW)
+    };
+    let (_, elements) = shown(&judged(b"answered"), "receipt-compared");
+    assert!(text(&elements).contains("Compared: what was given is what the record binds."));
+    let verdict = judged(b"another answer");
+    assert_eq!(verdict.exit, 1);
+    let (_, elements) = shown(&verdict, "receipt-refused");
+    let words = text(&elements);
+    assert!(words.contains("verdict: untrusted") && words.contains("No claim is shown"));
+    assert!(
+        words
+            .contains("What to do: Check that request, answer and salt are those of this receipt.")
+    );
+    assert!(!words.contains("What the receipt says"));
+}
+
+#[test]
+fn n73_hostile_strings_in_a_receipt_do_nothing_on_its_page() {
+    let (bundle, trust) = file(HOSTILE);
+    let verdict = judge_bytes(&encode(&bundle), &trust, Purpose::Receipt);
+    assert_eq!(verdict.exit, 0, "{:#?}", verdict.checks);
+    let (page, elements) = shown(&verdict, "receipt-hostile");
+    assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("<svg/"));
+    assert!(text(&elements).contains("<script>alert(1)</script>"));
+}
