@@ -124,6 +124,10 @@ impl Agent {
 
     /// The last of them, whatever they may wait for.
     pub(super) fn tell_last_turns(&mut self) {
+        // It finds the streams that were cut off since the last look.
+        if let Err(error) = self.parts.kernel.open_turns() {
+            tracing::error!(%error, "cannot read the open turns");
+        }
         self.take_ended();
         self.turns.await_no_receipts();
         self.tell_turns(None);
