@@ -22,6 +22,8 @@ mod ebpf_toolchain;
 mod foreign;
 mod fuzz;
 mod leftovers;
+#[path = "../../attest/tpm/tests/support/listens.rs"]
+mod listens;
 mod programs;
 mod progress;
 mod setup;

@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::shell::{self, Running};
+use crate::{
+    listens::listens,
+    shell::{self, Running},
+};
 
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -106,10 +109,8 @@ pub(crate) fn start_on_port(state: &Path, port: u16) -> Result<Running> {
         .arg("--ctrl")
         .arg(format!("type=tcp,port={},{address}", port + 1));
     let mut running = Running::start(swtpm.stdout(Stdio::null()))?;
-    // The control port: one connection to the other would be the TPM's only one.
-    wait_until_up(&mut running, || {
-        TcpStream::connect(("127.0.0.1", port + 1)).is_ok()
-    })?;
+    let pid = running.id();
+    wait_until_up(&mut running, || listens(pid, [port, port + 1]))?;
     Ok(running)
 }
 

@@ -1,12 +1,16 @@
 //! A place of a test's own, and the agent in it.
 
+#[path = "../../../attest/tpm/tests/support/listens.rs"]
+mod listens;
+
 use crate::sys;
+use listens::listens;
 use merestone_agent::bpf::{object, probe};
 use merestone_agent::ledger::Reader;
 use merestone_evidence::{Body, Entry, EpochStatement, decode};
 use serde_json::Value;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -221,26 +225,32 @@ impl Stage {
 fn swtpm(folder: &Path) -> (u16, Child) {
     let state = folder.join("swtpm");
     fs::create_dir(&state).unwrap();
-    let port = free_ports();
-    let tpm = Command::new("swtpm")
-        .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
-        .args(["--tpmstate", &format!("dir={}", state.display())])
-        .args([
-            "--server",
-            &format!("type=tcp,port={port},bindaddr=127.0.0.1"),
-        ])
-        .args([
-            "--ctrl",
-            &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1),
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("the TPM listens", || {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port + 1)).is_ok()
-    });
-    (port, tpm)
+    loop {
+        let port = free_ports();
+        let mut tpm = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .args(["--tpmstate", &format!("dir={}", state.display())])
+            .args([
+                "--server",
+                &format!("type=tcp,port={port},bindaddr=127.0.0.1"),
+            ])
+            .args([
+                "--ctrl",
+                &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1),
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut has_ended = false;
+        eventually("the TPM listens, or finds its ports taken", || {
+            has_ended = tpm.try_wait().unwrap().is_some();
+            has_ended || listens(tpm.id(), [port, port + 1])
+        });
+        if !has_ended {
+            return (port, tpm);
+        }
+    }
 }
 
 /// Processes with `word` among their arguments.

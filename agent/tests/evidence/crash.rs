@@ -3,7 +3,7 @@
 use crate::{
     host::{Host, export_all, faults, judge},
     inputs::{epoch_inputs, session_inputs},
-    support::Swtpm,
+    support::{Swtpm, alone},
 };
 use merestone_agent::{clock, ledger::Reader};
 use merestone_evidence::{Bundle, Cause, Digest, EpochStatement, decode, sha256};
@@ -11,7 +11,7 @@ use merestone_tpm::{EsysTpm, Options, Tpm as _};
 use merestone_verify::Outcome;
 use std::{
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 /// Leave an epoch pending, extended or not, as an agent killed there would.
@@ -97,7 +97,7 @@ fn killed_at_any_moment_the_evidence_goes_on_and_passes() {
     let dir = tempfile::tempdir().unwrap();
     let mut found = Vec::new();
     for round in 0..12 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = alone(std::env::current_exe().unwrap())
             .args(["--exact", "crash::victim", "--nocapture"])
             .env("MERESTONE_VICTIM_TCTI", swtpm.tcti())
             .env("MERESTONE_VICTIM_STATE", dir.path())

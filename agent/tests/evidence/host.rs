@@ -4,13 +4,17 @@ use crate::inputs::boundary;
 use crate::support::Swtpm;
 use merestone_agent::{
     clock, export,
-    ledger::{Ledger, Reader},
+    ledger::{Ledger, LedgerError, Opened, Reader},
     seal::{BootLogs, Metrics, SealCore, SealOptions, nv_auth},
 };
 use merestone_evidence::{Body, Entry, EntryKind, EpochStatement, SessionStatement, decode};
 use merestone_tpm::{Deadline, EsysTpm, Options};
 use merestone_verify::{Purpose, Trust, Verdict, verify};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// An agent's evidence side, with a TPM that answers within `limit`.
 pub(crate) struct Host {
@@ -59,7 +63,7 @@ impl Host {
         let mut tpm =
             Deadline::spawn(Duration::from_secs(20), move || EsysTpm::open(&options)).unwrap();
         tpm.set_limit(limit);
-        let (ledger, opened) = Ledger::open(state_dir).unwrap();
+        let (ledger, opened) = open(state_dir);
         let ledger = Arc::new(ledger);
         let core = SealCore::new(
             Box::new(tpm),
@@ -144,4 +148,17 @@ pub(crate) fn export_all(state_dir: &Path) -> Vec<u8> {
         .unwrap();
     let last: EpochStatement = decode(&last.statement).unwrap();
     export::bundle(state_dir, first.started_ms, last.closed_ms, false).unwrap()
+}
+
+/// A child that another test makes holds this process's locks, too, until it runs its own program.
+fn open(state_dir: &Path) -> (Ledger, Opened) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Ledger::open(state_dir) {
+            Err(LedgerError::InUse { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! [`Tpm`] over libtss2's ESYS, through `tss-esapi`.
 
+use crate::connect::connect;
 use crate::{
     Address, AkKind, Certified, Clock, NvAuth, NvIndex, NvRole, Properties, Quoted,
     RESETTABLE_PCRS, Tpm, TpmError,
@@ -10,7 +11,6 @@ use crate::{
 };
 use merestone_evidence::{Digest, PcrValue, Quote, sha256};
 use tss_esapi::{
-    Context,
     handles::PcrHandle,
     interface_types::{algorithm::HashingAlgorithm, session_handles::AuthSession},
     structures::{
@@ -70,7 +70,7 @@ impl EsysTpm {
             address: address.clone(),
             cause: one_line(source),
         };
-        let mut context = Context::new(address.tcti()?).map_err(not_a_tpm)?;
+        let mut context = connect(address.tcti()?).map_err(not_a_tpm)?;
         let software = matches!(address, Address::Swtpm { .. });
         let properties = properties::read(&mut context, software).map_err(not_a_tpm)?;
         let Ak {

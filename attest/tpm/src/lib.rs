@@ -21,6 +21,7 @@
 
 mod address;
 mod ak;
+mod connect;
 mod deadline;
 mod ek;
 mod error;

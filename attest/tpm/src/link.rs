@@ -4,6 +4,7 @@
 //! open. A TPM that speaks to one program alone (swtpm on a port, `/dev/tpm0`) is spoken to in
 //! turns: one is closed before the other is opened.
 
+use crate::connect::connect;
 use crate::{Address, TpmError, ak::hex, error::one_line, wire::Wire};
 use tss_esapi::{
     Context,
@@ -80,11 +81,10 @@ impl Link {
 
     fn open(&self) -> Result<(Context, KeyHandle), TpmError> {
         let reading = TpmError::command("find the attestation key again");
-        let mut context =
-            Context::new(self.address.tcti()?).map_err(|source| TpmError::NotATpm {
-                address: self.address.clone(),
-                cause: one_line(source),
-            })?;
+        let mut context = connect(self.address.tcti()?).map_err(|source| TpmError::NotATpm {
+            address: self.address.clone(),
+            cause: one_line(source),
+        })?;
         let persistent = PersistentTpmHandle::new(self.ak_handle).map_err(&reading)?;
         let object = context
             .tr_from_tpm_public(TpmHandle::Persistent(persistent))

@@ -1,6 +1,11 @@
 //! A software TPM for a test: its own process, ports and state, gone with the value.
 
+#[path = "listens.rs"]
+mod listens;
+
+use listens::listens;
 use std::{
+    ffi::OsStr,
     fs,
     net::TcpListener,
     os::unix::process::CommandExt as _,
@@ -116,9 +121,20 @@ fn free_ports() -> u16 {
     }
 }
 
+/// A program that inherits no file of this process but the standard ones. Between their making and
+/// their closing libtss2's connections would go to a child of another test, and a TPM whose one
+/// client never hangs up answers nobody else.
+pub(crate) fn alone(program: impl AsRef<OsStr>) -> Command {
+    const CLOSE: &str = r#"for file in /proc/$$/fd/*; do number=${file##*/}
+        if [ "$number" -gt 2 ]; then eval "exec $number>&-"; fi; done; exec "$@""#;
+    let mut command = Command::new("bash");
+    command.args(["-c", CLOSE, "bash"]).arg(program);
+    command
+}
+
 fn spawn(state: &Path, port: u16) -> Option<Child> {
     let log = fs::File::create(state.join("swtpm.log")).unwrap();
-    let mut command = Command::new("swtpm");
+    let mut command = alone("swtpm");
     command
         .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
         .arg("--tpmstate")
@@ -136,7 +152,7 @@ fn spawn(state: &Path, port: u16) -> Option<Child> {
         if child.try_wait().unwrap().is_some() {
             return None;
         }
-        if std::net::TcpStream::connect(("127.0.0.1", port + 1)).is_ok() {
+        if listens(child.id(), [port, port + 1]) {
             return Some(child);
         }
         thread::sleep(Duration::from_millis(10));

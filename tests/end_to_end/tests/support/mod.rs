@@ -5,10 +5,13 @@
 
 pub(crate) mod client;
 pub(crate) mod landmarks;
+#[path = "../../../../attest/tpm/tests/support/listens.rs"]
+mod listens;
 pub(crate) mod service;
 pub(crate) mod talker;
 pub(crate) mod wire;
 
+use listens::listens;
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
@@ -81,7 +84,23 @@ impl Drop for Kept {
 pub(crate) fn swtpm(folder: &Path) -> (Kept, String) {
     let state = folder.join("swtpm");
     fs::create_dir_all(&state).expect("makes the state");
-    let port = free_ports();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let port = free_ports();
+        let mut tpm = spawn_swtpm(&state, port);
+        while tpm.0.try_wait().expect("can be waited for").is_none() {
+            if listens(tpm.0.id(), [port, port + 1]) {
+                return (tpm, format!("swtpm:host=127.0.0.1,port={port}"));
+            }
+            assert!(Instant::now() < deadline, "swtpm does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Its ports were taken meanwhile.
+        assert!(Instant::now() < deadline, "swtpm does not start");
+    }
+}
+
+fn spawn_swtpm(state: &Path, port: u16) -> Kept {
     let child = Command::new("swtpm")
         .args(["socket", "--tpm2", "--tpmstate"])
         .arg(format!("dir={}", state.display()))
@@ -96,15 +115,8 @@ pub(crate) fn swtpm(folder: &Path) -> (Kept, String) {
         .args(["--flags", "not-need-init,startup-clear"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
-        .expect("swtpm starts");
-    let kept = Kept(child);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port + 1)).is_err() {
-        assert!(Instant::now() < deadline, "swtpm does not listen");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    (kept, format!("swtpm:host=127.0.0.1,port={port}"))
+        .spawn();
+    Kept(child.expect("swtpm starts"))
 }
 
 /// The mount of cgroup v2.
