@@ -36,8 +36,6 @@ const END_TO_END: &str = "merestone-end-to-end";
 const GUEST_FEATURE: &str = "merestone-end-to-end/guest";
 /// The test that a guest runs, and the one that judges what it handed back.
 const IN_GUEST: &str = "guest";
-/// A test of it that runs in a guest and on this host.
-const IN_BOTH: &str = "receipts";
 const AFTER_GUEST: &str = "measured_boot";
 /// Runs here too, where the kernel can delay packets; the guests' kernels can.
 const NETEM: &str = "netem";
