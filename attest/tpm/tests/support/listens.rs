@@ -10,7 +10,8 @@ pub(crate) fn listens(pid: u32, ports: [u16; 2]) -> bool {
         let mut files = files.into_iter().flatten().flatten();
         files.any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == socket))
     };
-    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    // Of its own network namespace, which need not be that of our first thread.
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
     ports.into_iter().all(|port| {
         table.lines().any(|line| {
             // Documentation/networking/proc_net_tcp.rst: 0A is TCP_LISTEN, the tenth word the inode.
