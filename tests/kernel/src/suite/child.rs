@@ -11,8 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
-/// How long a probe may be silent.
-const SILENCE: Duration = Duration::from_mins(1);
+/// How long a probe may be silent: a storm says nothing until it is over, and on
+/// an emulated processor that others want too it takes more than a minute.
+const SILENCE: Duration = Duration::from_mins(5);
 
 /// A running probe; killed when dropped.
 #[derive(Debug)]
