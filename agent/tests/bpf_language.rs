@@ -13,7 +13,9 @@
     reason = "a failing helper is a failing test; a skipped one says so"
 )]
 
-use merestone_agent::bpf::{Kernel, KernelError, Options, Tables, object, probe, unload};
+mod support;
+
+use merestone_agent::bpf::{Kernel, KernelError, Options, Tables, unload};
 use merestone_agent::grant::{Grants, Terms};
 use merestone_agent::policy::{self, Sources};
 use merestone_agent::run;
@@ -40,14 +42,7 @@ struct Stage {
 
 impl Stage {
     fn set(name: &str) -> Option<Self> {
-        let found = object().and_then(|_| probe(Path::new("")));
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                println!("SKIPPED: {name}: {error}");
-                return None;
-            }
-        };
+        let hierarchy = support::place(name)?;
         if Command::new("unshare")
             .args(["-n", "ip", "link"])
             .output()
@@ -59,10 +54,8 @@ impl Stage {
         let files = tempfile::tempdir().unwrap();
         let stage = Self {
             // A slice, so that units may lie in it.
-            cgroup: found
-                .cgroup_root
-                .join(format!("merestone-language-{name}.slice")),
-            hierarchy: found.cgroup_root,
+            cgroup: hierarchy.join(format!("merestone-language-{name}.slice")),
+            hierarchy,
             pins: PathBuf::from(format!("/sys/fs/bpf/merestone-language-{name}")),
             node: files.path().join("gpu"),
             files,

@@ -7,6 +7,7 @@
 //! guarded group by opening a device node.
 
 #![expect(
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -15,15 +16,16 @@
 
 #[path = "turns/streams.rs"]
 mod streams;
+mod support;
 
 use merestone_abi::{Form, Turn, TurnState};
-use merestone_agent::bpf::{DeviceRule, Kernel, KernelError, Options, object, probe, unload};
+use merestone_agent::bpf::{DeviceRule, Kernel, KernelError, Options, unload};
 use merestone_agent::policy::{self, Sources};
 use merestone_agent::run;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -40,16 +42,10 @@ struct Stage {
 
 impl Stage {
     fn set(name: &str) -> Option<(Self, Kernel)> {
-        let found = match object().and_then(|_| probe(Path::new(""))) {
-            Ok(found) => found,
-            Err(error) => {
-                println!("SKIPPED: {name}: {error}");
-                return None;
-            }
-        };
+        let hierarchy = support::place(name)?;
         let files = tempfile::tempdir().unwrap();
         let stage = Self {
-            cgroup: found.cgroup_root.join(format!("merestone-turns-{name}")),
+            cgroup: hierarchy.join(format!("merestone-turns-{name}")),
             pins: PathBuf::from(format!("/sys/fs/bpf/merestone-turns-{name}")),
             node: files.path().join("gpu"),
             _files: files,
@@ -272,11 +268,43 @@ fn head(turn: &Turn) -> &str {
     std::str::from_utf8(turn.head.get(..usize::from(turn.head_bytes)).unwrap()).unwrap()
 }
 
+type Body = fn(&Stage, &mut Kernel);
+
+/// What is tried, each on a stage of its own or all on one.
+const BODIES: [(&str, Body); 5] = [
+    ("kept", on_kept),
+    ("opaque", on_opaque),
+    ("client", on_client),
+    ("reset", on_reset),
+    ("streams", streams::on_streams),
+];
+
+fn alone(name: &str, body: Body) {
+    if !support::is_done_by("all_of_it_on_one_stage", name)
+        && let Some((stage, mut kernel)) = Stage::set(name)
+    {
+        body(&stage, &mut kernel);
+    }
+}
+
+#[test]
+fn all_of_it_on_one_stage() {
+    if !support::is_quick() {
+        println!("SKIPPED: one stage: each test has its own, without MERESTONE_QUICK");
+    } else if let Some((stage, mut kernel)) = Stage::set("one") {
+        for (name, body) in BODIES {
+            println!("turns: {name}");
+            body(&stage, &mut kernel);
+        }
+    }
+}
+
 #[test]
 fn each_request_on_a_kept_connection_is_a_turn_with_its_very_bytes() {
-    let Some((stage, mut kernel)) = Stage::set("kept") else {
-        return;
-    };
+    alone("kept", on_kept);
+}
+
+fn on_kept(stage: &Stage, kernel: &mut Kernel) {
     for listen in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
         let server = stage.serve(listen, true);
         let mut address = server.address;
@@ -300,7 +328,7 @@ fn each_request_on_a_kept_connection_is_a_turn_with_its_very_bytes() {
             70_000,
         );
         drop(stream);
-        let turns = ended(&mut kernel, 3);
+        let turns = ended(kernel, 3);
         assert_eq!(turns.len(), 3, "{listen}: {turns:?}");
         let bytes: Vec<_> = turns
             .iter()
@@ -344,9 +372,10 @@ fn each_request_on_a_kept_connection_is_a_turn_with_its_very_bytes() {
 
 #[test]
 fn a_stream_that_cannot_be_read_is_one_turn_for_the_connection() {
-    let Some((stage, mut kernel)) = Stage::set("opaque") else {
-        return;
-    };
+    alone("opaque", on_opaque);
+}
+
+fn on_opaque(stage: &Stage, kernel: &mut Kernel) {
     let server = stage.serve("127.0.0.1:0", true);
     for (first, form) in [
         (&b"\x16\x03\x01\x02\x00\x01GET /hidden"[..], Form::TLS),
@@ -364,7 +393,7 @@ fn a_stream_that_cannot_be_read_is_one_turn_for_the_connection() {
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).ok();
-        let turns = ended(&mut kernel, 1);
+        let turns = ended(kernel, 1);
         assert_eq!(turns.len(), 1, "{turns:?}");
         assert_eq!(turns[0].form, form);
         assert_eq!(turns[0].request_bytes, (first.len() + more.len()) as u64);
@@ -379,9 +408,10 @@ fn nothing_is_open(kernel: &mut Kernel, before: u64) {
 
 #[test]
 fn who_opened_the_connection_and_who_is_not_guarded_has_no_turns() {
-    let Some((stage, mut kernel)) = Stage::set("client") else {
-        return;
-    };
+    alone("client", on_client);
+}
+
+fn on_client(stage: &Stage, kernel: &mut Kernel) {
     // Control: the same talk with a guarded server is a turn.
     let before = sent_again();
     let guarded = stage.serve("127.0.0.1:0", true);
@@ -392,9 +422,9 @@ fn who_opened_the_connection_and_who_is_not_guarded_has_no_turns() {
         5,
         5,
     );
-    assert_eq!(ended(&mut kernel, 1).len(), 1);
+    assert_eq!(ended(kernel, 1).len(), 1);
     // What TCP sends again behind the end begins one that nobody answers (docs/records.md).
-    nothing_is_open(&mut kernel, before);
+    nothing_is_open(kernel, before);
 
     // A guarded client that is spoken to first.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -404,16 +434,17 @@ fn who_opened_the_connection_and_who_is_not_guarded_has_no_turns() {
     let mut heard = [0; 12];
     asked.read_exact(&mut heard).unwrap();
     asked.write_all(b"again\n").unwrap();
-    nothing_is_open(&mut kernel, before);
+    nothing_is_open(kernel, before);
     drop((asked, client));
-    assert_eq!(ended(&mut kernel, 1), []);
+    assert_eq!(ended(kernel, 1), []);
 }
 
 #[test]
 fn a_turn_under_way_is_seen_and_a_reset_ends_it() {
-    let Some((stage, mut kernel)) = Stage::set("reset") else {
-        return;
-    };
+    alone("reset", on_reset);
+}
+
+fn on_reset(stage: &Stage, kernel: &mut Kernel) {
     let server = stage.serve("127.0.0.1:0", true);
     let mut stream = connect(server.address);
     stream
@@ -427,7 +458,7 @@ fn a_turn_under_way_is_seen_and_a_reset_ends_it() {
     // Closed with data unread: the kernel resets (RFC 2525 §2.17).
     std::thread::sleep(Duration::from_millis(120));
     drop(stream);
-    let turns = ended(&mut kernel, 1);
+    let turns = ended(kernel, 1);
     assert_eq!(turns.len(), 1, "{turns:?}");
     assert_eq!(turns[0].state, TurnState::RESET);
     assert_eq!(kernel.open_turns().unwrap(), []);

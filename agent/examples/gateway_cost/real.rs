@@ -1,13 +1,15 @@
 //! The agent itself, with a software TPM: it guards a cgroup while its arms are
 //! measured, and is off the kernel while the others are.
 
+#[path = "../../../attest/tpm/tests/support/start.rs"]
+mod start;
+
 use crate::say;
 use crate::stage::{Process, is_ready, program, value};
 use anyhow::{Context as _, Result, ensure};
 use merestone_agent::bpf;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -53,9 +55,9 @@ impl Real {
             "loading eBPF programs needs root"
         );
         bpf::object()?;
-        let root = bpf::probe(Path::new(""))?.cgroup_root;
+        let root = bpf::hierarchy()?;
         let name = format!("merestone-gateway-cost-{}", std::process::id());
-        let (tpm, port) = tpm(&folder.join("tpm"))?;
+        let (tpm, port) = start::start(&folder.join("tpm")).context("no software TPM")?;
         let this = Self {
             cgroup: root.join(&name),
             node: folder.join("gpu"),
@@ -65,7 +67,7 @@ impl Real {
             config: folder.join("merestone.toml"),
             log: folder.join("agent.log"),
             agent: None,
-            _tpm: tpm,
+            _tpm: Process(tpm),
         };
         std::fs::create_dir(&this.cgroup)?;
         rustix::fs::mknodat(
@@ -200,46 +202,4 @@ impl Drop for Real {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// A software TPM on two free ports, and the one to talk to.
-fn tpm(state: &Path) -> Result<(Process, u16)> {
-    std::fs::create_dir_all(state)?;
-    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let port = (0..100).find_map(|_| {
-        let first = free(0).ok()?;
-        let port = first.local_addr().ok()?.port();
-        free(port.checked_add(1)?).ok().map(|_| port)
-    });
-    let port = port.context("no two free ports")?;
-    let child = Command::new("swtpm")
-        .args([
-            "socket",
-            "--tpm2",
-            "--flags",
-            "not-need-init,startup-clear",
-            "--tpmstate",
-        ])
-        .arg(format!("dir={}", state.display()))
-        .args([
-            "--server",
-            &format!("type=tcp,port={port},bindaddr=127.0.0.1"),
-        ])
-        .args([
-            "--ctrl",
-            &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1),
-        ])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("swtpm does not start")?;
-    let kept = Process(child);
-    let until = Instant::now() + PATIENCE;
-    // The control port: one connection to the other would be the TPM's only one.
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port + 1)).is_err() {
-        ensure!(Instant::now() < until, "swtpm does not listen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok((kept, port))
 }

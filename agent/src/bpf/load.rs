@@ -136,6 +136,13 @@ impl Preflight {
     }
 }
 
+/// Where the unified cgroup hierarchy is mounted, for whoever is root as the
+/// programs need. Unlike [`probe`] it loads nothing.
+pub fn hierarchy() -> Result<PathBuf, KernelError> {
+    host::require_root()?;
+    host::cgroup_root(Path::new(""))
+}
+
 /// Loads every program and lets it go again.
 pub fn probe(cgroup_root: &Path) -> Result<Preflight, KernelError> {
     host::require_root()?;

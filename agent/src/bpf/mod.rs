@@ -49,7 +49,7 @@ pub use error::KernelError;
 pub use events::EventStream;
 pub use hooks::Hook;
 pub use left::Left;
-pub use load::{Limits, Options, Preflight, Program, probe, unload};
+pub use load::{Limits, Options, Preflight, Program, hierarchy, probe, unload};
 pub use names::{LearnedAddress, TableName, TableResolver};
 pub use object::{object, object_sha256};
 pub use reap::RELEASE_AFTER;

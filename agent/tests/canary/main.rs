@@ -15,4 +15,6 @@
 mod drill;
 mod ends;
 mod stage;
+#[path = "../support/mod.rs"]
+mod support;
 mod sys;

@@ -1,18 +1,15 @@
 //! A place of a test's own, and the agent in it.
 
-#[path = "../../../attest/tpm/tests/support/listens.rs"]
-mod listens;
+#[path = "../../../attest/tpm/tests/support/start.rs"]
+mod start;
 
 use crate::sys;
-use listens::listens;
-use merestone_agent::bpf::{object, probe};
 use merestone_agent::ledger::Reader;
 use merestone_evidence::{Body, Entry, EpochStatement, decode};
 use serde_json::Value;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,16 +30,6 @@ fn run(words: &[&str]) {
     assert!(said.status.success(), "{program} {words:?}: {said:?}");
 }
 
-fn free_ports() -> u16 {
-    loop {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
-            return port;
-        }
-    }
-}
-
 /// Waits until something holds.
 pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -56,13 +43,7 @@ impl Stage {
     /// None, and a word on why, where the test cannot run.
     pub(super) fn set(name: &str) -> Option<Self> {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match object().and_then(|_| probe(Path::new(""))) {
-            Ok(found) => found,
-            Err(error) => {
-                println!("SKIPPED: {name}: {error}");
-                return None;
-            }
-        };
+        let hierarchy = crate::support::place(name)?;
         for tool in ["swtpm", "ip"] {
             if Command::new(tool).arg("-V").output().is_err() {
                 println!("SKIPPED: {name}: {tool} is not installed");
@@ -89,10 +70,10 @@ impl Stage {
             let words: Vec<_> = ["ip"].into_iter().chain(words.split(' ')).collect();
             run(&words);
         }
-        let (port, tpm) = swtpm(folder.path());
+        let (tpm, port) = start::start(&folder.path().join("swtpm")).unwrap();
         let stage = Self {
             folder,
-            cgroup_root: found.cgroup_root,
+            cgroup_root: hierarchy,
             tpm,
             _alone: alone,
         };
@@ -219,37 +200,6 @@ impl Stage {
                 .map(u32::to_string),
         );
         found
-    }
-}
-
-fn swtpm(folder: &Path) -> (u16, Child) {
-    let state = folder.join("swtpm");
-    fs::create_dir(&state).unwrap();
-    loop {
-        let port = free_ports();
-        let mut tpm = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
-            .args(["--tpmstate", &format!("dir={}", state.display())])
-            .args([
-                "--server",
-                &format!("type=tcp,port={port},bindaddr=127.0.0.1"),
-            ])
-            .args([
-                "--ctrl",
-                &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1),
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut has_ended = false;
-        eventually("the TPM listens, or finds its ports taken", || {
-            has_ended = tpm.try_wait().unwrap().is_some();
-            has_ended || listens(tpm.id(), [port, port + 1])
-        });
-        if !has_ended {
-            return (port, tpm);
-        }
     }
 }
 

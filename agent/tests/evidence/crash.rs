@@ -3,7 +3,7 @@
 use crate::{
     host::{Host, export_all, faults, judge},
     inputs::{epoch_inputs, session_inputs},
-    support::{Swtpm, alone},
+    support::{Swtpm, start::alone},
 };
 use merestone_agent::{clock, ledger::Reader};
 use merestone_evidence::{Bundle, Cause, Digest, EpochStatement, decode, sha256};

@@ -16,6 +16,8 @@
 mod child;
 mod resolver;
 mod stage;
+#[path = "../support/mod.rs"]
+mod support;
 mod wire;
 
 use merestone_abi::{EventKind, Hook, Reason};
@@ -103,23 +105,17 @@ const BODIES: [(&str, Body); 10] = [
     ("spoofed", on_spoofed),
 ];
 
-/// Emulated processors spend a minute or more on each start: there everything
-/// is tried on one stage.
-fn is_quick() -> bool {
-    std::env::var_os("MERESTONE_QUICK").is_some()
-}
-
 fn alone(name: &str, body: Body) {
-    if is_quick() {
-        skipped::<()>(name, "done by all_of_it_on_one_stage");
-    } else if let Some(mut stage) = Stage::guarded(name) {
+    if !support::is_done_by("all_of_it_on_one_stage", name)
+        && let Some(mut stage) = Stage::guarded(name)
+    {
         body(&mut stage);
     }
 }
 
 #[test]
 fn all_of_it_on_one_stage() {
-    if !is_quick() {
+    if !support::is_quick() {
         skipped::<()>(
             "one stage",
             "each test has its own, without MERESTONE_QUICK",

@@ -1,21 +1,16 @@
 //! Two network namespaces, a cgroup, the kernel programs, and the two children.
 
 use super::resolver::{OTHER, OWN, TRUSTED, TRUSTED_V6};
-use merestone_agent::bpf::{
-    EventStream, Kernel, KernelError, Options, Preflight, Tables, object, probe, unload,
-};
+use merestone_agent::bpf::{EventStream, Kernel, KernelError, Options, Tables, unload};
 use merestone_agent::{policy, run};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 const NVIDIA: u32 = 195;
-/// Trial loads take their time: once is enough.
-static FOUND: OnceLock<Result<Preflight, String>> = OnceLock::new();
 
 pub(crate) struct Stage {
     name: String,
@@ -44,20 +39,11 @@ impl Stage {
     /// None, and a word on why, where the test cannot run.
     pub(crate) fn set(name: &str) -> Option<Self> {
         let skip = |why: String| super::skipped(name, &why);
-        if let Err(error) = object() {
-            return skip(error.to_string());
-        }
-        let found = match FOUND.get_or_init(|| probe(Path::new("")).map_err(|e| e.to_string())) {
-            Ok(found) => found,
-            Err(error) => return skip(error.clone()),
-        };
+        let hierarchy = super::support::place(name)?;
         if Command::new("ip").arg("-V").output().is_err() {
             return skip("there is no ip; install iproute2".to_owned());
         }
-        let missing = found.tiers().into_iter().find(|tier| tier.name == "names");
-        let missing = missing.filter(|tier| !tier.active);
-        assert_eq!(missing, None, "the tier is there on every kernel from 6.1");
-        let cgroup = found.cgroup_root.join(format!("merestone-names-{name}"));
+        let cgroup = hierarchy.join(format!("merestone-names-{name}"));
         let pins = PathBuf::from(format!("/sys/fs/bpf/merestone-names-{name}"));
         let node = std::env::temp_dir().join(format!("merestone-names-{name}"));
         clear(name, &cgroup, &pins, &node);
@@ -79,6 +65,9 @@ impl Stage {
             }
             Err(error) => panic!("{error}"),
         };
+        let missing = kernel.tiers().into_iter().find(|tier| tier.name == "names");
+        let missing = missing.filter(|tier| !tier.active);
+        assert_eq!(missing, None, "the tier is there on every kernel from 6.1");
         let (outside, resolver) = start(&format!("names-{name}-b"), "resolve", &cgroup, &node);
         assert_eq!(resolver.heard(), "ready");
         let (inside, guarded) = start(&format!("names-{name}-a"), "obey", &cgroup, &node);

@@ -20,4 +20,6 @@ mod held;
 mod outcome;
 mod refused;
 mod stage;
+#[path = "../support/mod.rs"]
+mod support;
 mod sys;

@@ -2,7 +2,6 @@
 //! of this executable that attacks.
 
 use crate::{agent::Agent, sys};
-use merestone_agent::bpf::object;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,33 +27,10 @@ pub(super) struct Stage {
     pub(super) copy: PathBuf,
 }
 
-/// Where the unified hierarchy is; or why there is no test here. What loads is
-/// left to the agent itself to find out: emulated processors take half a minute
-/// for it, each time.
-fn place() -> Result<PathBuf, String> {
-    object().map_err(|error| error.to_string())?;
-    if !rustix::process::geteuid().is_root() {
-        return Err("this needs root".to_owned());
-    }
-    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
-    let found = mounts.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (at, kind) = (words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(at))
-    });
-    found.ok_or_else(|| "no cgroup v2 hierarchy is mounted".to_owned())
-}
-
 impl Stage {
     /// None, and a word on why, where the test cannot run.
     pub(super) fn set(name: &str) -> Option<Self> {
-        let place = match place() {
-            Ok(place) => place,
-            Err(why) => {
-                println!("SKIPPED: {name}: {why}");
-                return None;
-            }
-        };
+        let place = crate::support::place(name)?;
         let name = format!("merestone-tamper-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
         let stage = Self {

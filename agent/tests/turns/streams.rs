@@ -6,7 +6,7 @@
     reason = "a helper of a test that finds too few turns fails it"
 )]
 
-use super::{Server, Stage, connect, ended};
+use super::{Server, Stage, alone, connect, ended};
 use merestone_abi::{Form, Turn, TurnState};
 use merestone_agent::bpf::Kernel;
 use std::io::{Read as _, Write as _};
@@ -97,19 +97,20 @@ pub(super) fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// One stage for all: loading the programs is what takes the time.
 #[test]
 fn http_2_in_the_clear_is_told_stream_by_stream_and_never_guessed() {
-    let Some((stage, mut kernel)) = Stage::set("streams") else {
-        return;
-    };
+    alone("streams", on_streams);
+}
+
+/// One stage for all: loading the programs is what takes the time.
+pub(super) fn on_streams(stage: &Stage, kernel: &mut Kernel) {
     let server = stage.serve("http/2 127.0.0.1:0", true);
-    each_stream_is_a_turn_with_its_very_bytes(&mut kernel, &server);
-    a_stream_under_way_is_seen_and_ends_with_its_connection(&mut kernel, &server);
-    what_is_no_frame_makes_the_rest_of_the_connection_one_turn(&mut kernel, &server);
-    an_answer_that_is_no_frame_is_an_answers_bytes(&mut kernel, &server);
+    each_stream_is_a_turn_with_its_very_bytes(kernel, &server);
+    a_stream_under_way_is_seen_and_ends_with_its_connection(kernel, &server);
+    what_is_no_frame_makes_the_rest_of_the_connection_one_turn(kernel, &server);
+    an_answer_that_is_no_frame_is_an_answers_bytes(kernel, &server);
     let server = stage.serve("http/2-library 127.0.0.1:0", true);
-    a_library_with_many_streams_at_once_is_told_stream_by_stream(&mut kernel, &server);
+    a_library_with_many_streams_at_once_is_told_stream_by_stream(kernel, &server);
 }
 
 fn began(server: &Server) -> TcpStream {

@@ -1,17 +1,12 @@
 //! A software TPM for a test: its own process, ports and state, gone with the value.
 
-#[path = "listens.rs"]
-mod listens;
+#[path = "start.rs"]
+pub(crate) mod start;
 
-use listens::listens;
+use start::{start, start_on};
 use std::{
-    ffi::OsStr,
-    fs,
-    net::TcpListener,
-    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -35,13 +30,8 @@ impl Swtpm {
             return None;
         }
         let state = tempfile::tempdir().unwrap();
-        for _try in 0..20 {
-            let port = free_ports();
-            if let Some(child) = spawn(state.path(), port) {
-                return Some(Self { child, port, state });
-            }
-        }
-        panic!("swtpm did not start");
+        let (child, port) = start(state.path()).unwrap();
+        Some(Self { child, port, state })
     }
 
     /// Its TCTI string.
@@ -54,7 +44,7 @@ impl Swtpm {
         self.kill();
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
-            if let Some(child) = spawn(self.state.path(), self.port) {
+            if let Some(child) = start_on(self.state.path(), self.port).unwrap() {
                 self.child = child;
                 return;
             }
@@ -108,56 +98,4 @@ impl Drop for Swtpm {
         let _already_gone = self.child.kill();
         let _already_reaped = self.child.wait();
     }
-}
-
-/// Two neighbouring ports that were free a moment ago.
-fn free_ports() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-            return port;
-        }
-    }
-}
-
-/// A program that inherits no file of this process but the standard ones. Between their making and
-/// their closing libtss2's connections would go to a child of another test, and a TPM whose one
-/// client never hangs up answers nobody else.
-pub(crate) fn alone(program: impl AsRef<OsStr>) -> Command {
-    const CLOSE: &str = r#"for file in /proc/$$/fd/*; do number=${file##*/}
-        if [ "$number" -gt 2 ]; then eval "exec $number>&-"; fi; done; exec "$@""#;
-    let mut command = Command::new("bash");
-    command.args(["-c", CLOSE, "bash"]).arg(program);
-    command
-}
-
-fn spawn(state: &Path, port: u16) -> Option<Child> {
-    let log = fs::File::create(state.join("swtpm.log")).unwrap();
-    let mut command = alone("swtpm");
-    command
-        .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
-        .arg("--tpmstate")
-        .arg(format!("dir={}", state.display()))
-        .arg("--server")
-        .arg(format!("type=tcp,port={port},bindaddr=127.0.0.1"))
-        .arg("--ctrl")
-        .arg(format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1))
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .process_group(0);
-    let mut child = command.spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < deadline {
-        if child.try_wait().unwrap().is_some() {
-            return None;
-        }
-        if listens(child.id(), [port, port + 1]) {
-            return Some(child);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    None
 }

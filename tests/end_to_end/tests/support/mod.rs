@@ -5,13 +5,12 @@
 
 pub(crate) mod client;
 pub(crate) mod landmarks;
-#[path = "../../../../attest/tpm/tests/support/listens.rs"]
-mod listens;
 pub(crate) mod service;
+#[path = "../../../../attest/tpm/tests/support/start.rs"]
+mod start;
 pub(crate) mod talker;
 pub(crate) mod wire;
 
-use listens::listens;
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
@@ -60,16 +59,6 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     program
 }
 
-fn free_ports() -> u16 {
-    loop {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
-        let port = first.local_addr().expect("has one").port();
-        if port < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
-            return port;
-        }
-    }
-}
-
 /// A child that is killed when dropped.
 pub(crate) struct Kept(pub(crate) Child);
 
@@ -82,41 +71,8 @@ impl Drop for Kept {
 
 /// A software TPM with its state in `folder`.
 pub(crate) fn swtpm(folder: &Path) -> (Kept, String) {
-    let state = folder.join("swtpm");
-    fs::create_dir_all(&state).expect("makes the state");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let port = free_ports();
-        let mut tpm = spawn_swtpm(&state, port);
-        while tpm.0.try_wait().expect("can be waited for").is_none() {
-            if listens(tpm.0.id(), [port, port + 1]) {
-                return (tpm, format!("swtpm:host=127.0.0.1,port={port}"));
-            }
-            assert!(Instant::now() < deadline, "swtpm does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // Its ports were taken meanwhile.
-        assert!(Instant::now() < deadline, "swtpm does not start");
-    }
-}
-
-fn spawn_swtpm(state: &Path, port: u16) -> Kept {
-    let child = Command::new("swtpm")
-        .args(["socket", "--tpm2", "--tpmstate"])
-        .arg(format!("dir={}", state.display()))
-        .args([
-            "--server",
-            &format!("type=tcp,port={port},bindaddr=127.0.0.1"),
-        ])
-        .args([
-            "--ctrl",
-            &format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1),
-        ])
-        .args(["--flags", "not-need-init,startup-clear"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    Kept(child.expect("swtpm starts"))
+    let (child, port) = start::start(&folder.join("swtpm")).expect("swtpm starts");
+    (Kept(child), format!("swtpm:host=127.0.0.1,port={port}"))
 }
 
 /// The mount of cgroup v2.
@@ -274,7 +230,6 @@ jsonl = "{folder}/events.jsonl"
     /// Writes report and trust file and has them verified.
     pub(crate) fn verify(&self, name: &str) -> (PathBuf, Output) {
         let bundle = self.file(&format!("{name}.merestone"));
-        let trust = self.file("trust.toml");
         let bundle_file = bundle.to_string_lossy();
         self.ask(&[
             "report",
@@ -284,15 +239,23 @@ jsonl = "{folder}/events.jsonl"
             &bundle_file,
             "--force",
         ]);
-        let trust_file = trust.to_string_lossy();
-        let mut enroll = vec!["enroll", "trust", "--out", &trust_file, "--force"];
         let second = self.file("second.toml").to_string_lossy().into_owned();
-        if Path::new(&second).exists() {
-            enroll.extend(["--boundary", &second]);
-        }
-        self.ask(&enroll);
+        let trust = if Path::new(&second).exists() {
+            self.trust(&["--boundary", &second])
+        } else {
+            self.trust(&[])
+        };
         let output = verify(&bundle, &trust);
         (bundle, output)
+    }
+
+    /// Writes the trust file that pins this host's attestation key.
+    pub(crate) fn trust(&self, more: &[&str]) -> PathBuf {
+        let trust = self.file("trust.toml");
+        let file = trust.to_string_lossy();
+        let enroll = ["enroll", "trust", "--out", &file, "--force"];
+        self.ask(&[&enroll[..], more].concat());
+        trust
     }
 }
 
