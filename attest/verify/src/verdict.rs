@@ -371,8 +371,7 @@ impl Tally {
             let made = self.checks.iter().filter(|(made, ..)| *made == id);
             let mut made = made.peekable();
             if made.peek().is_none() {
-                let detail = "not reached: an earlier check did not pass".to_owned();
-                checks.push(check(id, CheckResult::NotChecked, detail));
+                checks.push(check(id, CheckResult::NotChecked, NOT_REACHED.to_owned()));
             }
             checks.extend(made.map(|(_, result, detail)| check(id, *result, detail.clone())));
             let own = checks
@@ -393,6 +392,9 @@ impl Tally {
         (self.outcome, checks, not_checked)
     }
 }
+
+/// What is said of a check that an earlier one kept from being made.
+pub(crate) const NOT_REACHED: &str = "not reached: an earlier check did not pass";
 
 const fn check(id: CheckId, result: CheckResult, detail: String) -> Check {
     Check {

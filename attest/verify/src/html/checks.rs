@@ -2,7 +2,7 @@
 
 use super::tell::{number, source, tag};
 use super::top::title;
-use crate::verdict::{Check, CheckResult, Verdict};
+use crate::verdict::{Check, CheckResult, NOT_REACHED, Verdict};
 use maud::{Markup, html};
 
 /// Bytes of a detail that may go on from one sheet of paper to the next.
@@ -32,7 +32,7 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
 }
 
 fn unreached(check: &Check) -> bool {
-    check.result == CheckResult::NotChecked && check.detail.starts_with("not reached")
+    check.result == CheckResult::NotChecked && check.detail == NOT_REACHED
 }
 
 /// One check; or those in a row that were not reached, or a refused file's sheets would be full

@@ -4,7 +4,7 @@ use super::Page;
 use super::remedy::remedy;
 use super::tell::{beginning, instant, number, tag};
 use crate::frame::Purpose;
-use crate::verdict::{CheckId, CheckResult, NotChecked, Outcome, Verdict};
+use crate::verdict::{CheckId, CheckResult, NOT_REACHED, NotChecked, Outcome, Verdict};
 use maud::{Markup, html};
 
 pub(super) fn head(verdict: &Verdict, page: &Page<'_>) -> Markup {
@@ -138,7 +138,7 @@ pub(super) fn not_checked(verdict: &Verdict) -> Markup {
     let (later, mut open): (Vec<_>, Vec<_>) = verdict
         .not_checked
         .iter()
-        .partition(|skipped| skipped.detail.starts_with("not reached"));
+        .partition(|skipped| skipped.detail == NOT_REACHED);
     open.sort_by_key(|skipped| !skipped.required);
     let count = verdict.not_checked.len() as u64;
     html! {
