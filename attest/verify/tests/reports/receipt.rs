@@ -1,94 +1,35 @@
 //! The page of one receipt.
 
+#[path = "../cases/support/receipts.rs"]
+mod made;
+
 use crate::dom::{Element, sound};
-use crate::support::{Maker, NOW, START, judge_bytes};
+use crate::support::{Maker, NOW, judge_bytes};
 use crate::{HOSTILE, keep, paged};
-use coset::{CoseSign1Builder, TaggedCborSerializable as _};
-use ed25519_dalek::{Signer as _, SigningKey};
-use merestone_evidence::{
-    Binding, Blob, Body, Bundle, End, Entry, EntryKind, Grade, Inference, Receipt, SessionId,
-    answer_digest, encode, leaf_hash, receipt_id, request_digest, sha256, ueid,
-};
-use merestone_verify::enrolment::{Kind, protected_header};
+use made::{SALT, bound, claims, entry, key, sign};
+use merestone_evidence::{Blob, Bundle, Inference, answer_digest, encode, request_digest};
 use merestone_verify::{Contents, Purpose, Trust, Verdict, verify_contents};
 
-const SALT: [u8; 32] = [5; 32];
-
-fn key() -> SigningKey {
-    SigningKey::from_bytes(&[9; 32])
-}
-
+/// A bound record with this model.
 fn record(model: &str) -> Inference {
-    Inference {
-        id: [3; 16],
-        grade: Grade::Bound,
-        started_ms: START + 1000,
-        answered_ms: Some(START + 1500),
-        ended_ms: START + 2000,
-        request_bytes: 1234,
-        response_bytes: 98_765,
-        group: 42,
-        process: None,
-        peer: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 18, 0, 2],
-        peer_port: 40_000,
-        port: 8000,
-        peer_inside: true,
-        form: "http/1".into(),
-        method: Some("POST".into()),
-        path: Some("/v1/chat/completions".into()),
-        end: End::Next,
-        gpus: vec!["GPU-0".into()],
-        egress: None,
-        amends: false,
-        binding: Some(Binding {
-            request: request_digest(&SALT, b"asked"),
-            response: answer_digest(&SALT, b"answered"),
-            model: Some(model.into()),
-            model_sha256: Some(sha256(b"weights")),
-            process: None,
-            status: Some(200),
-        }),
-        turn: Some([13; 16]),
-        onward: None,
-        gpu_use: None,
+    let mut record = bound(3, 40_000, 13);
+    (record.request_bytes, record.response_bytes) = (1234, 98_765);
+    if let Some(binding) = &mut record.binding {
+        binding.model = Some(model.into());
     }
+    record
 }
 
 /// The file of a receipt for a record with this model, and the policy.
 fn file(model: &str) -> (Bundle, String) {
     let mut maker = Maker::new();
     maker.session = Box::new(|session| session.session_key = key().verifying_key().to_bytes());
-    let record = record(model);
-    let entry = Entry {
-        kind: EntryKind,
-        time_ms: START + 2000,
-        boot_ns: 1,
-        body: Body::Inference(Box::new(record.clone())),
-    };
-    let leaf = leaf_hash(&encode(&entry));
+    let entry = entry(record(model));
+    let mut claims = claims(&maker, 0, &entry);
+    claims.nonce = Some(vec![0x5a; 32]);
     maker.told = vec![(0, entry)];
-    let binding = record.binding.as_ref().unwrap();
-    let claims = Receipt {
-        issued_s: (START + 2000) / 1000,
-        id: receipt_id(&record, &leaf),
-        nonce: Some(vec![0x5a; 32]),
-        ueid: ueid(&maker.key.name()),
-        session: SessionId([1; 16]),
-        index: 0,
-        leaf,
-        grade: Grade::Bound,
-        request: Some(binding.request),
-        response: Some(binding.response),
-        model: binding.model.clone(),
-        model_sha256: binding.model_sha256,
-    };
-    let message = CoseSign1Builder::new()
-        .protected(protected_header(Kind::Receipt, &key().verifying_key()))
-        .payload(encode(&claims))
-        .create_signature(&[], |bytes| key().sign(bytes).to_vec())
-        .build();
     let mut bundle = maker.receipt(0);
-    bundle.receipts = Some(vec![Blob::from(message.to_tagged_vec().unwrap())]);
+    bundle.receipts = Some(vec![Blob::from(sign(&claims, &key()))]);
     (bundle, maker.trust())
 }
 
