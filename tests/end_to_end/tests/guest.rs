@@ -125,7 +125,6 @@ fn packets_out() -> u64 {
 fn hand_over(host: &Host) {
     let out = Path::new(OUT);
     let bundle = out.join("report.merestone");
-    let trust = out.join("trust.toml");
     let status = host.status();
     let started = status["started"].as_str().expect("says when it started");
     host.ask(&[
@@ -135,19 +134,12 @@ fn hand_over(host: &Host) {
         "--out",
         &bundle.to_string_lossy(),
     ]);
-    host.ask(&[
-        "enroll",
-        "trust",
-        "--out",
-        &trust.to_string_lossy(),
-        "--force",
-    ]);
-    let text = fs::read_to_string(&trust).expect("reads");
+    let text = fs::read_to_string(host.trust(&[])).expect("reads");
     let demanding = text
         .replace("boot_log = false", "boot_log = true")
         .replace("ima = false", "ima = true");
     assert_ne!(demanding, text, "the trust file names both");
-    fs::write(&trust, demanding).expect("writes");
+    fs::write(out.join("trust.toml"), demanding).expect("writes");
     fs::write(out.join("status.json"), format!("{status:#}")).expect("writes");
     fs::write(out.join("agent.log"), host.log()).expect("writes");
 }

@@ -96,7 +96,7 @@ fn each_answer_of_a_group_that_may_ask_no_deputy_has_its_receipt_and_counts_once
     assert_eq!(models.status, 200, "past the gateway");
     deputies(&host, &group, &node);
 
-    let trust = trust(&host);
+    let trust = host.trust(&[]);
     for one in &asked {
         hold_against(&host, &trust, one);
     }
@@ -218,18 +218,6 @@ fn deputies(host: &Host, group: &Cgroup, node: &Node) {
             .iter()
             .any(|event| event.to_string().contains("unix"))
     });
-}
-
-fn trust(host: &Host) -> std::path::PathBuf {
-    let trust = host.file("trust.toml");
-    host.ask(&[
-        "enroll",
-        "trust",
-        "--out",
-        &trust.to_string_lossy(),
-        "--force",
-    ]);
-    trust
 }
 
 /// The record on its own, sealed, against what the client has, and against what it has not.
