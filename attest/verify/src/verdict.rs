@@ -37,7 +37,7 @@ pub enum Source {
 
 macro_rules! checks {
     ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $source:ident;)*) => {
-        /// A check, in the order they are made. Ids are stable.
+        /// A check, in the order they are listed (docs/formats/checks.md). Ids are stable.
         #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
         pub enum CheckId {
             $($(#[doc = $doc])+ $variant,)*

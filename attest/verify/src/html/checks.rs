@@ -18,10 +18,10 @@ pub(super) fn section(verdict: &Verdict) -> Markup {
             h2 #checks { "Every check" }
             p {
                 (count(CheckResult::Pass)) " hold, " (count(CheckResult::Fail)) " fail, "
-                (count(CheckResult::NotChecked)) " were not made. They are made in this order, and the worst decides."
+                (count(CheckResult::NotChecked)) " were not made. The worst decides."
             }
             table.stack {
-                caption { "Checks in the order they are made" }
+                caption { "Every check, from the form of the file to the policy" }
                 thead { tr { th.w8 scope="col" { "Result" } th.w30 scope="col" { "Check" } th scope="col" { "What was found" } } }
                 tbody {
                     @for run in verdict.checks.chunk_by(|one, next| unreached(one) && unreached(next)) { (rows(run)) }
