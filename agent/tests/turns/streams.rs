@@ -6,9 +6,8 @@
     reason = "a helper of a test that finds too few turns fails it"
 )]
 
-use super::{Server, Stage, alone, connect, ended};
+use super::{Server, Stage, Watch, alone, connect, ended};
 use merestone_abi::{Form, Turn, TurnState};
-use merestone_agent::bpf::Kernel;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -103,7 +102,7 @@ fn http_2_in_the_clear_is_told_stream_by_stream_and_never_guessed() {
 }
 
 /// One stage for all: loading the programs is what takes the time.
-pub(super) fn on_streams(stage: &Stage, kernel: &mut Kernel) {
+pub(super) fn on_streams(stage: &Stage, kernel: &mut Watch) {
     let server = stage.serve("http/2 127.0.0.1:0", true);
     each_stream_is_a_turn_with_its_very_bytes(kernel, &server);
     a_stream_under_way_is_seen_and_ends_with_its_connection(kernel, &server);
@@ -135,7 +134,7 @@ fn bytes(turn: &Turn) -> (u64, u64) {
     (turn.request_bytes, turn.response_bytes)
 }
 
-fn each_stream_is_a_turn_with_its_very_bytes(kernel: &mut Kernel, server: &Server) {
+fn each_stream_is_a_turn_with_its_very_bytes(kernel: &mut Watch, server: &Server) {
     let mut stream = began(server);
     let path = "/inference.GRPCInferenceService/ModelInfer";
     let head = frame(HEADERS, END_HEADERS, 1, &request(path));
@@ -179,7 +178,7 @@ fn each_stream_is_a_turn_with_its_very_bytes(kernel: &mut Kernel, server: &Serve
     assert!(turns[0].answered_ns < turns[0].last_ns);
 }
 
-fn a_stream_under_way_is_seen_and_ends_with_its_connection(kernel: &mut Kernel, server: &Server) {
+fn a_stream_under_way_is_seen_and_ends_with_its_connection(kernel: &mut Watch, server: &Server) {
     let mut stream = began(server);
     stream
         .write_all(&frame(HEADERS, END_HEADERS, 1, &request("/v1/completions")))
@@ -196,10 +195,7 @@ fn a_stream_under_way_is_seen_and_ends_with_its_connection(kernel: &mut Kernel, 
     assert_eq!(kernel.open_turns().unwrap(), []);
 }
 
-fn what_is_no_frame_makes_the_rest_of_the_connection_one_turn(
-    kernel: &mut Kernel,
-    server: &Server,
-) {
+fn what_is_no_frame_makes_the_rest_of_the_connection_one_turn(kernel: &mut Watch, server: &Server) {
     let mut stream = began(server);
     let mut sent = frame(HEADERS, END_HEADERS, 1, &request("/v1/completions"));
     sent.extend(frame(DATA, END_STREAM, 1, &[1, 1, 200]));
@@ -219,7 +215,7 @@ fn what_is_no_frame_makes_the_rest_of_the_connection_one_turn(
     assert_eq!(bytes(&turns[1]), (nonsense.len() as u64, answer));
 }
 
-fn an_answer_that_is_no_frame_is_an_answers_bytes(kernel: &mut Kernel, server: &Server) {
+fn an_answer_that_is_no_frame_is_an_answers_bytes(kernel: &mut Watch, server: &Server) {
     let mut stream = began(server);
     let mut sent = frame(HEADERS, END_HEADERS, 1, &request("/v1/completions"));
     sent.extend(frame(DATA, END_STREAM, 1, &[NONSENSE, 1, 200]));
@@ -237,7 +233,7 @@ fn an_answer_that_is_no_frame_is_an_answers_bytes(kernel: &mut Kernel, server: &
 }
 
 fn a_library_with_many_streams_at_once_is_told_stream_by_stream(
-    kernel: &mut Kernel,
+    kernel: &mut Watch,
     server: &Server,
 ) {
     const STREAMS: u64 = 60;
