@@ -46,9 +46,10 @@ const KM_PER_MS: u64 = 150;
 
 /// The agent, its landmarks, and from when on the evidence is looked at.
 struct Stage {
+    // Ends first: the pins of an agent that runs cannot be taken away.
+    agent: Option<Kept>,
     host: Host,
     landmarks: Vec<Landmark>,
-    agent: Option<Kept>,
     began: String,
 }
 
@@ -64,9 +65,9 @@ impl Stage {
             .map(|landmark| (landmark.key.as_str(), landmark.address));
         configure(&host, &targets.collect::<Vec<_>>());
         Self {
+            agent: None,
             host,
             landmarks,
-            agent: None,
             began: String::new(),
         }
     }

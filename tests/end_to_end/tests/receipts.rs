@@ -3,7 +3,7 @@
 //! either, and each answer has a receipt that the verifier holds against
 //! what the client asked and was answered.
 //!
-//! Runs on this host as root, and alone in a guest of `cargo xtask vm`, where BPF
+//! Runs on this host as root, and in the guests of `cargo xtask vm`, where BPF
 //! LSM refuses the Unix deputies. Where that does not load it says so.
 
 #![allow(
