@@ -3,9 +3,9 @@
 //! Makes a Python environment under `target/`, has the verifier's tests export every file that
 //! they judge, and asks the second verifier about each. It fails where the two disagree.
 
-use crate::{progress, shell};
+use crate::{progress, shell, test::GUEST_FEATURE};
 use anyhow::{Context as _, Result};
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 fn environment() -> PathBuf {
     shell::target().join("foreign")
@@ -45,17 +45,22 @@ pub(crate) fn run() -> Result<()> {
         std::fs::remove_dir_all(&cases)
             .with_context(|| format!("cannot clear {}", cases.display()))?;
     }
-    let mut export = shell::cargo();
-    export.args(["test", "--quiet", "--package", "merestone-verify"]);
-    export.args(["--package", "merestone-enrol", "--test", "cases"]);
-    shell::run(export.env("MERESTONE_EXPORT", &cases))?;
+    shell::run(tests("cases").env("MERESTONE_EXPORT", &cases))?;
     let kept = shell::root().join("tests/vectors/evidence");
     let mut agree = shell::command(python());
     shell::run(agree.arg(scripts().join("agree.py")).args([&cases, &kept]))?;
     let mut tools = shell::command(python());
     shell::run(tools.arg(scripts().join("tools.py")).args([&cases, &kept]))?;
-    let mut rest = shell::cargo();
-    rest.args(["test", "--package", "merestone-verify-cli"]);
-    rest.args(["--test", "foreign", "--", "--nocapture"]);
+    let mut rest = tests("foreign");
+    rest.args(["--", "--nocapture"]);
     shell::run(rest.env("MERESTONE_PYTHON", python()))
+}
+
+/// The tests of that name, of all packages: as `cargo xtask test` has built them. Another selection
+/// has other features, and would compile the same crates again.
+fn tests(name: &str) -> Command {
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--quiet", "--workspace", "--test", name]);
+    cargo.args(["--features", GUEST_FEATURE]);
+    cargo
 }

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::{AFTER_BOOTS, AFTER_GUEST, END_TO_END, IN_GUEST, KERNEL_TESTS, NETEM, is_runner};
+use super::{
+    AFTER_BOOTS, AFTER_GUEST, END_TO_END, IN_GUEST, KERNEL_TESTS, NETEM, RECEIPTS, is_runner,
+};
 use crate::{
     build,
     programs::Program,
@@ -23,7 +25,7 @@ const LIMIT: Duration = Duration::from_mins(45);
 
 /// What emulated processors are spared: the run without an agent, which the
 /// host does, and the larger part of the storms.
-const SPARED: &str = "MERESTONE_QUICK=1 MERESTONE_STORM=2000 MERESTONE_FLOOD=40000";
+const SPARED: &str = "MERESTONE_QUICK=1 MERESTONE_STORM=1000 MERESTONE_FLOOD=40000";
 /// The agent's tests of what only a kernel can show; the others run on the host.
 const AGENT_IN_GUEST: [&str; 6] = [
     "bpf_kernel",
@@ -66,7 +68,7 @@ fn boot(series: Series, programs: &[Program], verifier: &Path) -> Result<Tally> 
         build::AGENT => !program.is_test || AGENT_IN_GUEST.contains(&program.target.as_str()),
         // Delay is the network's, not the kernel's: once is enough, on the faster of them.
         END_TO_END if program.target == NETEM => series == Series::V6_12,
-        END_TO_END => !program.is_test || program.target == IN_GUEST,
+        END_TO_END => !program.is_test || [IN_GUEST, RECEIPTS].contains(&program.target.as_str()),
         build::VERIFIER => !program.is_test,
         _ => false,
     };
@@ -148,9 +150,24 @@ pub(super) fn boots(series: Series, programs: &[Program]) -> Result<Tally> {
     tally::run(AFTER_BOOTS, &mut command)
 }
 
+/// What one program leaves on the kernel decides about the next one's processes.
+const LEAVES_NO_PINS: &str = r#"leaves_no_pins() {
+    left=$(ls -A /sys/fs/bpf)
+    if [ -z "$left" ]; then
+        echo "test $1: it leaves no pins ... ok"
+        echo "test result: ok. 1 passed; 0 failed"
+    else
+        echo "it left $left"
+        rm -rf /sys/fs/bpf/*
+        echo "test $1: it leaves no pins ... FAILED"
+        echo "test result: FAILED. 0 passed; 1 failed"
+        failed=1
+    fi
+}"#;
+
 /// Runs every test program, and fails when one of them did.
 fn script(programs: &[Program]) -> String {
-    let mut lines = vec!["failed=0".to_owned()];
+    let mut lines = vec![format!("failed=0\n{LEAVES_NO_PINS}")];
     for program in programs.iter().filter(|program| program.is_test) {
         let name = program.name();
         let run = if is_runner(program) {
@@ -170,6 +187,7 @@ fn script(programs: &[Program]) -> String {
         };
         lines.push(format!("echo '==> {name}'"));
         lines.push(format!("{run} || failed=1"));
+        lines.push(format!("leaves_no_pins {name}"));
     }
     lines.push("exit $failed\n".to_owned());
     lines.join("\n")

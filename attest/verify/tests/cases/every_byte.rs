@@ -236,7 +236,7 @@ fn no_change_of_a_byte_passes_but_of_those_that_nobody_signs() {
 }
 
 #[test]
-#[ignore = "minutes without optimisation; `cargo xtask test` runs it optimised"]
+#[ignore = "half a minute or more; `cargo xtask test` runs it"]
 fn no_change_of_a_hundred_thousand_passes_but_of_bytes_that_nobody_signs() {
     let goods = &goods();
     let passed = std::thread::scope(|scope| {
