@@ -69,6 +69,11 @@ const FIRMWARE: [&str; 2] = [
 /// 6.1 needs the LSM list; IMA keeps no list without a policy.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 no_timer_check ima_policy=tcb \
                             lsm=landlock,lockdown,yama,integrity,apparmor,bpf";
+const VARIABLES: &str = "variables.fd";
+/// How often a machine is powered on, where its kernel does not come up.
+const TRIES: u32 = 3;
+/// A kernel that has not come up by then does not come up.
+const BEGINS_WITHIN: Duration = Duration::from_mins(10);
 const BEGINS: &str = "merestone-guest begins";
 const ENDS: &str = "merestone-guest ends ";
 /// What a guest says that is to lose its power.
@@ -89,6 +94,18 @@ pub(crate) struct Machine<'a> {
     pub(crate) counted: bool,
     pub(crate) limit: Duration,
 }
+
+/// The kernel did not come up: its last words.
+#[derive(Debug)]
+struct NotBegun(String);
+
+impl std::fmt::Display for NotBegun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "its kernel did not come up{}", self.0)
+    }
+}
+
+impl std::error::Error for NotBegun {}
 
 /// How a boot ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +132,7 @@ impl Machine<'_> {
     pub(crate) fn prepare(&self) -> Result<()> {
         fs::write(self.directory.join("initramfs"), self.initramfs()?)?;
         let [_, template] = FIRMWARE;
-        fs::copy(template, self.directory.join("variables.fd"))
+        fs::copy(template, self.directory.join(VARIABLES))
             .with_context(|| format!("no {template}: run `cargo xtask setup`"))?;
         Ok(())
     }
@@ -127,6 +144,10 @@ impl Machine<'_> {
 
     /// One boot with the TPM of that name, from power-on until the guest turns itself off or says
     /// that it may lose its power, which it then does.
+    ///
+    /// Emulated processors sometimes lose a kernel that patches its own code while the other one
+    /// runs it, seconds after the power came on. Nothing of ours ran by then, so the machine is put
+    /// back as it was and tried again, and that is said.
     pub(crate) fn power_on(
         &self,
         tpm: &str,
@@ -134,12 +155,44 @@ impl Machine<'_> {
         out: &Path,
         line: &mut impl FnMut(&str),
     ) -> Result<End> {
+        let (tpm, variables) = (self.directory.join(tpm), self.directory.join(VARIABLES));
+        let kept = tempfile::tempdir_in(self.directory)?;
+        let copy = |from: &Path, to: &Path| {
+            let mut copy = shell::command("cp");
+            shell::read(
+                copy.args(["--archive", "--no-target-directory"])
+                    .args([from, to]),
+            )
+        };
+        copy(&tpm, &kept.path().join("tpm"))?;
+        copy(&variables, &kept.path().join(VARIABLES))?;
+        for _try in 1..TRIES {
+            match self.power_on_once(&tpm, more, out, line) {
+                Err(error) if error.is::<NotBegun>() => {
+                    line(&format!("the guest is booted again: {error}"));
+                    fs::remove_dir_all(&tpm)?;
+                    copy(&kept.path().join("tpm"), &tpm)?;
+                    copy(&kept.path().join(VARIABLES), &variables)?;
+                }
+                ended => return ended,
+            }
+        }
+        self.power_on_once(&tpm, more, out, line)
+    }
+
+    fn power_on_once(
+        &self,
+        tpm: &Path,
+        more: &str,
+        out: &Path,
+        line: &mut impl FnMut(&str),
+    ) -> Result<End> {
         let output = self.directory.join("output");
         File::create(&output)?.set_len(OUTPUT_BYTES)?;
-        let (_swtpm, socket) = swtpm::start_for_machine(&self.directory.join(tpm))?;
+        let (_swtpm, socket) = swtpm::start_for_machine(tpm)?;
         let (initramfs, variables) = (
             self.directory.join("initramfs"),
-            self.directory.join("variables.fd"),
+            self.directory.join(VARIABLES),
         );
         let mut qemu = self.qemu(&initramfs, &variables, &output, &socket, more);
         let mut qemu = Running::start(&mut qemu)?;
@@ -249,11 +302,20 @@ impl Machine<'_> {
         let lines = qemu.lines()?;
         thread::spawn(move || lines.for_each(|line| if sender.send(line).is_err() {}));
         let deadline = Instant::now() + self.limit;
+        let begins_by = Instant::now() + BEGINS_WITHIN;
         let mut begun = false;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let by = if begun {
+                deadline
+            } else {
+                deadline.min(begins_by)
+            };
+            let left = by.saturating_duration_since(Instant::now());
             let text = match receiver.recv_timeout(left) {
                 Ok(text) => text,
+                Err(_) if !begun && Instant::now() < deadline => {
+                    return Err(NotBegun(self.last_words()).into());
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     bail!(
                         "the guest did not end within {} s{}",
