@@ -15,7 +15,7 @@ use merestone_evidence::{Body, Bundle, Entry, FlowVerdict, decode};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::{Cgroup, Host, Node, Workload, eventually, has_swtpm, is_root, swtpm};
@@ -50,6 +50,15 @@ fn a_full_disk_opens_nothing_and_what_happened_meanwhile_is_told_when_it_has_roo
     assert!(output.status.success(), "{}: {said}", output.status);
 }
 
+/// What is mounted in a folder keeps it from being removed.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg(&self.0).status().ok();
+    }
+}
+
 fn on_a_small_disk() {
     let tpm_folder = tempfile::tempdir().expect("a folder");
     let (_tpm, tcti) = swtpm(tpm_folder.path());
@@ -61,6 +70,7 @@ fn on_a_small_disk() {
         .arg(&disk)
         .status();
     assert!(mounted.expect("mount runs").success());
+    let _mounted = Mounted(disk.clone());
     let agent = host.start();
     let (cgroup, node) = (
         Cgroup::new("merestone-e2e-disk"),
