@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     shell::{self, Running},
-    swtpm,
+    swtpm, undo,
     vm::{archive::Archive, kernel::Kernel, modules},
 };
 
@@ -169,6 +169,8 @@ impl Machine<'_> {
         for _try in 1..TRIES {
             match self.power_on_once(&tpm, more, out, line) {
                 Err(error) if error.is::<NotBegun>() => {
+                    // Ctrl-C ends QEMU too.
+                    undo::yield_to_interruption();
                     line(&format!("the guest is booted again: {error}"));
                     fs::remove_dir_all(&tpm)?;
                     copy(&kept.path().join("tpm"), &tpm)?;
