@@ -24,6 +24,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::said;
 
 /// What the child is to do; see [`child`].
 const ORDERS: &str = "MERESTONE_TEST_ORDERS";
@@ -130,17 +131,6 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-/// What a child said of itself.
-fn said(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout);
-    // The test runner's own words may stand before the first.
-    let words: Vec<_> = text
-        .lines()
-        .filter_map(|line| Some(line.split_once("child: ")?.1))
-        .collect();
-    words.join(" ")
 }
 
 /// Not a test: what a child process runs.

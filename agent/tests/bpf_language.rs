@@ -123,12 +123,7 @@ impl Stage {
             .env("MERESTONE_TEST_NODE", &self.node)
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let words: Vec<_> = text
-            .lines()
-            .filter_map(|line| Some(line.split_once("child: ")?.1))
-            .collect();
-        words.join(" ")
+        support::said(&output)
     }
 
     fn clear(&self) {

@@ -4,6 +4,7 @@
 
 use merestone_agent::bpf::{hierarchy, object};
 use std::path::PathBuf;
+use std::process::Output;
 
 /// Where a test makes its cgroup; none, and a word on why, where it cannot run.
 /// What loads is its own start's to find out: that takes seconds each time, on
@@ -29,4 +30,15 @@ pub(crate) fn is_done_by(other: &str, test: &str) -> bool {
         println!("SKIPPED: {test}: done by {other}");
     }
     is_quick()
+}
+
+/// What a child said of itself.
+pub(crate) fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout);
+    // The test runner's own words may stand before the first.
+    let words: Vec<_> = text
+        .lines()
+        .filter_map(|line| Some(line.split_once("child: ")?.1))
+        .collect();
+    words.join(" ")
 }

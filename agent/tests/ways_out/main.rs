@@ -23,7 +23,7 @@ mod support;
 use child::{give, obey};
 use merestone_abi::{Deputies, EventKind, Hook, Reason, Verdict, protocol};
 use merestone_agent::bpf::{DeviceRule, EventStream, Kernel, Options, Tables};
-use stage::{STAND_IN, Stage, events, has, said, tables};
+use stage::{STAND_IN, Stage, events, has, tables};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
@@ -32,6 +32,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
+use support::said;
 
 const ORDERS: &str = "MERESTONE_TEST_ORDERS";
 

@@ -1,5 +1,6 @@
 //! A cgroup, nodes and pins of a test's own, and what its children said.
 
+use crate::support::said;
 use merestone_abi::{
     Event, EventKind, Hook, LOOPBACK_RULE, RULE_ENTRIES, Reason, RuleEntry, RuleSet, Verdict,
     protocol,
@@ -113,15 +114,6 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-pub(crate) fn said(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let words: Vec<_> = text
-        .lines()
-        .filter_map(|line| Some(line.split_once("child: ")?.1))
-        .collect();
-    words.join(" ")
 }
 
 /// The events that have come by now.
