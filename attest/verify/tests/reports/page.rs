@@ -1,11 +1,12 @@
 //! The page: whole, harmless, and saying what the verdict says.
 
 use crate::dom::{Element, sound};
+use crate::receipt::made::observed;
 use crate::support::{Log, Maker, NOW, START};
 use crate::{HOSTILE, judged, keep, shown, within};
 use merestone_evidence::{
-    Body, Bundle, Digest, End, Entry, EntryKind, GpuDevice, GpuDuring, Grade, Inference, Loss,
-    Site, Tier, encode, sha256,
+    Body, Bundle, Digest, Entry, EntryKind, GpuDevice, GpuDuring, Inference, Loss, Site, Tier,
+    encode, sha256,
 };
 use merestone_verify::CheckResult;
 
@@ -307,29 +308,14 @@ fn it_says_plainly_that_single_inferences_are_not_recorded() {
 fn an_inference_is_shown_with_its_grade_and_no_more_than_was_seen() {
     let mut maker = Maker::new();
     let observed = Inference {
-        id: [7; 16],
-        grade: Grade::Observed,
         started_ms: START,
         answered_ms: None,
         ended_ms: START + 250,
         request_bytes: 120,
         response_bytes: 4096,
         group: 1,
-        process: None,
         peer: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 18, 0, 9],
-        peer_port: 40_000,
-        port: 8000,
-        peer_inside: true,
-        form: "http/1".into(),
-        method: Some("POST".into()),
         path: Some("/v1/<b>".into()),
-        end: End::Next,
-        gpus: vec!["GPU-0".into()],
-        egress: None,
-        amends: false,
-        binding: None,
-        turn: None,
-        onward: None,
         gpu_use: Some(vec![GpuDuring {
             gpu: 0,
             from_ms: START - 500,
@@ -339,6 +325,7 @@ fn an_inference_is_shown_with_its_grade_and_no_more_than_was_seen() {
             group_percent: None,
             group_memory_bytes: Some(3 << 30),
         }]),
+        ..observed(7, 40_000)
     };
     maker.extra_leaf = Some(encode(&Entry {
         kind: EntryKind,

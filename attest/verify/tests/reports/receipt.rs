@@ -1,7 +1,7 @@
 //! The page of one receipt.
 
 #[path = "../cases/support/receipts.rs"]
-mod made;
+pub(crate) mod made;
 
 use crate::dom::{Element, sound};
 use crate::support::{Maker, NOW, judge_bytes};
