@@ -131,6 +131,9 @@ enum Bench {
         /// Seconds, up to 100,000 records; prints the page and writes nothing
         #[arg(long)]
         quick: bool,
+        /// Do not ask before using sudo
+        #[arg(long)]
+        yes: bool,
     },
     /// The reverse proxy, against no proxy; writes docs/benchmarks-gateway.md
     Gateway {
@@ -223,7 +226,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 _ => bench::Parts::All,
             },
         })?,
-        Task::Bench(Bench::Attest { quick }) => bench::attest(quick)?,
+        Task::Bench(Bench::Attest { quick, yes }) => bench::attest(quick, Consent::new(yes))?,
         Task::Bench(Bench::Gateway { quick, yes }) => bench::gateway(quick, Consent::new(yes))?,
         Task::Cleanup { yes } => leftovers::cleanup(Consent::new(yes))?,
         Task::Bypasses(arguments) => bypasses::run(&arguments)?,

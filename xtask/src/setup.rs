@@ -53,6 +53,18 @@ const NEEDS: [Need; 4] = [
     },
 ];
 
+/// What only `bench egress` needs.
+const PEERS: Need = Need {
+    packages: &["iproute2", "nftables"],
+    why: "to measure the agent beside nftables",
+};
+
+/// What the other benches need.
+const SOFTWARE_TPM: Need = Need {
+    packages: &["swtpm", "swtpm-tools"],
+    why: "for the TPM that seals",
+};
+
 /// What `setup` may do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
@@ -64,7 +76,7 @@ pub(crate) struct Options {
 
 /// Everything that building, testing and the demo need.
 pub(crate) fn all(options: Options) -> Result<()> {
-    let mut missing = packages(options, true)?;
+    let mut missing = packages(options, &NEEDS)?;
     missing += bpf_linker(options)?;
     for series in Series::ALL {
         missing += guest_kernel(options, series)?;
@@ -81,9 +93,29 @@ pub(crate) fn for_build(consent: Consent) -> Result<()> {
         check: false,
         consent,
     };
-    packages(options, false)?;
+    packages(options, NEEDS.get(..1).unwrap_or_default())?;
     bpf_linker(options)?;
     Ok(())
+}
+
+/// To build, and what the agent is measured beside.
+pub(crate) fn for_egress(consent: Consent) -> Result<()> {
+    for_build(consent)?;
+    let options = Options {
+        check: false,
+        consent,
+    };
+    packages(options, &[PEERS]).map(drop)
+}
+
+/// To build, and a TPM to seal with.
+pub(crate) fn for_sealing(consent: Consent) -> Result<()> {
+    for_build(consent)?;
+    let options = Options {
+        check: false,
+        consent,
+    };
+    packages(options, &[SOFTWARE_TPM]).map(drop)
 }
 
 /// Says which eBPF compiler was picked.
@@ -95,7 +127,7 @@ fn report_toolchain() -> Result<()> {
 }
 
 /// Installs the packages that are not there; with `check` counts them.
-fn packages(options: Options, everything: bool) -> Result<usize> {
+fn packages(options: Options, needs: &[Need]) -> Result<usize> {
     let mut missing = Vec::new();
     let mut want = |packages: &[&'static str], why: &str| {
         for package in packages.iter().filter(|package| !is_installed(package)) {
@@ -103,7 +135,7 @@ fn packages(options: Options, everything: bool) -> Result<usize> {
             missing.push(*package);
         }
     };
-    for need in NEEDS.iter().take(if everything { NEEDS.len() } else { 1 }) {
+    for need in needs {
         want(need.packages, need.why);
     }
     if Toolchain::pick().is_err() || linker().is_none() {

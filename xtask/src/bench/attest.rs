@@ -19,7 +19,9 @@ use super::{attest_page, program};
 use crate::{
     build,
     progress::{self, Step},
+    setup,
     shell::{self, Running},
+    sudo::Consent,
     swtpm,
     undo::Undo,
 };
@@ -66,7 +68,8 @@ pub(super) struct Measured {
 }
 
 /// Measures, and writes the page; prints it where it is quick.
-pub(crate) fn attest(quick: bool) -> Result<()> {
+pub(crate) fn attest(quick: bool, consent: Consent) -> Result<()> {
+    setup::for_sealing(consent)?;
     compile()?;
     let folder = tempfile::Builder::new()
         .prefix("merestone-bench-")

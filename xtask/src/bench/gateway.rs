@@ -22,7 +22,7 @@ const MEASURE: &str = "gateway_cost";
 /// Measures; writes the page unless `quick`. Not as root it measures without
 /// R1, and the page says so.
 pub(crate) fn gateway(quick: bool, consent: Consent) -> Result<()> {
-    setup::for_build(consent)?;
+    setup::for_sealing(consent)?;
     build::object(false)?;
     let step = Step::begin("measure", "cargo build --release (minutes the first time)");
     let mut cargo = shell::cargo();

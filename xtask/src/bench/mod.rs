@@ -67,7 +67,11 @@ pub(crate) fn egress(options: Options) -> Result<()> {
     if stage {
         return host(quick);
     }
-    setup::for_build(consent)?;
+    if parts == Parts::Guests {
+        setup::for_build(consent)?;
+    } else {
+        setup::for_egress(consent)?;
+    }
     if parts != Parts::Host {
         // What is missing is told now, not after minutes of measuring.
         guests::prepare(consent)?;
