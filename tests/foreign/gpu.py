@@ -1,5 +1,6 @@
 """What GPUs say of themselves, for verify.py: gpu.attestation and gpu.measurements (docs/formats/checks.md)."""
 import certificates
+import rims
 from certificates import Refused, in_pem
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -14,17 +15,26 @@ FIRMWARE = 20
 
 def read(table, folder, usage):
     """`[gpu]`."""
-    if set(table) - {"roots", "measurements", "on_hold", "required"}:
+    if set(table) - {"roots", "measurements", "on_hold", "rims", "rim_roots", "rims_may_be_expired", "required"}:
         raise usage("unknown keys in [gpu]")
     text = lambda one: one if one.lstrip().startswith("-----BEGIN CERTIFICATE") else (folder / one).read_text()
     many = lambda value: value if value is None or isinstance(value, list) else [value]
     roots = [one for entry in table["roots"] for one in in_pem(text(entry))]
+    if bool(table.get("rims")) != bool(table.get("rim_roots")):
+        raise usage("rims and rim_roots go together")
+    try:
+        manifests = [rims.read(one.encode() if one.lstrip().startswith("<") else (folder / one).read_bytes())
+                     for one in table.get("rims", ())]
+    except ValueError as error:
+        raise usage(str(error)) from error
     return {"roots": roots, "measurements": many(table.get("measurements")), "required": table.get("required", False),
-            "on_hold": many(table.get("on_hold")) or []}
+            "on_hold": many(table.get("on_hold")) or [], "rims": manifests,
+            "rim_roots": [one for entry in table.get("rim_roots", ()) for one in in_pem(text(entry))],
+            "rims_may_be_expired": table.get("rims_may_be_expired", False)}
 
 
 def exchange(data):
-    """SPDM 1.1 GET_MEASUREMENTS and its answer: nonce, record, opaque fields, signed bytes, signature."""
+    """SPDM 1.1 GET_MEASUREMENTS and its answer: nonce, record, measurements, opaque fields, signed bytes, signature."""
     wire, little = Wire(data), "little"
     if len(data) > 16 << 10 or wire.take(2) != b"\x11\xe0" or not wire.number(1) & 1 or wire.take(1) != b"\xff":
         raise ValueError("another request")
@@ -33,12 +43,12 @@ def exchange(data):
         raise ValueError("another answer")
     wire.take(2)
     blocks, record = wire.number(1), wire.take(wire.number(3, little))
-    inner, last = Wire(record), -1
+    inner, last, measured = Wire(record), -1, {}
     for _ in range(blocks):
         index, form = inner.number(1), inner.number(1)
         block = Wire(inner.take(inner.number(2, little)))
         block.take(1)
-        block.take(block.number(2, little))
+        measured[index] = block.take(block.number(2, little))
         block.end()
         if form != 1 or index <= last:
             raise ValueError("another form, or out of order")
@@ -53,7 +63,7 @@ def exchange(data):
         told[kind] = fields.take(fields.number(2, little))
     signed, signature = data[:wire.at], wire.take(96)
     wire.end()
-    return nonce, record, told, signed, signature
+    return nonce, record, measured, told, signed, signature
 
 
 def last_of(data, tag):
@@ -77,7 +87,7 @@ def firmware_of(leaf):
 
 
 def reported(report, own, digest, trust):
-    """Certificate and measurement record of one GPU; Refused or ValueError where it does not hold."""
+    """Certificate and measurement record of one GPU, and why it is not as published; Refused or ValueError where it does not hold."""
     try:
         offered = in_pem(report[2].decode())
     except UnicodeDecodeError as error:
@@ -87,7 +97,7 @@ def reported(report, own, digest, trust):
     if leaf is None or certificates.is_authority(leaf) or usage is None or not usage.digital_signature:
         raise Refused(UNTRUSTED, "no certificate of a key that signs")
     way = certificates.path(leaf, offered[1:], trust["roots"], [], own[4] // 1000)
-    nonce, record, told, signed, signature = exchange(report[1])
+    nonce, record, measured, told, signed, signature = exchange(report[1])
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
         raise Refused(INDETERMINATE, "another curve")
@@ -101,7 +111,13 @@ def reported(report, own, digest, trust):
         raise ValueError("another nonce or firmware")
     if any(one.fingerprint(hashes.SHA256()).hex() in trust["on_hold"] for one in way):
         raise Refused(FAILED, "a certificate on hold")
-    return leaf.fingerprint(hashes.SHA256()), sha256(record)
+    unlike = None
+    if trust["rims"]:
+        try:
+            rims.compare(measured, told, trust, own[4] // 1000)
+        except Refused as error:
+            unlike = error
+    return leaf.fingerprint(hashes.SHA256()), sha256(record), unlike
 
 
 def check(bundle, sessions, trust, tally):
@@ -129,12 +145,14 @@ def check(bundle, sessions, trust, tally):
             if len(reports) > 64:
                 raise ValueError("too many")
             found = [reported(one, own, session["said"]["statement"], trust) for one in reports]
-            if len({leaf for leaf, _ in found}) != len(found):
+            if len({one[0] for one in found}) != len(found):
                 raise ValueError("one gpu twice")
         except (ValueError, Refused) as error:
             tally.note(getattr(error, "grade", UNTRUSTED), "gpu.attestation", str(error))
             continue
-        records += [record for _, record in found]
+        records += [record for _, record, _ in found]
+        for unlike in (one[2] for one in found if one[2] is not None):
+            tally.note(unlike.grade, "gpu.measurements", str(unlike))
         if trust["required"] and {one[0] for one in own[12][5]} - {one[0] for one in reports}:
             tally.note(INDETERMINATE, "gpu.attestation", "a gpu did not report")
     if trust["measurements"] is not None and any(one.hex() not in trust["measurements"] for one in records):

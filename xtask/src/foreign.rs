@@ -23,7 +23,7 @@ fn scripts() -> PathBuf {
 fn ensure() -> Result<()> {
     let imports = [
         "-c",
-        "import cbor2, cryptography, pycddl, pycose, tpm2_pytss",
+        "import cbor2, cryptography, lxml, pycddl, pycose, signxml, tpm2_pytss",
     ];
     if python().is_file() && shell::succeeds(shell::command(python()).args(imports)) {
         return Ok(());

@@ -16,7 +16,7 @@ const MOST_MEMORY: u32 = 2048;
 /// by the very host that it judges. The sanitizer and the inputs at hand take
 /// their part of the first number; the second is what the parsers may ask for
 /// at once.
-const VERIFIER: [&str; 12] = [
+const VERIFIER: [&str; 13] = [
     "bundle",
     "certificate",
     "cloud",
@@ -27,6 +27,7 @@ const VERIFIER: [&str; 12] = [
     "landmark",
     "note",
     "receipt",
+    "rim",
     "tpm",
     "trust",
 ];

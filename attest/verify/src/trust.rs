@@ -4,7 +4,8 @@
 //! error with the line it stands on, never something passed over (N74).
 
 use crate::ek::Anchors;
-use crate::enrolment::{Authority, Table, all_certificates};
+use crate::enrolment::{Authority, Table, all_certificates, content};
+use crate::gpu::{Manifest, Reference};
 use crate::location::{self, PlaceTrust};
 use crate::log::{self, LogTrust};
 use crate::network::Network;
@@ -59,6 +60,8 @@ pub struct GpuTrust {
     pub anchors: Anchors,
     /// Accepted measurement records, by SHA-256; `None` accepts any.
     pub measurements: Option<BTreeSet<Digest>>,
+    /// The maker's manifests of what measurements have to be; `None` asks none.
+    pub reference: Option<Reference>,
     /// Certificates that their maker took back, by SHA-256.
     pub on_hold: BTreeSet<Digest>,
     /// Every GPU has to report.
@@ -223,16 +226,54 @@ struct GpuTable {
     measurements: Option<Spanned<OneOrMany>>,
     on_hold: Option<Spanned<OneOrMany>>,
     #[serde(default)]
+    rims: Vec<Spanned<String>>,
+    #[serde(default)]
+    rim_roots: Vec<Spanned<String>>,
+    #[serde(default)]
+    rims_may_be_expired: bool,
+    #[serde(default)]
     required: bool,
 }
 
 impl GpuTable {
+    fn reference(
+        &self,
+        files: &dyn Fn(&str) -> Result<Vec<u8>, String>,
+    ) -> Result<Option<Reference>, Fault> {
+        let (lone, other) = match (self.rims.first(), self.rim_roots.first()) {
+            (None, None) => return Ok(None),
+            (Some(rim), None) => (Some(rim), "rims without rim_roots prove nothing"),
+            (None, Some(root)) => (Some(root), "rim_roots without rims prove nothing"),
+            (Some(_), Some(_)) => (None, ""),
+        };
+        if let Some(lone) = lone {
+            return Err((lone.span(), other.to_owned()));
+        }
+        let mut manifests: Vec<Manifest> = Vec::new();
+        for entry in &self.rims {
+            let bytes = content(entry, "<", files)?;
+            let read = Manifest::read(&bytes).map_err(|error| (entry.span(), error.to_string()))?;
+            if !manifests.contains(&read) {
+                manifests.push(read);
+            }
+        }
+        Ok(Some(Reference {
+            anchors: Anchors {
+                roots: all_certificates(&self.rim_roots, files)?,
+                intermediates: Vec::new(),
+            },
+            manifests,
+            may_be_expired: self.rims_may_be_expired,
+        }))
+    }
+
     fn check(self, files: &dyn Fn(&str) -> Result<Vec<u8>, String>) -> Result<GpuTrust, Fault> {
         let roots = all_certificates(self.roots.get_ref(), files)?;
         if roots.is_empty() {
             return Err((self.roots.span(), "name at least one root".to_owned()));
         }
         Ok(GpuTrust {
+            reference: self.reference(files)?,
             anchors: Anchors {
                 roots,
                 intermediates: Vec::new(),

@@ -148,7 +148,7 @@ impl Certificate {
     }
 
     /// First and last second of its validity.
-    pub(super) fn validity(&self) -> (u64, u64) {
+    pub(crate) fn validity(&self) -> (u64, u64) {
         (
             self.validity.not_before.to_unix_duration().as_secs(),
             self.validity.not_after.to_unix_duration().as_secs(),

@@ -21,5 +21,5 @@ pub use error::EnrolmentError;
 pub use trust::Authority;
 
 pub(crate) use judge::judge;
-pub(crate) use trust::{Table, all_certificates};
+pub(crate) use trust::{Table, all_certificates, content};
 pub(crate) use vouch::{Vouched, vouch};

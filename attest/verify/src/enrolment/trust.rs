@@ -100,7 +100,11 @@ impl Table {
 }
 
 /// The text itself where it begins as what it should be, else the file that it names.
-fn content(entry: &Spanned<String>, inline: &str, files: Files<'_>) -> Result<Vec<u8>, Fault> {
+pub(crate) fn content(
+    entry: &Spanned<String>,
+    inline: &str,
+    files: Files<'_>,
+) -> Result<Vec<u8>, Fault> {
     let text = entry.get_ref();
     if text.trim_start().starts_with(inline) {
         return Ok(text.trim_start().as_bytes().to_vec());

@@ -2,13 +2,19 @@
 //! digest of the session's statement, and certificates that lead to a maker who is pinned.
 //!
 //! It never calls an inventory proven by a GPU (N65), nor a report bound to this host (N62): a
-//! GPU's signature says which GPU answered, and a relay can have asked one elsewhere. It does not
-//! fetch the maker's reference measurements or revocation lists; what is pinned is compared (N63).
+//! GPU's signature says which GPU answered, and a relay can have asked one elsewhere. Measurements
+//! are compared with what is pinned, and with manifests that the maker signed (N63); it fetches
+//! neither those nor lists of what the maker took back.
 //! A report looks the same in developer mode, in which nothing is protected: that one the agent
 //! tells, and then no report counts for confidential computing (N61).
 
+mod canonical;
+mod reference;
+mod rim;
 mod spdm;
 
+pub use reference::{Compared, Reference};
+pub use rim::{Manifest, RimError, Value};
 pub use spdm::{Report, SpdmError};
 
 use crate::ek::{Certificate, EkError, certificates, signs_statements};
@@ -75,6 +81,32 @@ pub enum GpuError {
         /// SHA-256 of the measurement record.
         got: String,
     },
+    /// No manifest of what it runs is at hand.
+    #[error("no manifest of {of} {}", .version.as_deref().unwrap_or("of an untold version"))]
+    NoManifest {
+        /// Driver or VBIOS.
+        of: &'static str,
+        /// Its version, where it is told.
+        version: Option<String>,
+    },
+    /// Not what its maker published.
+    #[error(
+        "measurements {at:?} are none of those that the maker signed for driver {driver} and vbios {vbios}"
+    )]
+    Unlike {
+        /// The driver's version.
+        driver: String,
+        /// The VBIOS's version.
+        vbios: String,
+        /// Which differ, as the report numbers them.
+        at: Vec<u8>,
+    },
+    /// Two manifests speak of the same measurement.
+    #[error("the manifests of driver and vbios both give values of measurements {at:?}")]
+    Ambiguous {
+        /// Which.
+        at: Vec<u8>,
+    },
     /// A GPU of the inventory did not report.
     #[error("no report of {uuid}, which the inventory has")]
     Silent {
@@ -103,8 +135,12 @@ impl GpuError {
     pub(crate) const fn grade(&self) -> Grade {
         match self {
             Self::Certificate(error) => error.grade(),
-            Self::Measurements { .. } | Self::OnHold { .. } | Self::Mode { .. } => Grade::Failed,
-            Self::Silent { .. } => Grade::Indeterminate,
+            Self::Measurements { .. }
+            | Self::Unlike { .. }
+            | Self::Ambiguous { .. }
+            | Self::OnHold { .. }
+            | Self::Mode { .. } => Grade::Failed,
+            Self::Silent { .. } | Self::NoManifest { .. } => Grade::Indeterminate,
             Self::Spdm(_)
             | Self::NoCertificate
             | Self::Nonce { .. }
@@ -136,6 +172,15 @@ pub struct GpuAttested {
     pub measurements: usize,
     /// SHA-256 of the measurement record.
     pub measurements_sha256: String,
+    /// What the maker's manifests say to them, where any are given and they are met.
+    pub reference: Option<Compared>,
+}
+
+/// What a report showed.
+struct Seen {
+    gpu: GpuAttested,
+    /// Why its measurements are not those of the maker's manifests.
+    unlike: Option<GpuError>,
 }
 
 /// Judges every report of every session.
@@ -179,25 +224,25 @@ pub(crate) fn check(
         tally.skip(CheckId::GpuMeasurements, "no maker's root is pinned");
         return Vec::new();
     };
-    let (attested, sound) = of_sessions(log, trust, tally);
+    let (seen, sound) = of_sessions(log, trust, tally);
     let sound = sound && !unprotected(log, false, tally);
     if sound {
         tally.pass(
             CheckId::GpuAttestation,
             format!(
                 "{} reports, each signed by a gpu over the digest of its session{}",
-                attested.len(),
+                seen.len(),
                 confidential(log)
             ),
         );
     }
-    measured(&attested, trust, tally);
-    attested
+    measured(&seen, trust, tally);
+    seen.into_iter().map(|one| one.gpu).collect()
 }
 
 /// The reports that hold, and whether all do.
-fn of_sessions(log: &LogChecked, trust: &GpuTrust, tally: &mut Tally) -> (Vec<GpuAttested>, bool) {
-    let mut attested = Vec::new();
+fn of_sessions(log: &LogChecked, trust: &GpuTrust, tally: &mut Tally) -> (Vec<Seen>, bool) {
+    let mut seen = Vec::new();
     let mut sound = true;
     for session in &log.sessions {
         let id = hex::encode(session.statement.session.0);
@@ -210,19 +255,19 @@ fn of_sessions(log: &LogChecked, trust: &GpuTrust, tally: &mut Tally) -> (Vec<Gp
         };
         match found {
             Ok(found) => {
-                let named: BTreeSet<_> = found.iter().map(|one| one.uuid.as_str()).collect();
+                let named: BTreeSet<_> = found.iter().map(|one| one.gpu.uuid.as_str()).collect();
                 let silent = session.statement.gpu.devices.iter();
                 let silent = silent.filter(|device| !named.contains(device.uuid.as_str()));
                 for device in silent.filter(|_| trust.required) {
                     let uuid = device.uuid.clone();
                     fail(GpuError::Silent { uuid });
                 }
-                attested.extend(found);
+                seen.extend(found);
             }
             Err(error) => fail(error),
         }
     }
-    (attested, sound)
+    (seen, sound)
 }
 
 /// Whether the agent says of a GPU that it protects nothing; only of GPUs that report, unless
@@ -273,23 +318,23 @@ fn of_session(
     digest: Digest,
     at_s: u64,
     trust: &GpuTrust,
-) -> Result<Vec<GpuAttested>, GpuError> {
+) -> Result<Vec<Seen>, GpuError> {
     if reports.len() > MAX_REPORTS {
         return Err(GpuError::TooMany {
             got: reports.len(),
             limit: MAX_REPORTS,
         });
     }
-    let mut found: Vec<GpuAttested> = Vec::new();
+    let mut found: Vec<Seen> = Vec::new();
     for report in reports {
         let one = of_gpu(report, session, digest, at_s, trust)?;
         let twin = found
             .iter()
-            .find(|known| known.certificate == one.certificate);
+            .find(|known| known.gpu.certificate == one.gpu.certificate);
         if let Some(twin) = twin {
             return Err(GpuError::Twice {
-                first: twin.uuid.clone(),
-                second: one.uuid,
+                first: twin.gpu.uuid.clone(),
+                second: one.gpu.uuid,
             });
         }
         found.push(one);
@@ -304,7 +349,7 @@ fn of_gpu(
     digest: Digest,
     at_s: u64,
     trust: &GpuTrust,
-) -> Result<GpuAttested, GpuError> {
+) -> Result<Seen, GpuError> {
     let offered = certificates(&told.certificates)?;
     let (leaf, between) = offered.split_first().ok_or(GpuError::NoCertificate)?;
     signs_statements(leaf)?;
@@ -325,7 +370,13 @@ fn of_gpu(
             digest: held.sha256(),
         });
     }
-    Ok(GpuAttested {
+    let compared = trust.reference.as_ref();
+    let compared = compared.map(|one| one.compare(&report, &trust.on_hold, at_s));
+    let (reference, unlike) = match compared.transpose() {
+        Ok(reference) => (reference, None),
+        Err(error) => (None, Some(error)),
+    };
+    let gpu = GpuAttested {
         session: session.to_owned(),
         uuid: told.uuid.clone(),
         subject: leaf.subject(),
@@ -335,7 +386,9 @@ fn of_gpu(
         vbios: report.vbios(),
         measurements: report.measurements.len(),
         measurements_sha256: sha256(report.record).to_string(),
-    })
+        reference,
+    };
+    Ok(Seen { gpu, unlike })
 }
 
 /// The certificate is of a key that one firmware alone can derive (TCG DICE Attestation
@@ -353,33 +406,45 @@ fn same_firmware(leaf: &Certificate, report: &Report<'_>) -> Result<(), GpuError
     })
 }
 
-fn measured(attested: &[GpuAttested], trust: &GpuTrust, tally: &mut Tally) {
-    let Some(accepted) = &trust.measurements else {
-        let detail = "measurements are shown and compared with nothing: [gpu] measurements";
+/// The measurements beside what is pinned and what the maker signed; either may be asked alone.
+fn measured(seen: &[Seen], trust: &GpuTrust, tally: &mut Tally) {
+    if trust.measurements.is_none() && trust.reference.is_none() {
+        let detail = "measurements are shown and compared with nothing: [gpu] rims or measurements";
         tally.skip(CheckId::GpuMeasurements, detail);
         return;
-    };
-    let other = attested.iter().find(|one| {
-        !accepted
-            .iter()
-            .any(|digest| digest.to_string() == one.measurements_sha256)
-    });
-    match other {
-        Some(one) => {
-            let at = format!("session {}, {}", one.session, one.uuid);
-            let got = one.measurements_sha256.clone();
-            let source = GpuError::Measurements { got };
-            tally.fail(CheckId::GpuMeasurements, &Refusal::Gpu { at, source });
-        }
-        None if attested.is_empty() => {
-            tally.skip(CheckId::GpuMeasurements, "no report of a gpu is sound");
-        }
-        None => tally.pass(
-            CheckId::GpuMeasurements,
-            format!(
-                "measurements of {} reports are accepted ones",
-                attested.len()
-            ),
-        ),
     }
+    if seen.is_empty() {
+        tally.skip(CheckId::GpuMeasurements, "no report of a gpu is sound");
+        return;
+    }
+    let mut sound = true;
+    let mut fail = |one: &GpuAttested, source: GpuError| {
+        sound = false;
+        let at = format!("session {}, {}", one.session, one.uuid);
+        tally.fail(CheckId::GpuMeasurements, &Refusal::Gpu { at, source });
+    };
+    for Seen { gpu, unlike } in seen {
+        let is_accepted = |accepted: &BTreeSet<Digest>| {
+            let mut accepted = accepted.iter();
+            accepted.any(|one| one.to_string() == gpu.measurements_sha256)
+        };
+        if !trust.measurements.as_ref().is_none_or(is_accepted) {
+            let got = gpu.measurements_sha256.clone();
+            fail(gpu, GpuError::Measurements { got });
+        }
+        if let Some(error) = unlike {
+            fail(gpu, error.clone());
+        }
+    }
+    if !sound {
+        return;
+    }
+    let total = seen.len();
+    let detail = match (&trust.measurements, &trust.reference) {
+        (None, Some(_)) => "are those that the maker signed for driver and vbios",
+        (Some(_), Some(_)) => "are accepted ones, and those that the maker signed",
+        (_, None) => "are accepted ones",
+    };
+    let detail = format!("measurements of {total} reports {detail}");
+    tally.pass(CheckId::GpuMeasurements, detail);
 }

@@ -26,6 +26,9 @@ const MAX_BYTES: usize = 16 << 10;
 
 const DRIVER: u16 = 3;
 const VBIOS: u16 = 6;
+/// State of the first video decoder, and what it is where that is switched off.
+const DECODER: u16 = 11;
+const DECODER_OFF: u8 = 0x55;
 /// The digest of the firmware that holds the key, as its certificate has it too.
 const FIRMWARE: u16 = 20;
 
@@ -146,6 +149,11 @@ impl<'b> Report<'b> {
         let number = number.iter().rev().chain([oem]);
         let parts: Vec<_> = number.map(|part| format!("{part:02X}")).collect();
         Some(parts.join("."))
+    }
+
+    /// Whether the first video decoder is told to be off, so that its measurement says nothing.
+    pub(super) fn is_decoder_off(&self) -> bool {
+        self.opaque.get(&DECODER) == Some(&[DECODER_OFF].as_slice())
     }
 
     /// The digest of the firmware that signed, where it is told.

@@ -77,7 +77,12 @@ fn reports(attested: &[GpuAttested]) -> Markup {
                         td data-h="GPU" { code { (one.uuid) } }
                         td data-h="Certificate" { bdi { (one.subject) } ", to " bdi { (one.anchor) } }
                         td data-h="Driver, VBIOS" { bdi { (one.driver.as_deref().unwrap_or("not told")) } ", " bdi { (one.vbios.as_deref().unwrap_or("not told")) } }
-                        td data-h="Measurements" { (one.measurements) ", " code { (one.measurements_sha256) } }
+                        td data-h="Measurements" {
+                            (one.measurements) ", " code { (one.measurements_sha256) }
+                            @if let Some(compared) = &one.reference {
+                                "; " (compared.equal) " are what the maker signed for these versions, for " (compared.without_value) " it gives no value"
+                            }
+                        }
                     }
                 }
             }

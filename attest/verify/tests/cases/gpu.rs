@@ -17,7 +17,7 @@ const USAGE: &[u8] = &[0x06, 3, 0x55, 0x1d, 15];
 const DICE: &[u8] = &[0x06, 6, 0x67, 0x81, 5, 5, 4, 1];
 
 #[expect(clippy::disallowed_methods, reason = "a test reads its vectors")]
-fn sample(name: &str) -> Vec<u8> {
+pub(crate) fn sample(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/gpu");
     std::fs::read(folder.join(name)).unwrap()
 }
@@ -52,7 +52,7 @@ fn bits(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A certificate in PEM; `fwid` makes it a GPU's, none an authority's.
-fn certified(
+pub(crate) fn certified(
     subject: &str,
     key: &SigningKey,
     issuer: (&str, &SigningKey),
@@ -97,15 +97,19 @@ fn certified(
 }
 
 /// A GPU and its maker.
-struct Gpu {
+pub(crate) struct Gpu {
     root: String,
     chain: String,
     key: SigningKey,
     firmware: [u8; 48],
+    /// Number and OEM's part of its VBIOS's version, as SPDM has them.
+    pub(crate) vbios: [u8; 5],
+    /// What the report says of the first video decoder.
+    pub(crate) decoder: u8,
 }
 
 impl Gpu {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let maker = SigningKey::from_slice(&[7; 48]).unwrap();
         let key = SigningKey::from_slice(&[9; 48]).unwrap();
         let firmware = [0x5a; 48];
@@ -116,6 +120,8 @@ impl Gpu {
             chain,
             key,
             firmware,
+            vbios: [0, 0x9f, 0, 0x96, 1],
+            decoder: 0xaa,
         }
     }
 
@@ -124,13 +130,13 @@ impl Gpu {
         out.extend(nonce);
         out.push(0);
         let block = |index: u8| [&[index, 1, 51, 0, 1, 48, 0][..], &[index; 48]].concat();
-        let record = [block(1), block(2)].concat();
+        let record = [block(1), block(2), block(36)].concat();
         out.extend([
             0x11,
             0x60,
             0,
             0,
-            2,
+            3,
             u8::try_from(record.len()).unwrap(),
             0,
             0,
@@ -140,6 +146,10 @@ impl Gpu {
         let opaque = [
             &[3, 0, 8, 0][..],
             b"575.1.2\0",
+            &[6, 0, 8, 0],
+            &self.vbios,
+            &[0; 3],
+            &[11, 0, 1, 0, self.decoder],
             &[20, 0, 48, 0],
             &self.firmware,
         ]
@@ -152,7 +162,7 @@ impl Gpu {
     }
 
     /// A good bundle in which it reports.
-    fn bundle(&self, maker: &Maker) -> Bundle {
+    pub(crate) fn bundle(&self, maker: &Maker) -> Bundle {
         let mut bundle = maker.bundle();
         for session in &mut bundle.sessions {
             session.gpu_reports = Some(vec![GpuReport {
@@ -164,7 +174,7 @@ impl Gpu {
         bundle
     }
 
-    fn trust(&self, maker: &Maker, more: &str) -> String {
+    pub(crate) fn trust(&self, maker: &Maker, more: &str) -> String {
         let text = maker.trust();
         let root = &self.root;
         format!("{text}\n[gpu]\nroots = ['''{root}''']\n{more}")
@@ -239,7 +249,7 @@ fn a_gpus_report_over_the_session_passes_and_is_not_called_bound_to_the_host_n62
     let one = &verdict.gpus_attested[0];
     assert_eq!(
         (one.driver.as_deref(), one.measurements),
-        (Some("575.1.2"), 2)
+        (Some("575.1.2"), 3)
     );
     let open: Vec<_> = verdict.not_checked.iter().map(|one| one.id).collect();
     assert!(

@@ -24,6 +24,7 @@ mod policy;
 mod quote;
 mod real;
 mod receipts;
+mod rims;
 mod stored;
 mod support;
 mod witness;
