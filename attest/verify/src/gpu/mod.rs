@@ -230,7 +230,8 @@ pub(crate) fn check(
         tally.pass(
             CheckId::GpuAttestation,
             format!(
-                "{} reports, each signed by a gpu over the digest of its session{}",
+                "{} reports, each signed by a gpu over the digest of its session; its maker's \
+                 revocation lists are not looked at{}",
                 seen.len(),
                 confidential(log)
             ),
