@@ -82,12 +82,18 @@ pub enum GpuError {
         got: String,
     },
     /// No manifest of what it runs is at hand.
-    #[error("no manifest of {of} {}", .version.as_deref().unwrap_or("of an untold version"))]
+    #[error(
+        "no manifest of {of} {}{}",
+        .version.as_deref().unwrap_or("of an untold version"),
+        .id.as_deref().map(|id| format!(", which its maker calls {id}")).unwrap_or_default()
+    )]
     NoManifest {
         /// Driver or VBIOS.
         of: &'static str,
         /// Its version, where it is told.
         version: Option<String>,
+        /// The manifest's name, where the report has it.
+        id: Option<String>,
     },
     /// Not what its maker published.
     #[error(

@@ -43,8 +43,12 @@ impl Reference {
         on_hold: &BTreeSet<Digest>,
         at_s: u64,
     ) -> Result<Compared, GpuError> {
-        let drivers = self.about("driver", report.driver(), on_hold, at_s)?;
-        let firmwares = self.about("vbios", report.vbios(), on_hold, at_s)?;
+        let absent = |of, version, id| GpuError::NoManifest { of, version, id };
+        let drivers = self.about(report.driver(), on_hold, at_s)?;
+        let firmwares = self.about(report.vbios(), on_hold, at_s)?;
+        if drivers.is_empty() {
+            return Err(absent("driver", report.driver(), None));
+        }
         // One version may have a manifest for each product: what fits one of them is theirs.
         let mut closest: Option<GpuError> = None;
         for driver in &drivers {
@@ -55,27 +59,22 @@ impl Reference {
                 }
             }
         }
-        Err(closest.unwrap_or(GpuError::NoManifest {
-            of: "driver",
-            version: None,
-        }))
+        Err(closest.unwrap_or_else(|| absent("vbios", report.vbios(), report.vbios_manifest())))
     }
 
     /// The manifests of a version, each signed by who may sign.
     fn about(
         &self,
-        of: &'static str,
         version: Option<String>,
         on_hold: &BTreeSet<Digest>,
         at_s: u64,
     ) -> Result<Vec<&Manifest>, GpuError> {
-        let asked = version.clone().unwrap_or_default();
+        let Some(asked) = version else {
+            return Ok(Vec::new());
+        };
         let found = self.manifests.iter();
         let found = found.filter(|one| one.version.eq_ignore_ascii_case(&asked));
         let found: Vec<_> = found.collect();
-        if found.is_empty() {
-            return Err(GpuError::NoManifest { of, version });
-        }
         for one in &found {
             self.may_sign(one, on_hold, at_s)?;
         }

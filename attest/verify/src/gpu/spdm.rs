@@ -29,6 +29,10 @@ const VBIOS: u16 = 6;
 /// State of the first video decoder, and what it is where that is switched off.
 const DECODER: u16 = 11;
 const DECODER_OFF: u8 = 0x55;
+/// Parts of the name of the VBIOS's manifest.
+const CHIP_SKU: u16 = 15;
+const PROJECT: u16 = 17;
+const PROJECT_SKU: u16 = 18;
 /// The digest of the firmware that holds the key, as its certificate has it too.
 const FIRMWARE: u16 = 20;
 
@@ -134,10 +138,23 @@ impl<'b> Report<'b> {
     /// The driver's version, where it is told.
     #[must_use]
     pub fn driver(&self) -> Option<String> {
-        let text = self.opaque.get(&DRIVER)?;
+        self.text(DRIVER)
+    }
+
+    fn text(&self, kind: u16) -> Option<String> {
+        let text = self.opaque.get(&kind)?;
         let text = text.split(|byte| *byte == 0).next()?;
         let is_plain = text.iter().all(u8::is_ascii_graphic);
         is_plain.then(|| String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// What NVIDIA's service calls the manifest of this VBIOS.
+    pub(super) fn vbios_manifest(&self) -> Option<String> {
+        let (project, project_sku) = (self.text(PROJECT)?, self.text(PROJECT_SKU)?);
+        let (chip_sku, version) = (self.text(CHIP_SKU)?, self.vbios()?.replace('.', ""));
+        Some(format!(
+            "NV_GPU_VBIOS_{project}_{project_sku}_{chip_sku}_{version}"
+        ))
     }
 
     /// The VBIOS's version, where it is told, as NVIDIA's tools print it.

@@ -160,6 +160,7 @@ fn n63_a_real_h100s_measurements_are_those_that_nvidia_signed() {
     let want = GpuError::NoManifest {
         of: "vbios",
         version: Some("96.00.9F.00.01".into()),
+        id: Some("NV_GPU_VBIOS_1010_0200_882_96009F0001".into()),
     };
     assert_eq!(found, Err(want));
     // The device's root signs no manifests.
