@@ -13,6 +13,7 @@ use merestone_evidence::{
     EnrolAnswer, EnrolChallenge, EnrolPending, EnrolRequest, Enrolment, Revocations, decode,
     encode, sha256,
 };
+use merestone_fuzz::edited;
 use merestone_verify::ek::{Anchors, Certificate, Rules};
 use merestone_verify::enrolment::{Kind, open, public_key};
 use std::sync::OnceLock;
@@ -55,7 +56,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     match what % 8 {
         0 => request(rest),
-        1 => request(&changed(of(REQUEST), rest)),
+        1 => request(&edited(of(REQUEST), rest)),
         2 => answered(rest, of(PENDING)),
         3 => answered(of(ANSWER), rest),
         4 => message(rest),
@@ -73,21 +74,6 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
 });
-
-/// Each three bytes: where, and what to write there.
-fn changed(sound: &[u8], bytes: &[u8]) -> Vec<u8> {
-    let mut changed = sound.to_vec();
-    for change in bytes.chunks_exact(3).take(32) {
-        let at = usize::from(change[0] & 0x7f) << 8 | usize::from(change[1]);
-        let at = at % changed.len();
-        if change[0] >= 0x80 {
-            changed.insert(at, change[2]);
-        } else {
-            changed[at] = change[2];
-        }
-    }
-    changed
-}
 
 fn request(bytes: &[u8]) {
     if let Ok(request) = decode::<EnrolRequest>(bytes) {

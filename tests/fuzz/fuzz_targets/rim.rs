@@ -6,6 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use merestone_fuzz::edited;
 use merestone_verify::gpu::{Manifest, RimError};
 use std::sync::OnceLock;
 
@@ -22,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     match what % 3 {
         0 => manifest(rest),
-        1 => changes(rest),
+        1 => manifest(&edited(MANIFEST, rest)),
         _ => payload(rest),
     }
 });
@@ -40,21 +41,6 @@ fn manifest(bytes: &[u8]) {
         assert_eq!(read.version, sound().version);
         assert_eq!(read.product, sound().product);
     }
-}
-
-/// Each three bytes: where, and what to write there; from 8000 on it is put in.
-fn changes(bytes: &[u8]) {
-    let mut changed = MANIFEST.to_vec();
-    for change in bytes.chunks_exact(3).take(64) {
-        let at = usize::from(change[0] & 0x7f) << 8 | usize::from(change[1]);
-        let at = at % changed.len();
-        if change[0] >= 0x80 {
-            changed.insert(at, change[2]);
-        } else {
-            changed[at] = change[2];
-        }
-    }
-    manifest(&changed);
 }
 
 /// The input in place of the payload: read as far as the digest, which is another's.
